@@ -1,0 +1,69 @@
+"""Settings from the environment: read loudly, each secret also from a file.
+
+`NAME_FILE`, where set, is the path of a file that holds the value of `NAME`, and wins over it.
+Every reader raises ImproperlyConfigured with the variable's name where its value cannot be used.
+"""
+
+from pathlib import Path
+
+from django.core.exceptions import ImproperlyConfigured
+from environ import FileAwareEnv
+
+env = FileAwareEnv()
+
+
+def load_env_files(base_dir: Path) -> None:
+    """Read `.env` (the user's) and `.data/env` (written by `make run`); what is set already wins."""
+    for path in (base_dir / ".env", base_dir / ".data" / "env"):
+        if path.is_file():
+            env.read_env(path)
+
+
+def env_text(name: str, default: str = "") -> str:
+    """Give the variable's text without surrounding white space (a secret's file ends in a newline)."""
+    try:
+        return str(env.str(name, default=default)).strip()
+    except OSError as error:
+        message = f"{name}_FILE names a file that cannot be read: {error.strerror}"
+        raise ImproperlyConfigured(message) from error
+
+
+def env_required(name: str, *, hint: str) -> str:
+    """Give the variable's text; without one the start ends here, with `hint` telling what to do."""
+    value = env_text(name)
+    if not value:
+        raise ImproperlyConfigured(f"{name} is not set. {hint}")
+    return value
+
+
+def env_int(name: str, default: int, *, minimum: int, maximum: int = 2**31) -> int:
+    """Give a whole number between `minimum` and `maximum`, both included."""
+    text = env_text(name, str(default))
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or not minimum <= value <= maximum:
+        raise ImproperlyConfigured(f"{name} must be a whole number from {minimum} to {maximum}, not {text!r}")
+    return value
+
+
+def env_bool(name: str, *, default: bool) -> bool:
+    """Give true for 1, true, yes, on; false for 0, false, no, off."""
+    text = env_text(name, str(default)).lower()
+    if text not in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
+        raise ImproperlyConfigured(f"{name} must be true or false, not {text!r}")
+    return text in {"1", "true", "yes", "on"}
+
+
+def env_list(name: str, default: str = "") -> list[str]:
+    """Give the parts of a comma-separated value, without white space and empty parts."""
+    return [part.strip() for part in env_text(name, default).split(",") if part.strip()]
+
+
+def env_choice(name: str, default: str, *, allowed: tuple[str, ...]) -> str:
+    """Give one of `allowed`."""
+    value = env_text(name, default)
+    if value not in allowed:
+        raise ImproperlyConfigured(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return value
