@@ -1,0 +1,233 @@
+"""Alpha Vantage: the last close of a listing (GLOBAL_QUOTE), or the rate of a pair such as USD/JPY.
+
+Nearly every answer comes with HTTP 200, errors too: the text decides. One symbol a request.
+Source: Alpha Vantage's documentation; recorded answers in provider_responses/alpha_vantage/.
+"""
+
+import contextlib
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+
+from providers import http
+from providers.alpha_vantage_notices import check_notices
+from providers.base import (
+    NotConfiguredError,
+    Precision,
+    ProviderError,
+    Quote,
+    RawAnswer,
+    Request,
+    Results,
+    malformed,
+    to_price,
+)
+from providers.market_hours import NEW_YORK, day_close
+from providers.reading import (
+    ReadQuote,
+    Rows,
+    check_time,
+    read_answer,
+    read_object,
+    status_error,
+    to_currency,
+)
+
+KEY_SETTING = "ALPHA_VANTAGE_API_KEY"
+
+_PAIR = re.compile(r"([A-Z0-9]{2,10})/([A-Z0-9]{2,10})")
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
+# The only zones seen in answers; a name from outside never reaches the zone files.
+_ZONES: dict[object, tzinfo] = {"UTC": UTC, "US/Eastern": NEW_YORK}
+# East of Greenwich markets trade on a date that UTC has not reached yet.
+_DATE_AHEAD = timedelta(hours=14)
+
+
+class AlphaVantage:
+    """Adapter of Alpha Vantage. Symbols are spelled as the provider does (RELIANCE.BSE, USD/JPY)."""
+
+    name = "alpha_vantage"
+
+    def plan(self, symbols: Sequence[str]) -> list[Request]:
+        """Give one request for each symbol."""
+        return [Request(call=_call_for(symbol), symbols=(symbol,)) for symbol in symbols]
+
+    def fetch(self, request: Request) -> RawAnswer:
+        """Send one request; the key travels in the query, because the provider takes it nowhere else."""
+        key = settings.ALPHA_VANTAGE_API_KEY
+        if not key:
+            raise NotConfiguredError(provider=self.name, variable=KEY_SETTING)
+        query = {"function": request.call, **_symbol_query(request.symbols[0])}
+        return http.get(
+            self.name,
+            request.symbols,
+            url=f"{settings.ALPHA_VANTAGE_BASE_URL.rstrip('/')}/query?{urlencode(query)}",
+            secret_params={"apikey": key},
+        )
+
+    def parse(self, answer: RawAnswer) -> Results:
+        """Read GLOBAL_QUOTE (JSON or CSV), CURRENCY_EXCHANGE_RATE, or the old BATCH_STOCK_QUOTES.
+
+        Prices are in the listing's own unit (London: pence), without a currency save for pairs.
+        `observed_at` of a GLOBAL_QUOTE has day precision, of the others it is a second.
+        """
+        return read_answer(answer, _open_answer)
+
+    def fallback(self, answer: RawAnswer) -> list[Request]:
+        """Give none: there is no second way to ask."""
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    price: object
+    stamp: object
+    # None: the stamp is a trading day, not a moment.
+    zone: object = None
+    currency: object = None
+
+
+# Each row behind the symbol that it is about.
+Table = list[tuple[object, _Row]]
+
+
+def _call_for(symbol: str) -> str:
+    return "CURRENCY_EXCHANGE_RATE" if _PAIR.fullmatch(symbol) else "GLOBAL_QUOTE"
+
+
+def _symbol_query(symbol: str) -> dict[str, str]:
+    pair = _PAIR.fullmatch(symbol)
+    if pair is None:
+        return {"symbol": symbol}
+    return {"from_currency": pair[1], "to_currency": pair[2]}
+
+
+def _open_answer(answer: RawAnswer) -> ReadQuote:
+    rows = Rows(_rows_of(answer), asked=answer.symbols)
+    return lambda symbol: _to_quote(symbol, rows.one(symbol), answer.received_at)
+
+
+def _rows_of(answer: RawAnswer) -> Table:
+    if answer.status == 200 and answer.body.removeprefix(b"\xef\xbb\xbf").startswith(b"symbol,"):
+        return _csv_rows(answer.body)
+    document = _read_document(answer)
+    check_notices(document, answer.received_at)
+    if answer.status != 200:
+        raise status_error(answer)
+    return _json_rows(document)
+
+
+def _read_document(answer: RawAnswer) -> dict[str, Any]:
+    try:
+        return read_object(answer.body)
+    except ProviderError:
+        if answer.status == 200:
+            raise
+        return {}
+
+
+def _json_rows(document: dict[str, Any]) -> Table:
+    for name, content in document.items():
+        # With entitlement=delayed the name goes on: "Global Quote - DATA DELAYED BY 15 MINUTES".
+        if name.startswith("Global Quote"):
+            return _listing_rows(_to_dict(content))
+        if name == "Realtime Currency Exchange Rate":
+            return _pair_rows(_to_dict(content))
+        if name == "Stock Quotes":
+            return _batch_rows(content, _to_dict(document.get("Meta Data")))
+    if document:
+        raise malformed("the answer is of a kind that is not known")
+    return []
+
+
+def _listing_rows(quote: dict[str, Any]) -> Table:
+    row = _Row(price=quote.get("05. price"), stamp=quote.get("07. latest trading day"))
+    return [(quote.get("01. symbol"), row)] if quote else []
+
+
+def _pair_rows(rate: dict[str, Any]) -> Table:
+    base, quoted = rate.get("1. From_Currency Code"), rate.get("3. To_Currency Code")
+    row = _Row(
+        price=rate.get("5. Exchange Rate"),
+        stamp=rate.get("6. Last Refreshed"),
+        zone=rate.get("7. Time Zone", "?"),
+        currency=quoted,
+    )
+    return [(f"{base}/{quoted}", row)] if rate else []
+
+
+def _batch_rows(content: object, meta: dict[str, Any]) -> Table:
+    if not isinstance(content, list):
+        raise malformed("the answer has no list of quotes")
+    zone = meta.get("3. Time Zone", "?")
+    return [
+        (row.get("1. symbol"), _Row(price=row.get("2. price"), stamp=row.get("4. timestamp"), zone=zone))
+        for row in map(_to_dict, content)
+    ]
+
+
+def _to_dict(content: object) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise malformed("the answer has no quote in it")
+    return content
+
+
+def _csv_rows(body: bytes) -> Table:
+    with contextlib.suppress(UnicodeDecodeError, csv.Error):
+        rows = list(csv.DictReader(body.decode("utf-8-sig").splitlines(), strict=True))
+        return [(row.get("symbol"), _csv_row(row)) for row in rows]
+    raise malformed("the answer is not CSV")
+
+
+def _csv_row(row: dict[str | Any, str | Any]) -> _Row:
+    # A row that was cut short can end in the middle of the price.
+    if None in row or None in row.values():
+        raise malformed("a row of the CSV is not complete")
+    return _Row(row.get("price"), row.get("latestDay"))
+
+
+def _to_quote(symbol: str, row: _Row, received_at: datetime) -> Quote:
+    if not isinstance(row.price, str | Decimal):
+        raise malformed("the price is missing")
+    price = to_price(row.price)
+    observed_at, precision = _observed(symbol, row, received_at)
+    return Quote(
+        symbol=symbol,
+        price=price,
+        observed_at=observed_at,
+        precision=precision,
+        currency=to_currency(row.currency),
+    )
+
+
+def _observed(symbol: str, row: _Row, received_at: datetime) -> tuple[datetime | None, Precision]:
+    if row.stamp is None:
+        return None, "unknown"
+    if row.zone is not None:
+        return _to_moment(row.stamp, row.zone, received_at), "second"
+    return day_close(symbol, day=_to_day(row.stamp, received_at), received_at=received_at), "day"
+
+
+def _to_moment(stamp: object, zone: object, received_at: datetime) -> datetime:
+    if isinstance(stamp, str) and _MOMENT.fullmatch(stamp) and isinstance(zone, str) and zone in _ZONES:
+        with contextlib.suppress(ValueError):
+            moment = datetime.fromisoformat(stamp).replace(tzinfo=_ZONES[zone])
+            return check_time(moment, received_at).astimezone(UTC)
+    raise malformed("the time of the price cannot be read")
+
+
+def _to_day(stamp: object, received_at: datetime) -> date:
+    if isinstance(stamp, str) and _DAY.fullmatch(stamp):
+        with contextlib.suppress(ValueError):
+            day = date.fromisoformat(stamp)
+            check_time(datetime.combine(day, time(), tzinfo=UTC), received_at + _DATE_AHEAD)
+            return day
+    raise malformed("the trading day cannot be read")

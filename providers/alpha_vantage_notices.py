@@ -1,0 +1,76 @@
+"""What Alpha Vantage says in place of a quote: errors in words, nearly always with HTTP 200.
+
+The order matters: the limit of one request a second names the daily limit and the premium plans,
+and several limit texts name the premium plans too. A text can repeat the key, so none is passed on.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, time, timedelta
+from typing import Any
+
+from providers.base import ErrorKind, ProviderError, malformed, unknown_symbol
+from providers.market_hours import NEW_YORK
+
+_LIMIT_WORDS = ("spreading out", "rate limit", "call volume", "call frequency", "requests per", "calls per")
+_BURST_S = 1.0
+_MINUTE_S = 60.0
+
+
+def check_notices(document: Mapping[str, Any], received_at: datetime) -> None:
+    """Raise the ProviderError that the answer's own words stand for; return where it has none.
+
+    `message` comes with made-up sample rows beside it, which are no prices.
+    """
+    if "Error Message" in document:
+        raise _read_error(_text(document["Error Message"]))
+    if "Note" in document:
+        raise _limit(_text(document["Note"]), received_at)
+    for name in ("Information", "message"):
+        if name in document:
+            raise _read_information(_text(document[name]), received_at)
+
+
+def _text(value: object) -> str:
+    return value.lower() if isinstance(value, str) else ""
+
+
+def _read_error(text: str) -> ProviderError:
+    if "apikey" in text or "api key" in text:
+        return _invalid_key()
+    return unknown_symbol()
+
+
+def _read_information(text: str, received_at: datetime) -> ProviderError:
+    if any(words in text for words in _LIMIT_WORDS):
+        return _limit(text, received_at)
+    if "demo" in text:
+        return _invalid_key()
+    if "premium" in text:
+        return ProviderError(kind=ErrorKind.NOT_ENTITLED, message="the plan does not include this call")
+    if "apikey" in text or "api key" in text:
+        return _invalid_key()
+    return malformed("the answer is a notice that is not known")
+
+
+def _invalid_key() -> ProviderError:
+    return ProviderError(kind=ErrorKind.INVALID_KEY, message="the provider refuses the key")
+
+
+def _limit(text: str, received_at: datetime) -> ProviderError:
+    if "spreading out" in text or "per second" in text:
+        return _rate_limited("the limit of requests a second is reached", _BURST_S)
+    if "per minute" not in text and ("per day" in text or "detected your api key" in text):
+        return _rate_limited("the limit of requests a day is reached", _until_next_day(received_at))
+    return _rate_limited("the limit of requests a minute is reached", _MINUTE_S)
+
+
+def _rate_limited(message: str, retry_after: float) -> ProviderError:
+    return ProviderError(kind=ErrorKind.RATE_LIMITED, message=message, retry_after=retry_after)
+
+
+def _until_next_day(received_at: datetime) -> float:
+    # The hour of the reset is not published; the provider's own days are New York's. Of the likely
+    # hours it is the latest, so that the first request of the new day is not refused as well.
+    tomorrow = received_at.astimezone(NEW_YORK).date() + timedelta(days=1)
+    reset = datetime.combine(tomorrow, time(), tzinfo=NEW_YORK)
+    return (reset - received_at).total_seconds()

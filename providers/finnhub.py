@@ -1,0 +1,127 @@
+"""Finnhub: the last trade of one symbol a request.
+
+The answer does not name the symbol, and is 200 with zeros where there is none.
+Source: Finnhub's documentation; recorded answers in provider_responses/finnhub/.
+"""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import partial
+from urllib.parse import urlencode
+
+from django.conf import settings
+
+from providers import http
+from providers.base import (
+    ErrorKind,
+    NotConfiguredError,
+    ProviderError,
+    Quote,
+    RawAnswer,
+    Request,
+    Results,
+    malformed,
+    to_price,
+    unknown_symbol,
+)
+from providers.reading import (
+    ReadQuote,
+    is_html,
+    rate_limited,
+    read_answer,
+    read_object,
+    status_error,
+    to_number,
+    to_time,
+    within_a_day,
+)
+
+KEY_SETTING = "FINNHUB_API_KEY"
+
+_INVALID_KEY = partial(ProviderError, kind=ErrorKind.INVALID_KEY, message="the provider refuses the key")
+_NOT_ENTITLED = partial(
+    ProviderError, kind=ErrorKind.NOT_ENTITLED, message="the plan does not include this symbol"
+)
+_UNKNOWN_ERROR = partial(malformed, "the answer is an error that is not known")
+_BY_STATUS = {200: _UNKNOWN_ERROR, 401: _INVALID_KEY, 403: _NOT_ENTITLED}
+
+_CLASS_SHARE = re.compile(r"([A-Z]+)-([AB])")
+_EPOCH = re.compile(r"[0-9]{1,12}")
+
+
+class Finnhub:
+    """Adapter of Finnhub. Symbols are spelled as the provider does (BINANCE:BTCUSDT); BRK-B is BRK.B."""
+
+    name = "finnhub"
+
+    def plan(self, symbols: Sequence[str]) -> list[Request]:
+        """Give one request for each symbol."""
+        return [Request(call="quote", symbols=(symbol,)) for symbol in symbols]
+
+    def fetch(self, request: Request) -> RawAnswer:
+        """Send one request; the key travels in a header."""
+        key = settings.FINNHUB_API_KEY
+        if not key:
+            raise NotConfiguredError(provider=self.name, variable=KEY_SETTING)
+        query = urlencode({"symbol": _CLASS_SHARE.sub(r"\1.\2", request.symbols[0])})
+        return http.get(
+            self.name,
+            request.symbols,
+            url=f"{settings.FINNHUB_BASE_URL.rstrip('/')}/api/v1/quote?{query}",
+            secret_headers={"X-Finnhub-Token": key},
+        )
+
+    def parse(self, answer: RawAnswer) -> Results:
+        """Read a quote: price `c`, epoch seconds of the last trade `t` (may be old), no currency."""
+        return read_answer(answer, _open_answer)
+
+    def fallback(self, answer: RawAnswer) -> list[Request]:
+        """Give none: there is no second way to ask."""
+        return []
+
+
+def _open_answer(answer: RawAnswer) -> ReadQuote:
+    if answer.status != 200:
+        raise _refusal(answer)
+    body = read_object(answer.body)
+    if "error" in body:
+        raise _refusal(answer)
+    if len(answer.symbols) != 1:
+        raise malformed("one quote cannot answer for several symbols")
+    return lambda symbol: _to_quote(symbol, body, answer)
+
+
+def _to_quote(symbol: str, body: dict[str, object], answer: RawAnswer) -> Quote:
+    last, epoch = to_number(body.get("c")), body.get("t")
+    if last == 0 and isinstance(epoch, Decimal) and epoch == 0:
+        raise unknown_symbol()
+    price, observed_at = to_price(last), to_time(epoch, answer.received_at)
+    return Quote(
+        symbol=symbol,
+        price=price,
+        observed_at=observed_at,
+        precision="second" if observed_at else "unknown",
+        currency=None,
+    )
+
+
+def _refusal(answer: RawAnswer) -> ProviderError:
+    if is_html(answer.body):
+        return status_error(answer)
+    text = answer.body[:1000].decode("utf-8", "replace").lower()
+    # "Please sign up" comes with 429, and no waiting cures it: there was no key in the request.
+    if "sign up" in text or "invalid api key" in text:
+        return _INVALID_KEY()
+    if "access to this resource" in text or "subscription required" in text:
+        return _NOT_ENTITLED()
+    if answer.status == 429 or "limit reached" in text:
+        return rate_limited(answer, retry_after=_until_reset(answer))
+    return _BY_STATUS.get(answer.status, partial(status_error, answer))()
+
+
+def _until_reset(answer: RawAnswer) -> float | None:
+    epoch = answer.headers.get("x-ratelimit-reset", "")
+    if _EPOCH.fullmatch(epoch) is None:
+        return None
+    return within_a_day(float(epoch) - answer.received_at.timestamp())

@@ -1,0 +1,162 @@
+"""Yahoo Finance, by the session of the library yfinance: a chart for one symbol, a quote for many.
+
+The quote call needs Yahoo's crumb; where that is refused, each symbol's chart is asked instead.
+Source: recorded answers in provider_responses/yahoo/; Yahoo itself documents none of this.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+from providers.base import (
+    Quote,
+    RawAnswer,
+    Request,
+    Results,
+    malformed,
+    to_price,
+    unknown_symbol,
+    upstream_error,
+)
+from providers.reading import (
+    ReadQuote,
+    Rows,
+    rate_limited,
+    read_answer,
+    read_object,
+    status_error,
+    to_currency,
+    to_number,
+    to_time,
+)
+
+_QUOTE_PATH = "/v7/finance/quote"
+QUOTE_URL = f"https://query1.finance.yahoo.com{_QUOTE_PATH}"
+CHART_URL = "https://query2.finance.yahoo.com/v8/finance/chart/"
+# At 32 characters each they fill 1.6 KB of url; the answer has about 2.5 KB for each.
+SYMBOLS_PER_QUOTE = 50
+
+_CHART_PARAMS = {"range": "1d", "interval": "1d"}
+# What a refused crumb looks like: Unauthorized, Forbidden, Too Many Requests.
+_REFUSED = frozenset({401, 403, 429})
+_NOT_FOUND = re.compile(rb'"code"\s*:\s*"Not Found"')
+_DELISTED_EXCHANGE = "YHD"
+
+_CLASS_SHARE = re.compile(r"([A-Z]+)\.([AB])")
+_PAIR = re.compile(r"([A-Z]{3})/([A-Z]{3})")
+
+
+class Yahoo:
+    """Adapter of Yahoo Finance. Symbols are spelled as Yahoo does; BRK.B is BRK-B, USD/JPY USDJPY=X."""
+
+    name = "yfinance"
+
+    def plan(self, symbols: Sequence[str]) -> list[Request]:
+        """Give a chart request for a single symbol, else quote requests of up to 50 symbols."""
+        chunks = [
+            tuple(symbols[start : start + SYMBOLS_PER_QUOTE])
+            for start in range(0, len(symbols), SYMBOLS_PER_QUOTE)
+        ]
+        return [Request(call="chart" if len(chunk) == 1 else "quote", symbols=chunk) for chunk in chunks]
+
+    def fetch(self, request: Request) -> RawAnswer:
+        """Send one request, with what Yahoo wants before it (a cookie, a crumb) inside the deadline."""
+        # Here and not above: yfinance takes a second and 100 MB to import, and not all processes ask Yahoo.
+        from providers import yahoo_session
+
+        url, params = _target(request)
+        return yahoo_session.get(self.name, request.symbols, url=url, params=params)
+
+    def parse(self, answer: RawAnswer) -> Results:
+        """Read a chart or a quote answer: `regularMarketPrice`, and its time in epoch seconds.
+
+        The bars of a chart are not looked at: they may be of other days, and are 32-bit floats.
+        Prices are in the listing's own unit (`GBp`: pence), with the currency as Yahoo writes it.
+        """
+        return read_answer(answer, _open_answer)
+
+    def fallback(self, answer: RawAnswer) -> list[Request]:
+        """Give a chart request for each symbol of a quote call that was refused."""
+        if _QUOTE_PATH not in answer.url or answer.status not in _REFUSED:
+            return []
+        return [Request(call="chart", symbols=(symbol,)) for symbol in answer.symbols]
+
+
+def _target(request: Request) -> tuple[str, dict[str, str]]:
+    names = [_spelling(symbol) for symbol in request.symbols]
+    if request.call == "chart":
+        return CHART_URL + quote(names[0], safe="=:&"), _CHART_PARAMS
+    return QUOTE_URL, {"symbols": ",".join(names)}
+
+
+def _spelling(symbol: str) -> str:
+    share = _CLASS_SHARE.fullmatch(symbol)
+    if share:
+        return f"{share[1]}-{share[2]}"
+    pair = _PAIR.fullmatch(symbol)
+    return f"{pair[1]}{pair[2]}=X" if pair else symbol
+
+
+def _open_answer(answer: RawAnswer) -> ReadQuote:
+    rows = Rows(
+        [(row.get("symbol"), row) for row in _rows_of(answer)],
+        asked=[_spelling(symbol) for symbol in answer.symbols],
+    )
+    return lambda symbol: _to_quote(symbol, rows.one(_spelling(symbol)), answer)
+
+
+def _rows_of(answer: RawAnswer) -> list[dict[str, Any]]:
+    if answer.status == 429 or answer.body[:100].strip().lower() == b"too many requests":
+        raise rate_limited(answer)
+    # Said of a whole list of symbols, "Not Found" does not tell which of them; without those words
+    # a 404 means that the address is none any more.
+    if answer.status in {200, 404} and len(answer.symbols) == 1 and _NOT_FOUND.search(answer.body):
+        raise unknown_symbol()
+    if answer.status != 200:
+        raise status_error(answer)
+    envelope = _envelope(read_object(answer.body))
+    if envelope.get("error") is not None:
+        raise upstream_error("the provider answered with an error")
+    return [_quoted(result) for result in _to_list(envelope.get("result"))]
+
+
+def _envelope(body: dict[str, Any]) -> dict[str, Any]:
+    if len(body) == 1:
+        (envelope,) = body.values()
+        if isinstance(envelope, dict):
+            return envelope
+    raise malformed("the answer is of a kind that is not known")
+
+
+def _to_list(results: object) -> list[object]:
+    if not isinstance(results, list):
+        raise malformed("the answer has no list of results")
+    return results
+
+
+def _quoted(result: object) -> dict[str, Any]:
+    # A chart has the quote as its `meta`, in the words of a row of the quote call.
+    row = result.get("meta", result) if isinstance(result, dict) else None
+    if not isinstance(row, dict):
+        raise malformed("a result is no object")
+    return row
+
+
+def _to_quote(symbol: str, row: dict[str, Any], answer: RawAnswer) -> Quote:
+    if row.get("regularMarketPrice") is None and _is_delisted(row):
+        raise unknown_symbol()
+    price = to_price(to_number(row.get("regularMarketPrice")))
+    observed_at = to_time(row.get("regularMarketTime"), answer.received_at)
+    return Quote(
+        symbol=symbol,
+        price=price,
+        observed_at=observed_at,
+        precision="second" if observed_at else "unknown",
+        currency=to_currency(row.get("currency")),
+    )
+
+
+def _is_delisted(row: dict[str, Any]) -> bool:
+    exchange = row.get("exchange", row.get("exchangeName"))
+    return row.get("quoteType") == "NONE" or exchange == _DELISTED_EXCHANGE
