@@ -1,0 +1,25 @@
+"""UUIDv7: ids in the order of time, so that a time bounds a range of them."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from django.db import connection
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def first_id_at(moment: datetime) -> UUID:
+    """Give the lowest id that a row made at this moment or later can have."""
+    milliseconds = (moment - EPOCH) // timedelta(milliseconds=1)
+    return UUID(int=milliseconds << 80)
+
+
+def new_ids(count: int) -> list[UUID]:
+    """Give ids made by PostgreSQL, in ascending order.
+
+    For rows that are written together: Django's bulk_create leaves a primary key with a database
+    default unread, and a row that refers to it would refer to nothing.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT uuidv7() FROM generate_series(1, %s)", [count])
+        return [row[0] for row in cursor.fetchall()]

@@ -1,0 +1,23 @@
+"""The tables of the service, a module for each."""
+
+from prices.models.dead_letter import DeadLetter
+from prices.models.poll_gap import PollGap
+from prices.models.poll_job import JobStatus, PollJob
+from prices.models.poll_run import PollRun, RunState
+from prices.models.price_point import Precision, PricePoint
+from prices.models.raw_market_data import Outcome, RawMarketData
+from prices.models.symbol_average import SymbolAverage
+
+__all__ = [
+    "DeadLetter",
+    "JobStatus",
+    "Outcome",
+    "PollGap",
+    "PollJob",
+    "PollRun",
+    "Precision",
+    "PricePoint",
+    "RawMarketData",
+    "RunState",
+    "SymbolAverage",
+]

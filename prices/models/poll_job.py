@@ -1,0 +1,59 @@
+"""poll_jobs: what users asked to be polled. The truth about a job; its PeriodicTask follows."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+from django_celery_beat.models import PeriodicTask
+
+from prices.fields import UuidV7
+
+MAX_SYMBOLS = 100
+MIN_INTERVAL_S = 1
+MAX_INTERVAL_S = 86_400
+
+
+class JobStatus(models.TextChoices):
+    """What a job does: it polls, it waits to be resumed, or it has ended for good."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+
+
+class PollJob(models.Model):
+    """A list of symbols that is polled each `interval` seconds.
+
+    `provider` null leaves the choice to the service. Rows are never deleted: runs, gaps and raw
+    answers refer to them.
+    """
+
+    id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
+    symbols = ArrayField(models.TextField())
+    interval = models.PositiveIntegerField(help_text="Seconds between polls.")
+    provider = models.TextField(  # noqa: DJ001 - null: the service chooses
+        null=True, blank=True, help_text="Empty: the service chooses."
+    )
+    status = models.TextField(choices=JobStatus.choices, default=JobStatus.ACTIVE)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_run_at = models.DateTimeField(null=True, blank=True)
+    last_success_at = models.DateTimeField(null=True, blank=True)
+    last_error = models.TextField(blank=True)
+    failures = models.PositiveIntegerField(default=0, help_text="Polls that failed since the last good one.")
+    periodic_task = models.OneToOneField(PeriodicTask, on_delete=models.PROTECT, related_name="poll_job")
+
+    class Meta:
+        db_table = "poll_jobs"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(interval__range=(MIN_INTERVAL_S, MAX_INTERVAL_S)), name="poll_jobs_interval_range"
+            ),
+            models.CheckConstraint(condition=Q(status__in=JobStatus.values), name="poll_jobs_status_known"),
+            models.CheckConstraint(
+                condition=Q(symbols__len__range=(1, MAX_SYMBOLS)), name="poll_jobs_symbols_count"
+            ),
+        ]
+        indexes = [models.Index(fields=["status", "id"], name="poll_jobs_status_id")]
+
+    def __str__(self) -> str:
+        more = f" and {len(self.symbols) - 3} more" if len(self.symbols) > 3 else ""
+        return f"{', '.join(self.symbols[:3])}{more} each {self.interval} s"

@@ -1,0 +1,55 @@
+"""price_points: one row for each price that a provider gave; its id is the event's id."""
+
+from django.db import models
+from django.db.models import Q
+
+from prices.fields import ExactDecimalField, UuidV7, price_is_sound
+
+
+class Precision(models.TextChoices):
+    """How exactly `observed_at` is known."""
+
+    SECOND = "second"
+    DAY = "day"
+    UNKNOWN = "unknown"
+
+
+class PricePoint(models.Model):
+    """A stored quote. `published_at` null means that Kafka has yet to confirm it: the outbox."""
+
+    id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
+    symbol = models.TextField()
+    provider = models.TextField()
+    price = ExactDecimalField()
+    currency = models.TextField(null=True)  # noqa: DJ001 - null: the provider does not say
+    observed_at = models.DateTimeField(null=True, help_text="When the price was true, by the provider.")
+    precision = models.TextField(choices=Precision.choices)
+    received_at = models.DateTimeField(help_text="When the answer reached this service.")
+    raw = models.UUIDField(help_text="The raw answer, which is kept for a shorter time.")
+    published_at = models.DateTimeField(
+        null=True, help_text="When Kafka confirmed it; empty: still to publish."
+    )
+
+    class Meta:
+        db_table = "price_points"
+        constraints = [
+            models.CheckConstraint(condition=price_is_sound("price"), name="price_points_price_sound"),
+            models.CheckConstraint(
+                condition=Q(precision__in=Precision.values), name="price_points_precision_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(observed_at__isnull=True, precision="unknown")
+                | Q(observed_at__isnull=False, precision__in=["second", "day"]),
+                name="price_points_precision_of_time",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["symbol", "id"], name="price_points_symbol_id"),
+            models.Index(fields=["symbol", "provider", "id"], name="price_points_symbol_provider"),
+            models.Index(
+                fields=["id"], condition=Q(published_at__isnull=True), name="price_points_unpublished"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.price:f} ({self.provider})"

@@ -1,0 +1,50 @@
+"""symbol_averages: the 5-point moving average of each symbol at each of its points."""
+
+from django.contrib.postgres.indexes import BrinIndex
+from django.db import models
+from django.db.models import F, Func, Q
+from django.db.models.functions import Now
+
+from prices.fields import ExactDecimalField, price_is_sound
+
+WINDOW_POINTS = 5
+
+
+class CurrentTransaction(Func):
+    """The id of the writing transaction: what a reader of the table can resume from."""
+
+    template = "(pg_current_xact_id()::text)::bigint"
+    arity = 0
+    output_field = models.BigIntegerField()
+
+
+class SymbolAverage(models.Model):
+    """The mean of a point and its four predecessors by event id, exact; null before the fifth point."""
+
+    event_id = models.UUIDField(primary_key=True, editable=False)
+    symbol = models.TextField()
+    price = ExactDecimalField()
+    average = ExactDecimalField(null=True)
+    window_size = models.PositiveSmallIntegerField(help_text="Points in the window, 1 to 5.")
+    provider = models.TextField()
+    observed_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+    tx = models.BigIntegerField(db_default=CurrentTransaction())
+
+    class Meta:
+        db_table = "symbol_averages"
+        constraints = [
+            models.CheckConstraint(condition=price_is_sound("price"), name="symbol_averages_price_sound"),
+            models.CheckConstraint(
+                condition=Q(average__isnull=True, window_size__range=(1, WINDOW_POINTS - 1))
+                | Q(average__isnull=False, window_size=WINDOW_POINTS),
+                name="symbol_averages_full_window",
+            ),
+        ]
+        indexes = [
+            models.Index(F("symbol"), F("event_id"), name="symbol_averages_symbol_event"),
+            BrinIndex(fields=["tx"], name="symbol_averages_tx"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.average if self.average is not None else 'no average yet'}"

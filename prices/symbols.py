@@ -1,0 +1,31 @@
+"""The symbols that users may write, and the two worlds that never mix: simulated and real."""
+
+import re
+from collections.abc import Iterable
+
+MAX_SYMBOL_LENGTH = 32
+SYMBOL_ALPHABET = "letters, digits and . - _ & = ^ : /"
+SIMULATED_PREFIX = "SIM-"
+
+_SYMBOL = re.compile(rf"[A-Z0-9.\-_&=^:/]{{1,{MAX_SYMBOL_LENGTH}}}", re.ASCII)
+
+
+def is_symbol(text: str) -> bool:
+    """Tell whether the text is a symbol in its stored form: upper case, 1 to 32 allowed characters."""
+    return _SYMBOL.fullmatch(text) is not None
+
+
+def normalise_symbol(text: str) -> str | None:
+    """Give the symbol's stored form, or None where the text is no symbol."""
+    # Not str.upper() first: it turns some letters outside the alphabet into letters inside it.
+    return text.upper() if text.isascii() and is_symbol(text.upper()) else None
+
+
+def unique_symbols(symbols: Iterable[str]) -> list[str]:
+    """Give the symbols in their first order, repeats removed."""
+    return list(dict.fromkeys(symbols))
+
+
+def is_simulated(symbol: str) -> bool:
+    """Tell whether the symbol belongs to the simulated provider, and to it alone."""
+    return symbol.startswith(SIMULATED_PREFIX)
