@@ -1,0 +1,273 @@
+"""The admin: every table to look at; jobs to pause, resume and stop. Evidence is read-only."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from prices.jobs import JobStoppedError, hindrances, pause_job, resume_job, stop_job
+from prices.models import (
+    DeadLetter,
+    PollGap,
+    PollJob,
+    PollRun,
+    PricePoint,
+    RawMarketData,
+    SymbolAverage,
+)
+from prices.symbols import normalise_symbol
+from providers.registry import PROVIDER_NAMES
+
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    ModelAdmin = admin.ModelAdmin
+
+admin.site.site_header = admin.site.site_title = "Market data service"
+admin.site.index_title = "Tables"
+
+
+class ProviderFilter(admin.SimpleListFilter):
+    """Filter by provider, from the known names: asking a table of millions for its own is slow."""
+
+    title = "provider"
+    parameter_name = "provider"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Give the providers' names."""
+        return [(name, name) for name in PROVIDER_NAMES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Give the rows of the chosen provider."""
+        return queryset.filter(provider=self.value()) if self.value() else queryset
+
+
+class EvidenceAdmin(ModelAdmin):
+    """A table that can be looked at and not changed.
+
+    The search finds a whole symbol or a whole id: what the indexes answer at any size.
+    """
+
+    symbol_lookup = ""
+    id_lookups: tuple[str, ...] = ("pk",)
+    search_fields = ["pk"]
+    show_full_result_count = False
+    list_per_page = 50
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Give the rows of this id or symbol; all of them where nothing is searched."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        as_id = _as_uuid(term)
+        if as_id is not None:
+            found = queryset.none()
+            for lookup in self.id_lookups:
+                found |= queryset.filter(**{lookup: as_id})
+            return found, False
+        symbol = normalise_symbol(term)
+        if symbol is None or not self.symbol_lookup:
+            return queryset.none(), False
+        wanted = [symbol] if self.symbol_lookup.endswith("__contains") else symbol
+        return queryset.filter(**{self.symbol_lookup: wanted}), False
+
+    def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
+        """Give every field, the id first."""
+        return [self.opts.pk.name, *super().get_fields(request, obj)]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
+        """Give what no form holds: the id too."""
+        return [self.opts.pk.name, *super().get_readonly_fields(request, obj)]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Refuse: rows come from the service."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Refuse: evidence stays as it is."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Refuse: evidence goes with its partition."""
+        return False
+
+
+def _as_uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def _preformatted(text: str) -> SafeString:
+    return format_html('<pre style="white-space: pre-wrap; margin: 0">{}</pre>', text)
+
+
+def _readable(value: bytes | memoryview | None) -> SafeString:
+    return _preformatted("" if value is None else bytes(value).decode(errors="backslashreplace"))
+
+
+@admin.register(RawMarketData)
+class RawMarketDataAdmin(EvidenceAdmin):
+    """Raw answers."""
+
+    list_display = ["received_at", "provider", "short_symbols", "status", "outcome", "latency_ms", "id"]
+    list_filter = [ProviderFilter, "outcome"]
+    ordering = ["-id"]
+    symbol_lookup = "symbols__contains"
+    id_lookups = ("pk", "poll")
+    exclude = ["payload", "body"]
+    readonly_fields = ["answer"]
+
+    @admin.display(description="symbols")
+    def short_symbols(self, raw: RawMarketData) -> str:
+        """Give the first symbols."""
+        more = f" and {len(raw.symbols) - 3} more" if len(raw.symbols) > 3 else ""
+        return ", ".join(raw.symbols[:3]) + more
+
+    @admin.display
+    def answer(self, raw: RawMarketData) -> SafeString:
+        """Give the body, laid out where it is JSON."""
+        if raw.payload is None:
+            return _readable(raw.body)
+        return _preformatted(json.dumps(raw.payload, indent=2, ensure_ascii=False))
+
+
+@admin.register(PricePoint)
+class PricePointAdmin(EvidenceAdmin):
+    """Price points."""
+
+    list_display = ["symbol", "price", "currency", "provider", "observed_at", "received_at", "published_at"]
+    list_filter = [ProviderFilter, "precision", ("published_at", admin.EmptyFieldListFilter)]
+    ordering = ["-id"]
+    symbol_lookup = "symbol"
+
+
+@admin.register(SymbolAverage)
+class SymbolAverageAdmin(EvidenceAdmin):
+    """Averages."""
+
+    list_display = ["symbol", "price", "average", "window_size", "provider", "observed_at", "created_at"]
+    list_filter = [ProviderFilter, "window_size"]
+    ordering = ["-event_id"]
+    symbol_lookup = "symbol"
+
+
+@admin.register(PollRun)
+class PollRunAdmin(EvidenceAdmin):
+    """Poll runs."""
+
+    list_display = ["due_at", "job", "state", "points", "reason", "started_at", "finished_at"]
+    list_filter = ["state"]
+    list_select_related = ["job"]
+    ordering = ["-id"]
+    id_lookups = ("pk", "job")
+
+
+@admin.register(PollGap)
+class PollGapAdmin(EvidenceAdmin):
+    """Gaps."""
+
+    list_display = ["job", "from_due", "to_due", "slots", "reason"]
+    list_filter = ["reason"]
+    list_select_related = ["job"]
+    ordering = ["-id"]
+    id_lookups = ("pk", "job")
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(EvidenceAdmin):
+    """Dead letters."""
+
+    list_display = ["created_at", "topic", "partition", "offset", "reason", "replayed_at"]
+    list_filter = [("replayed_at", admin.EmptyFieldListFilter)]
+    ordering = ["-id"]
+    exclude = ["key", "value"]
+    readonly_fields = ["key_text", "value_text"]
+
+    @admin.display(description="key")
+    def key_text(self, letter: DeadLetter) -> SafeString:
+        """Give the key as text."""
+        return _readable(letter.key)
+
+    @admin.display(description="value")
+    def value_text(self, letter: DeadLetter) -> SafeString:
+        """Give the value as text."""
+        return _readable(letter.value)
+
+
+@admin.register(PollJob)
+class PollJobAdmin(EvidenceAdmin):
+    """Jobs; the actions pause, resume and stop the selected ones."""
+
+    list_display = [
+        "title",
+        "status",
+        "interval",
+        "provider",
+        "last_success_at",
+        "failures",
+        "last_error",
+        "id",
+    ]
+    list_display_links = ["title"]
+    list_filter = ["status", ProviderFilter]
+    list_select_related = ["periodic_task"]
+    ordering = ["-id"]
+    symbol_lookup = "symbols__contains"
+    readonly_fields = ["created_at", "hindrances"]
+    actions = ["pause", "resume", "stop"]
+
+    def has_manage_permission(self, request: HttpRequest) -> bool:
+        """Tell whether the user may pause, resume and stop jobs."""
+        return request.user.has_perm("prices.change_polljob")
+
+    @admin.display(description="polls", ordering="id")
+    def title(self, job: PollJob) -> str:
+        """Give what the job polls."""
+        return str(job)
+
+    @admin.display(description="what keeps it from polling")
+    def hindrances(self, job: PollJob) -> str:
+        """Give what keeps an active job from polling."""
+        return "; ".join(hindrances(job)) or "nothing"
+
+    @admin.action(description="Pause selected jobs", permissions=["manage"])
+    def pause(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:
+        """Pause the jobs."""
+        self._change(request, jobs, pause_job, "paused")
+
+    @admin.action(description="Resume selected jobs", permissions=["manage"])
+    def resume(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:
+        """Resume the jobs."""
+        self._change(request, jobs, resume_job, "resumed")
+
+    @admin.action(description="Stop selected jobs for good", permissions=["manage"])
+    def stop(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:
+        """Stop the jobs."""
+        self._change(request, jobs, stop_job, "stopped")
+
+    def _change(
+        self,
+        request: HttpRequest,
+        jobs: QuerySet[PollJob],
+        change: Callable[[UUID], PollJob],
+        done: str,
+    ) -> None:
+        changed = 0
+        for job in jobs:
+            try:
+                change(job.id)
+                changed += 1
+            except JobStoppedError:
+                self.message_user(request, f"{job} was stopped for good.", messages.WARNING)
+        if changed:
+            self.message_user(request, f"{changed} jobs {done}.", messages.SUCCESS)

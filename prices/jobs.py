@@ -1,0 +1,149 @@
+"""Polling jobs: create, pause, resume, stop. poll_jobs is the truth; the PeriodicTask follows it."""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
+
+from prices.ids import new_ids
+from prices.models import JobStatus, PollJob, PollRun, RunState
+from prices.symbols import is_simulated
+from providers.registry import missing_setting
+
+log = structlog.get_logger(__name__)
+
+SIMULATED = "simulated"
+POLL_TASK = "prices.tasks.poll_job"
+# A fetch starts within moments of its claim; after this long it has, and the stop need not wait for its end.
+FETCH_STARTS_WITHIN_S = 2.0
+
+
+class JobNotFoundError(LookupError):
+    """There is no job of this id."""
+
+
+class JobStoppedError(ValueError):
+    """The job has ended for good: it can be neither paused nor resumed."""
+
+
+def queue_of(provider: str) -> str:
+    """Give the Celery queue of a provider; each has its own, so that one that hangs delays only itself."""
+    return f"poll.{provider}"
+
+
+def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
+    """Give who is asked: the named provider, else the first of PROVIDER_ORDER that is configured."""
+    if provider is not None:
+        return provider
+    if all(is_simulated(symbol) for symbol in symbols):
+        return SIMULATED
+    order: list[str] = settings.PROVIDER_ORDER
+    return next((name for name in order if missing_setting(name) is None), order[0])
+
+
+def create_job(*, symbols: Sequence[str], interval: int, provider: str | None) -> PollJob:
+    """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask."""
+    with transaction.atomic():
+        (job_id,) = new_ids(1)
+        task = PeriodicTask.objects.create(
+            name=f"poll job {job_id}",
+            task=POLL_TASK,
+            interval=_interval_schedule(interval),
+            args=f'["{job_id}"]',
+            queue=queue_of(choose_provider(symbols, provider)),
+            # A message that waited for a whole interval is answered by the next slot's.
+            expire_seconds=interval,
+            description=f"{', '.join(symbols)}"[:1000],
+        )
+        job = PollJob.objects.create(
+            id=job_id, symbols=list(symbols), interval=interval, provider=provider, periodic_task=task
+        )
+    log.info("job.created", job_id=str(job.id), symbols=len(symbols), interval_s=interval, provider=provider)
+    return job
+
+
+def get_job(job_id: UUID) -> PollJob:
+    """Give a job with its PeriodicTask. Raises JobNotFoundError."""
+    job = PollJob.objects.select_related("periodic_task").filter(id=job_id).first()
+    if job is None:
+        raise JobNotFoundError(job_id)
+    return job
+
+
+def hindrances(job: PollJob) -> list[str]:
+    """Say what keeps an active job from polling; nothing where all is well."""
+    if job.status != JobStatus.ACTIVE:
+        return []
+    found = []
+    if not job.periodic_task.enabled:
+        found.append("switched off: its periodic task was disabled by hand")
+    missing = missing_setting(choose_provider(job.symbols, job.provider))
+    if missing is not None:
+        found.append(f"not configured: set {missing}")
+    return found
+
+
+def pause_job(job_id: UUID) -> PollJob:
+    """Stop polling until the job is resumed. Raises JobNotFoundError, JobStoppedError."""
+    return _change_status(job_id, JobStatus.PAUSED)
+
+
+def resume_job(job_id: UUID) -> PollJob:
+    """Poll again, from the next slot on. Raises JobNotFoundError, JobStoppedError."""
+    return _change_status(job_id, JobStatus.ACTIVE)
+
+
+def stop_job(job_id: UUID) -> PollJob:
+    """End the job for good; stopping a stopped one changes nothing. Raises JobNotFoundError.
+
+    Once this returns no fetch starts for the job.
+    """
+    return _change_status(job_id, JobStatus.STOPPED)
+
+
+def _change_status(job_id: UUID, status: JobStatus) -> PollJob:
+    with transaction.atomic():
+        job = PollJob.objects.select_for_update().select_related("periodic_task").filter(id=job_id).first()
+        if job is None:
+            raise JobNotFoundError(job_id)
+        if job.status == JobStatus.STOPPED and status != JobStatus.STOPPED:
+            raise JobStoppedError(job_id)
+        changed = job.status != status
+        if changed:
+            job.status = status
+            job.save(update_fields=["status"])
+        _switch_task(job.periodic_task, on=status == JobStatus.ACTIVE)
+    if status != JobStatus.ACTIVE:
+        _wait_for_started_fetches(job_id)
+    if changed:
+        log.info(f"job.{status}", job_id=str(job_id))
+    return job
+
+
+def _switch_task(task: PeriodicTask, *, on: bool) -> None:
+    if task.enabled != on:
+        task.enabled = on
+        task.save(update_fields=["enabled", "last_run_at", "date_changed"])
+
+
+def _wait_for_started_fetches(job_id: UUID) -> None:
+    # A worker that claimed its slot before the change may be about to fetch: its claim is visible here.
+    deadline = time.monotonic() + FETCH_STARTS_WITHIN_S
+    recent = timezone.now() - timedelta(seconds=FETCH_STARTS_WITHIN_S)
+    running = PollRun.objects.filter(job=job_id, state=RunState.CLAIMED, started_at__gte=recent)
+    while running.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _interval_schedule(interval: int) -> IntervalSchedule:
+    # The table has no unique constraint: two creators of a new interval would each add a row.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('interval schedules'))")
+    known = IntervalSchedule.objects.filter(every=interval, period=IntervalSchedule.SECONDS).first()
+    return known or IntervalSchedule.objects.create(every=interval, period=IntervalSchedule.SECONDS)

@@ -1,0 +1,133 @@
+"""The freshest quote of a symbol: what is stored, or one fetch shared by all who wait for it."""
+
+import threading
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from datetime import datetime, timedelta
+from functools import cache, partial
+
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import F
+
+from prices.fetching import ask_provider
+from prices.ids import first_id_at
+from prices.ingest import store_attempts
+from prices.jobs import choose_provider
+from prices.models import PricePoint
+from prices.outbox import publisher
+from providers.base import NotConfiguredError
+from providers.registry import get_provider, missing_setting
+
+CLOCKS_AGREE_WITHIN = timedelta(minutes=1)
+
+
+class LatestTimeoutError(TimeoutError):
+    """The provider did not answer in time; what it answers later is stored all the same."""
+
+
+class TooManyFetchesError(RuntimeError):
+    """As many fetches as may run for callers are running."""
+
+
+def latest_price(symbol: str, provider: str | None, *, now: datetime) -> PricePoint:
+    """Give the freshest point of the symbol, by the named provider or by any.
+
+    A stored one is reused while it was received less than LATEST_REUSE_S ago; else the provider is
+    asked, once for all callers of this process who wait for the same.
+
+    Raises NotConfiguredError, ProviderError (what the provider said), LatestTimeoutError after
+    LATEST_DEADLINE_S, TooManyFetchesError.
+    """
+    stored = stored_price(symbol, provider, received_after=now - timedelta(seconds=settings.LATEST_REUSE_S))
+    if stored is not None:
+        return stored
+    name = choose_provider([symbol], provider)
+    missing = missing_setting(name)
+    if missing is not None:
+        raise NotConfiguredError(provider=name, variable=missing)
+    fetch = flights().join((name, symbol), partial(fetch_price, name, symbol))
+    try:
+        return fetch.result(timeout=settings.LATEST_DEADLINE_S)
+    except FutureTimeoutError as error:
+        raise LatestTimeoutError(name) from error
+
+
+def stored_price(symbol: str, provider: str | None, *, received_after: datetime) -> PricePoint | None:
+    """Give the stored point with the newest `observed_at` among those received after a time."""
+    # The id bounds the partitions that are read; clocks of the service and the database may differ a little.
+    oldest_id = first_id_at(received_after - CLOCKS_AGREE_WITHIN)
+    points = PricePoint.objects.filter(symbol=symbol, received_at__gt=received_after, id__gte=oldest_id)
+    if provider is not None:
+        points = points.filter(provider=provider)
+    return points.order_by(F("observed_at").desc(nulls_last=True), "-id").first()
+
+
+def fetch_price(provider: str, symbol: str) -> PricePoint:
+    """Ask the provider for one symbol, store what it answered and publish the point.
+
+    Raises ProviderError where it gave no quote; its answer is stored all the same.
+    """
+    asked = ask_provider(get_provider(provider), [symbol], may_ask=lambda: True)
+    with transaction.atomic():
+        stored = store_attempts(asked.attempts, provider=provider, poll=None)
+    if stored.points:
+        publisher().publish(stored.points, polls={})
+        return stored.points[0]
+    raise asked.errors[symbol]
+
+
+class Flights:
+    """Fetches under way: one for each key, however many wait for it, and `limit` at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._under_way: dict[Hashable, Future[PricePoint]] = {}
+        self._pool = ThreadPoolExecutor(limit, thread_name_prefix="latest")
+
+    def join(self, key: Hashable, fetch: Callable[[], PricePoint]) -> Future[PricePoint]:
+        """Give the fetch of this key that is under way, or start it. Raises TooManyFetchesError."""
+        with self._lock:
+            if key in self._under_way:
+                return self._under_way[key]
+            if len(self._under_way) >= self._limit:
+                raise TooManyFetchesError
+            flight = self._pool.submit(_with_connection, fetch)
+            self._under_way[key] = flight
+        flight.add_done_callback(lambda _: self._land(key))
+        return flight
+
+    @property
+    def under_way(self) -> int:
+        """The number of fetches that run."""
+        return len(self._under_way)
+
+    def close(self) -> None:
+        """Wait for what runs, and take no more."""
+        self._pool.shutdown()
+
+    def _land(self, key: Hashable) -> None:
+        with self._lock:
+            del self._under_way[key]
+
+
+def _with_connection(fetch: Callable[[], PricePoint]) -> PricePoint:
+    # Outside a request nobody else ends this thread's connection.
+    try:
+        return fetch()
+    finally:
+        connection.close()
+
+
+@cache
+def flights() -> Flights:
+    """Give this process's fetches for callers."""
+    return Flights(settings.LATEST_MAX_FETCHES)
+
+
+def forget_flights() -> None:
+    """End this process's fetches; the next use begins anew with the settings as they are then."""
+    flights().close()
+    flights.cache_clear()

@@ -1,0 +1,55 @@
+"""manage.py prepare: make what must exist before the service runs."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from confluent_kafka import KafkaException
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from prices.prepare import ADMIN_NAME, alone, ensure_admin, ensure_demo_job, prepare_database
+from prices.topic import ensure_topic
+
+
+class Command(BaseCommand):
+    """Apply migrations, make partitions, the topic and the admin user. Safe to run again."""
+
+    help = "Applies migrations, makes partitions, the Kafka topic and the admin user. Safe to run again."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take --demo and --json."""
+        parser.add_argument("--demo", action="store_true", help="also create a job on simulated prices")
+        parser.add_argument("--json", action="store_true", help="print one line of JSON instead of text")
+
+    def handle(self, *, demo: bool, json: bool, **options: Any) -> None:
+        """Prepare and report."""
+        with alone():
+            prepare_database()
+            password = ensure_admin(settings.ADMIN_PASSWORD)
+            demo_job = ensure_demo_job() if demo else None
+        try:
+            ensure_topic()
+        except KafkaException as error:
+            raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
+        report = {
+            "admin": {"username": ADMIN_NAME, "password": password},
+            "demo_job": str(demo_job) if demo_job else None,
+            "topic": settings.KAFKA_TOPIC,
+        }
+        self.stdout.write(_as_json(report) if json else _as_text(report))
+
+
+def _as_json(report: dict[str, Any]) -> str:
+    return json.dumps(report)
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    lines = ["tables      ready", f"topic       {report['topic']}"]
+    if report["admin"]["password"]:
+        lines.append(f"admin       {ADMIN_NAME}, password {report['admin']['password']} (shown this once)")
+    else:
+        lines.append(f"admin       {ADMIN_NAME}, password as set before")
+    if report["demo_job"]:
+        lines.append(f"demo job    {report['demo_job']}")
+    return "\n".join(lines)

@@ -1,0 +1,199 @@
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from prices.ids import new_ids
+from prices.jobs import stop_job
+from prices.models import (
+    DeadLetter,
+    PollGap,
+    PollJob,
+    PollRun,
+    PricePoint,
+    RawMarketData,
+    SymbolAverage,
+)
+from prices.polling import claim_slot
+from tests.conftest import MakeJob
+
+NOW = datetime.now(UTC)
+TABLES = ["rawmarketdata", "pricepoint", "symbolaverage", "polljob", "pollrun", "pollgap", "deadletter"]
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def add_rows(make_job: MakeJob) -> Callable[[str], UUID]:
+    """Give a function that adds one row for a symbol to every table, and gives the raw answer's id."""
+
+    def add(symbol: str) -> UUID:
+        job = make_job([symbol])
+        claim_slot(job.id, now=timezone.now())
+        PollGap.objects.create(job=job, from_due=NOW, to_due=NOW, slots=1, reason="down")
+        raw_id, point_id = new_ids(2)
+        RawMarketData.objects.create(
+            id=raw_id,
+            provider="simulated",
+            symbols=[symbol],
+            url="http://127.0.0.1/quote",
+            status=200,
+            outcome="quote",
+            payload={"price": 1},
+            received_at=NOW,
+            latency_ms=1.0,
+        )
+        PricePoint.objects.create(
+            id=point_id,
+            symbol=symbol,
+            provider="simulated",
+            price=Decimal("0.0000001"),
+            precision="unknown",
+            received_at=NOW,
+            raw=raw_id,
+        )
+        SymbolAverage.objects.create(
+            event_id=point_id, symbol=symbol, price=1, window_size=1, provider="simulated"
+        )
+        DeadLetter.objects.create(
+            topic="price-events",
+            partition=0,
+            offset=point_id.int % 10**6,
+            message_timestamp=NOW,
+            group="averages",
+            value=b"\xff{",
+            reason="the value cannot be read",
+        )
+        return raw_id
+
+    return add
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_list_costs_no_query_a_row(admin_client: Client, add_rows: Callable[[str], UUID], table: str) -> None:
+    add_rows("SIM-A")
+    with CaptureQueriesContext(
+        connection,
+    ) as with_one:
+        assert admin_client.get(f"/admin/prices/{table}/").status_code == 200
+    for number in range(5):
+        add_rows(f"SIM-{number}")
+    with CaptureQueriesContext(connection) as with_six:
+        assert admin_client.get(f"/admin/prices/{table}/").status_code == 200
+    assert len(with_six) == len(with_one)
+
+
+@pytest.mark.parametrize("table", ["rawmarketdata", "pricepoint", "symbolaverage", "polljob"])
+def test_search_finds_a_symbol_in_any_case(
+    admin_client: Client, add_rows: Callable[[str], UUID], table: str
+) -> None:
+    add_rows("SIM-A")
+    add_rows("SIM-B")
+    page = admin_client.get(f"/admin/prices/{table}/?q=sim-a").content.decode()
+    assert "SIM-A" in page
+    assert "SIM-B" not in page
+
+
+def test_search_finds_an_id(admin_client: Client, add_rows: Callable[[str], UUID]) -> None:
+    raw_id = add_rows("SIM-A")
+    add_rows("SIM-B")
+    page = admin_client.get(f"/admin/prices/rawmarketdata/?q={raw_id}").content.decode()
+    assert "SIM-A" in page
+    assert "SIM-B" not in page
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("term", ["no such thing", "%E2%98%83", "'"])
+def test_search_for_nonsense_finds_nothing(
+    admin_client: Client, add_rows: Callable[[str], UUID], table: str, term: str
+) -> None:
+    add_rows("SIM-A")
+    assert (
+        "SIM-A"
+        not in admin_client.get(f"/admin/prices/{table}/?q={term}").content.decode().split("result_list")[-1]
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "query"),
+    [
+        ("rawmarketdata", "provider=simulated&outcome__exact=quote"),
+        ("pricepoint", "provider=simulated&precision__exact=unknown&published_at__isempty=1"),
+        ("symbolaverage", "provider=simulated&window_size=1"),
+        ("polljob", "status__exact=active&provider=simulated"),
+        ("pollrun", "state__exact=claimed"),
+        ("pollgap", "reason=down"),
+        ("deadletter", "replayed_at__isempty=1"),
+    ],
+)
+def test_list_can_be_filtered(
+    admin_client: Client, add_rows: Callable[[str], UUID], table: str, query: str
+) -> None:
+    add_rows("SIM-A")
+    page = admin_client.get(f"/admin/prices/{table}/?{query}").content.decode()
+    assert "1 " in page.split('class="paginator"')[1]
+
+
+@pytest.mark.parametrize(
+    "model", [RawMarketData, PricePoint, SymbolAverage, PollRun, PollGap, DeadLetter, PollJob]
+)
+def test_row_can_be_looked_at_and_not_changed(
+    admin_client: Client, add_rows: Callable[[str], UUID], model: type[PollJob]
+) -> None:
+    add_rows("SIM-A")
+    row = model.objects.get()
+    address = f"/admin/prices/{model._meta.model_name}/{row.pk}/"
+    page = admin_client.get(address + "change/").content.decode()
+    assert 'name="_save"' not in page
+    assert admin_client.post(address + "change/", {"symbol": "X"}).status_code == 403
+    assert admin_client.post(address + "delete/", {"post": "yes"}).status_code == 403
+    assert admin_client.get(f"/admin/prices/{model._meta.model_name}/add/").status_code == 403
+
+
+def test_price_is_shown_with_its_digits(admin_client: Client, add_rows: Callable[[str], UUID]) -> None:
+    add_rows("SIM-A")
+    assert "0.0000001" in admin_client.get("/admin/prices/pricepoint/").content.decode()
+
+
+def test_dead_letter_of_any_bytes_is_readable(admin_client: Client, add_rows: Callable[[str], UUID]) -> None:
+    add_rows("SIM-A")
+    letter = DeadLetter.objects.get()
+    assert r"\xff{" in admin_client.get(f"/admin/prices/deadletter/{letter.pk}/change/").content.decode()
+
+
+def act(client: Client, action: str, *jobs: PollJob) -> str:
+    data = {"action": action, "_selected_action": [str(job.pk) for job in jobs]}
+    return client.post("/admin/prices/polljob/", data, follow=True).content.decode()
+
+
+def test_jobs_are_paused_resumed_and_stopped_by_actions(admin_client: Client, make_job: MakeJob) -> None:
+    first, second = make_job(), make_job()
+    for action, status in (("pause", "paused"), ("resume", "active"), ("stop", "stopped")):
+        page = act(admin_client, action, first, second)
+        assert f"2 jobs {action}" in page or "2 jobs stopped" in page
+        for job in (first, second):
+            job.refresh_from_db()
+            assert job.status == status
+
+
+def test_job_stopped_cannot_be_resumed_and_says_so(admin_client: Client, make_job: MakeJob) -> None:
+    job = make_job()
+    stop_job(job.id)
+    assert "was stopped for good" in act(admin_client, "resume", job)
+
+
+def test_actions_need_the_permission_to_change_jobs(client: Client, make_job: MakeJob) -> None:
+    viewer = User.objects.create_user("viewer", password="x", is_staff=True)
+    viewer.user_permissions.add(Permission.objects.get(codename="view_polljob"))
+    client.force_login(viewer)
+    job = make_job()
+    page = act(client, "stop", job)
+    job.refresh_from_db()
+    assert job.status == "active"
+    assert "Stop selected jobs" not in page

@@ -1,0 +1,148 @@
+import json
+import threading
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
+from pytest_django import Settings
+
+from prices.jobs import (
+    JobNotFoundError,
+    JobStoppedError,
+    choose_provider,
+    create_job,
+    hindrances,
+    pause_job,
+    resume_job,
+    stop_job,
+)
+from prices.models import PollJob, PollRun
+from prices.polling import claim_slot, skip_run
+from tests.conftest import ChangeJob, MakeJob
+
+
+def test_job_created_has_a_periodic_task_of_its_own(make_job: MakeJob) -> None:
+    job = make_job(["SIM-A", "SIM-B"], interval=60)
+    task = PeriodicTask.objects.get(poll_job=job)
+    assert task.task == "prices.tasks.poll_job"
+    assert json.loads(task.args) == [str(job.id)]
+    assert (task.interval.every, task.interval.period) == (60, "seconds")
+    assert task.queue == "poll.simulated"
+    assert task.enabled
+    assert job.id.version == 7
+
+
+def test_job_created_tells_beat_of_the_change(make_job: MakeJob) -> None:
+    before = timezone.now()
+    make_job()
+    last_change = PeriodicTasks.last_change()
+    assert last_change is not None
+    assert last_change >= before
+
+
+@pytest.mark.django_db(transaction=True)
+def test_jobs_created_at_once_share_one_interval_row() -> None:
+    def create() -> None:
+        try:
+            create_job(symbols=["SIM-A"], interval=77, provider="simulated")
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=create) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert PollJob.objects.count() == 20
+    assert IntervalSchedule.objects.filter(every=77).count() == 1
+
+
+def test_job_paused_and_resumed_switches_its_task(make_job: MakeJob) -> None:
+    job = make_job()
+    assert pause_job(job.id).status == "paused"
+    assert not PeriodicTask.objects.get(poll_job=job).enabled
+    assert resume_job(job.id).status == "active"
+    assert PeriodicTask.objects.get(poll_job=job).enabled
+
+
+def test_job_stopped_twice_stays_stopped(make_job: MakeJob) -> None:
+    job = make_job()
+    assert stop_job(job.id).status == "stopped"
+    assert stop_job(job.id).status == "stopped"
+    assert not PeriodicTask.objects.get(poll_job=job).enabled
+
+
+def test_job_paused_can_be_stopped(make_job: MakeJob) -> None:
+    job = make_job()
+    pause_job(job.id)
+    assert stop_job(job.id).status == "stopped"
+
+
+@pytest.mark.parametrize("change", [pause_job, resume_job])
+def test_job_stopped_cannot_be_changed(make_job: MakeJob, change: ChangeJob) -> None:
+    job = make_job()
+    stop_job(job.id)
+    with pytest.raises(JobStoppedError):
+        change(job.id)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("change", [pause_job, resume_job, stop_job])
+def test_job_unknown_is_refused(change: ChangeJob) -> None:
+    with pytest.raises(JobNotFoundError):
+        change(uuid.uuid4())
+
+
+def test_job_switched_off_by_hand_says_so(make_job: MakeJob) -> None:
+    job = make_job()
+    assert hindrances(job) == []
+    job.periodic_task.enabled = False
+    assert hindrances(job) == ["switched off: its periodic task was disabled by hand"]
+
+
+def test_job_of_provider_without_key_names_the_variable(make_job: MakeJob, settings: Settings) -> None:
+    settings.FINNHUB_API_KEY = ""
+    assert hindrances(make_job(["AAPL"], provider="finnhub")) == ["not configured: set FINNHUB_API_KEY"]
+
+
+def test_provider_chosen_is_the_first_configured(settings: Settings) -> None:
+    settings.PROVIDER_ORDER = ["finnhub", "alpha_vantage", "yfinance"]
+    settings.FINNHUB_API_KEY = ""
+    settings.ALPHA_VANTAGE_API_KEY = "a-key-of-length"
+    assert choose_provider(["AAPL"], None) == "alpha_vantage"
+    assert choose_provider(["AAPL"], "finnhub") == "finnhub"
+    assert choose_provider(["SIM-A"], None) == "simulated"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_stop_waits_for_a_poll_that_is_about_to_fetch(make_job: MakeJob) -> None:
+    job = make_job()
+    claim = claim_slot(job.id, now=timezone.now())
+    assert claim is not None
+    stopped = threading.Event()
+
+    def stop() -> None:
+        try:
+            stop_job(job.id)
+        finally:
+            connection.close()
+        stopped.set()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert not stopped.wait(0.3)
+    skip_run(claim, reason="done")
+    assert stopped.wait(1.0)
+    thread.join()
+
+
+def test_stop_does_not_wait_for_a_claim_of_long_ago(make_job: MakeJob) -> None:
+    job = make_job()
+    claim_slot(job.id, now=timezone.now())
+    PollRun.objects.update(started_at=timezone.now() - timedelta(minutes=1))
+    before = timezone.now()
+    stop_job(job.id)
+    assert timezone.now() - before < timedelta(seconds=1)

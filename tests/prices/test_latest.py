@@ -1,0 +1,153 @@
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from prices import latest
+from prices.ids import new_ids
+from prices.latest import Flights, LatestTimeoutError, TooManyFetchesError, latest_price
+from prices.models import PricePoint, RawMarketData
+from providers.base import NotConfiguredError, ProviderError
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def finnhub(settings: Settings, httpserver: HTTPServer, topic: str) -> Iterator[HTTPServer]:
+    settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
+    settings.FINNHUB_API_KEY = "canary-key-123456"
+    latest.forget_flights()
+    yield httpserver
+    latest.forget_flights()
+
+
+def quote(price: str = "150.25") -> str:
+    seconds = int(datetime.now(UTC).timestamp())
+    return f'{{"c":{price},"d":1,"dp":1,"h":1,"l":1,"o":1,"pc":1,"t":{seconds}}}'
+
+
+def add_point(provider: str, *, price: str, observed_s_ago: int, received_s_ago: int) -> None:
+    now = datetime.now(UTC)
+    point_id, raw_id = new_ids(2)
+    PricePoint.objects.create(
+        id=point_id,
+        symbol="AAPL",
+        provider=provider,
+        price=Decimal(price),
+        observed_at=now - timedelta(seconds=observed_s_ago),
+        precision="second",
+        received_at=now - timedelta(seconds=received_s_ago),
+        raw=raw_id,
+    )
+
+
+def ask(provider: str | None = "finnhub") -> PricePoint:
+    return latest_price("AAPL", provider, now=datetime.now(UTC))
+
+
+def test_latest_cold_is_fetched_stored_and_published(finnhub: HTTPServer) -> None:
+    finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
+    assert ask().price == Decimal("150.25")
+    stored = PricePoint.objects.get()
+    assert stored.published_at is not None
+    assert RawMarketData.objects.get().poll is None
+
+
+def test_latest_received_just_now_is_reused(finnhub: HTTPServer) -> None:
+    add_point("finnhub", price="1", observed_s_ago=20, received_s_ago=10)
+    assert ask().price == 1
+    assert finnhub.log == []
+
+
+def test_latest_received_long_ago_is_fetched_again(finnhub: HTTPServer) -> None:
+    add_point("finnhub", price="1", observed_s_ago=20, received_s_ago=16)
+    finnhub.expect_request("/api/v1/quote").respond_with_data(quote("2"))
+    assert ask().price == 2
+
+
+def test_latest_without_provider_is_the_newest_by_the_providers_time(finnhub: HTTPServer) -> None:
+    add_point("yfinance", price="1", observed_s_ago=5, received_s_ago=10)
+    add_point("finnhub", price="2", observed_s_ago=900, received_s_ago=1)
+    assert ask(None).price == 1
+    assert ask("finnhub").price == 2
+
+
+def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer) -> None:
+    release = threading.Event()
+
+    def answer_late(_request: Request) -> Response:
+        release.wait(5)
+        return Response(quote())
+
+    finnhub.expect_request("/api/v1/quote").respond_with_handler(answer_late)
+    prices: list[Decimal] = []
+
+    def call() -> None:
+        try:
+            prices.append(ask().price)
+        finally:
+            connection.close()
+
+    callers = [threading.Thread(target=call) for _ in range(20)]
+    for caller in callers:
+        caller.start()
+    wait_until(lambda: latest.flights().under_way == 1)
+    release.set()
+    for caller in callers:
+        caller.join()
+    assert prices == [Decimal("150.25")] * 20
+    assert len(finnhub.log) == 1
+
+
+def test_latest_too_slow_times_out_but_its_answer_is_stored(finnhub: HTTPServer, settings: Settings) -> None:
+    settings.LATEST_DEADLINE_S = 0.2
+    release = threading.Event()
+
+    def answer_late(_request: Request) -> Response:
+        release.wait(5)
+        return Response(quote())
+
+    finnhub.expect_request("/api/v1/quote").respond_with_handler(answer_late)
+    with pytest.raises(LatestTimeoutError):
+        ask()
+    release.set()
+    wait_until(lambda: PricePoint.objects.filter(published_at__isnull=False).count() == 1)
+
+
+def test_latest_of_provider_without_key_names_the_variable(settings: Settings) -> None:
+    settings.FINNHUB_API_KEY = ""
+    with pytest.raises(NotConfiguredError, match="FINNHUB_API_KEY"):
+        ask()
+
+
+def test_latest_of_failing_provider_keeps_its_answer(finnhub: HTTPServer) -> None:
+    finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
+    with pytest.raises(ProviderError):
+        ask()
+    assert RawMarketData.objects.get().status == 503
+
+
+def test_flights_over_the_limit_are_refused() -> None:
+    flights = Flights(1)
+    release = threading.Event()
+
+    def wait() -> PricePoint:
+        release.wait(5)
+        return PricePoint()
+
+    first = flights.join("a", wait)
+    assert flights.join("a", wait) is first
+    with pytest.raises(TooManyFetchesError):
+        flights.join("b", wait)
+    release.set()
+    first.result(5)
+    wait_until(lambda: flights.under_way == 0)
+    assert flights.join("b", wait).result(5) is not None
+    flights.close()

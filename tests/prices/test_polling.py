@@ -1,0 +1,188 @@
+import json
+import uuid
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+from django.db import OperationalError, connection
+from pytest_django import Settings
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
+
+from prices.jobs import pause_job, stop_job
+from prices.models import PollJob, PollRun, PricePoint, RawMarketData, RunState
+from prices.polling import abandon_overdue_runs, claim_slot, patiently, poll_job
+from tests.conftest import ChangeJob, MakeJob
+
+NOW = datetime.now(UTC)
+
+
+def finnhub_quote(price: str = "150.25") -> str:
+    return f'{{"c":{price},"d":1,"dp":1,"h":1,"l":1,"o":1,"pc":1,"t":{int(NOW.timestamp()) - 5}}}'
+
+
+@pytest.fixture
+def finnhub(settings: Settings, httpserver: HTTPServer) -> HTTPServer:
+    settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
+    settings.FINNHUB_API_KEY = "canary-key-123456"
+    return httpserver
+
+
+def test_poll_stores_run_raw_answer_points_and_publishes(make_job: MakeJob, topic: str) -> None:
+    job = make_job(["SIM-A", "SIM-B"])
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    run = PollRun.objects.get()
+    assert (run.job_id, run.state, run.points, run.reason) == (job.id, "stored", 2, "")
+    raw = RawMarketData.objects.get()
+    assert (raw.poll, raw.outcome, raw.symbols) == (run.id, "quote", ["SIM-A", "SIM-B"])
+    points = PricePoint.objects.order_by("id")
+    assert [point.symbol for point in points] == ["SIM-A", "SIM-B"]
+    assert {point.raw for point in points} == {raw.id}
+    assert all(point.published_at for point in points)
+    job.refresh_from_db()
+    assert (job.failures, job.last_error) == (0, "")
+    assert job.last_success_at == job.last_run_at is not None
+
+
+def test_poll_delivered_twice_polls_once(make_job: MakeJob, topic: str) -> None:
+    job = make_job()
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    assert poll_job(job.id, now=NOW) is None
+    assert PollRun.objects.count() == PricePoint.objects.count() == 1
+
+
+def test_poll_at_the_next_slot_polls_again(make_job: MakeJob, topic: str) -> None:
+    job = make_job(interval=5)
+    poll_job(job.id, now=NOW)
+    poll_job(job.id, now=NOW + timedelta(seconds=5))
+    runs = PollRun.objects.order_by("id")
+    assert runs[1].due_at - runs[0].due_at == timedelta(seconds=5)
+
+
+@pytest.mark.parametrize("change", [pause_job, stop_job])
+def test_poll_of_job_that_does_not_run_claims_nothing(make_job: MakeJob, change: ChangeJob) -> None:
+    job = make_job()
+    change(job.id)
+    assert poll_job(job.id, now=NOW) is None
+    assert not PollRun.objects.exists()
+
+
+def test_poll_of_job_switched_off_by_hand_claims_nothing(make_job: MakeJob) -> None:
+    job = make_job()
+    job.periodic_task.enabled = False
+    job.periodic_task.save()
+    assert poll_job(job.id, now=NOW) is None
+
+
+@pytest.mark.django_db
+def test_poll_of_unknown_job_does_nothing() -> None:
+    assert poll_job(uuid.uuid4(), now=NOW) is None
+
+
+def test_poll_without_key_is_skipped_with_the_variable(make_job: MakeJob, settings: Settings) -> None:
+    settings.FINNHUB_API_KEY = ""
+    job = make_job(["AAPL"], provider="finnhub")
+    assert poll_job(job.id, now=NOW) == RunState.SKIPPED
+    assert PollRun.objects.get().reason == "not configured: set FINNHUB_API_KEY"
+    assert not RawMarketData.objects.exists()
+
+
+def test_poll_that_fails_keeps_the_answer_and_the_reason(
+    make_job: MakeJob, finnhub: HTTPServer, topic: str
+) -> None:
+    finnhub.expect_request("/api/v1/quote").respond_with_data("<html>bad gateway</html>", status=502)
+    job = make_job(["AAPL"], provider="finnhub")
+    assert poll_job(job.id, now=NOW) == RunState.FAILED
+    raw = RawMarketData.objects.get()
+    assert (raw.status, raw.outcome, bytes(raw.body or b"")) == (
+        502,
+        "upstream_error",
+        b"<html>bad gateway</html>",
+    )
+    assert PollRun.objects.get().reason.startswith("AAPL: ")
+    job.refresh_from_db()
+    assert job.failures == 1
+    assert job.last_error.startswith("AAPL: ")
+    assert poll_job(job.id, now=NOW + timedelta(seconds=1)) == RunState.FAILED
+    job.refresh_from_db()
+    assert job.failures == 2
+
+
+def test_poll_with_provider_away_is_recorded_without_status(make_job: MakeJob, settings: Settings) -> None:
+    settings.FINNHUB_API_KEY = "canary-key-123456"
+    settings.FINNHUB_BASE_URL = "http://127.0.0.1:1"
+    assert poll_job(make_job(["AAPL"], provider="finnhub").id, now=NOW) == RunState.FAILED
+    raw = RawMarketData.objects.get()
+    assert (raw.status, raw.outcome, raw.payload, raw.body) == (None, "upstream_error", None, None)
+
+
+def test_poll_of_good_and_unknown_symbol_stores_the_good_one(
+    make_job: MakeJob, finnhub: HTTPServer, topic: str
+) -> None:
+    unknown = json.dumps({"c": 0, "d": None, "dp": None, "h": 0, "l": 0, "o": 0, "pc": 0, "t": 0})
+    finnhub.expect_request("/api/v1/quote", query_string="symbol=AAPL").respond_with_data(finnhub_quote())
+    finnhub.expect_request("/api/v1/quote", query_string="symbol=NOPE").respond_with_data(unknown)
+    job = make_job(["AAPL", "NOPE"], provider="finnhub")
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    assert PricePoint.objects.get().price == Decimal("150.25")
+    run = PollRun.objects.get()
+    assert (run.points, run.reason.partition(":")[0]) == (1, "NOPE")
+    assert RawMarketData.objects.count() == 2
+
+
+def test_poll_rate_limited_asks_no_further(make_job: MakeJob, finnhub: HTTPServer) -> None:
+    limited = json.dumps({"error": "API limit reached. Please try again later."})
+    finnhub.expect_request("/api/v1/quote").respond_with_data(limited, status=429)
+    poll_job(make_job(["AAPL", "MSFT", "IBM"], provider="finnhub").id, now=NOW)
+    assert len(finnhub.log) == 1
+    assert PollRun.objects.get().reason.startswith("AAPL, MSFT, IBM: ")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_stopped_between_requests_asks_no_further(
+    make_job: MakeJob, finnhub: HTTPServer, topic: str
+) -> None:
+    job = make_job(["AAPL", "MSFT"], provider="finnhub")
+
+    def answer_and_stop(_request: Request) -> Response:
+        PollJob.objects.update(status="stopped")
+        connection.close()
+        return Response(finnhub_quote())
+
+    finnhub.expect_request("/api/v1/quote").respond_with_handler(answer_and_stop)
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    assert len(finnhub.log) == 1
+    assert PollRun.objects.get().reason == "MSFT: not asked: the job was stopped or time ran out"
+
+
+def test_claims_past_the_deadline_become_abandoned(make_job: MakeJob, settings: Settings) -> None:
+    settings.POLL_DEADLINE_S = 60
+    job = make_job()
+    claim_slot(job.id, now=NOW)
+    started_at = PollRun.objects.get().started_at
+    assert abandon_overdue_runs(now=started_at + timedelta(seconds=59)) == 0
+    assert abandon_overdue_runs(now=started_at + timedelta(seconds=61)) == 1
+    run = PollRun.objects.get()
+    assert (run.state, run.reason) == ("abandoned", "the worker ended before the poll did")
+    assert poll_job(job.id, now=NOW) is None
+
+
+def test_patiently_stores_once_the_database_is_back() -> None:
+    failures = [OperationalError("gone"), OperationalError("still gone")]
+
+    def store() -> str:
+        if failures:
+            raise failures.pop()
+        return "stored"
+
+    assert patiently(store) == "stored"
+
+
+def test_patiently_gives_up_after_the_deadline(settings: Settings) -> None:
+    settings.POLL_DEADLINE_S = 0
+
+    def store() -> None:
+        raise OperationalError("gone")
+
+    with pytest.raises(OperationalError):
+        patiently(store)

@@ -1,0 +1,102 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.conf import settings as django_settings
+from django_celery_beat.models import PeriodicTask
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import DjangoAssertNumQueries
+
+from marketdata.celery import app
+from prices.jobs import pause_job, resume_job
+from prices.scheduler import GridSchedule, PriceEntry, PriceScheduler
+from tests.conftest import MakeJob
+
+START = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+@given(
+    st.integers(1, 3600), st.integers(0, 3_599_999), st.lists(st.floats(0.001, 5000), min_size=1, max_size=50)
+)
+def test_grid_fires_once_a_slot_whatever_the_delays(interval: int, phase_ms: int, waits: list[float]) -> None:
+    phase = timedelta(milliseconds=phase_ms % (interval * 1000))
+    now = START
+    schedule = GridSchedule(interval, phase, nowfun=lambda: now)
+    last_run_at, fired = START, []
+    for wait in waits:
+        now += timedelta(seconds=wait)
+        is_due, next_s = schedule.is_due(last_run_at)
+        assert 0 < next_s <= interval
+        if is_due:
+            fired.append((now - datetime(1970, 1, 1, tzinfo=UTC) - phase) // timedelta(seconds=interval))
+            last_run_at = now
+    assert len(set(fired)) == len(fired)
+
+
+def test_grid_does_not_drift_over_a_day() -> None:
+    now = START
+    schedule = GridSchedule(7, timedelta(seconds=3), nowfun=lambda: now)
+    last_run_at, count = START, 0
+    while now < START + timedelta(days=1):
+        is_due, next_s = schedule.is_due(last_run_at)
+        if is_due:
+            last_run_at, count = now, count + 1
+        now += timedelta(seconds=next_s + 0.02)
+    assert count in {86_400 // 7, 86_400 // 7 + 1}
+
+
+@pytest.mark.django_db
+def test_entry_of_new_job_is_due_at_once(make_job: MakeJob) -> None:
+    entry = PriceEntry(make_job(interval=86_400).periodic_task, app=app)
+    assert entry.is_due().is_due
+
+
+@pytest.mark.django_db
+def test_entry_that_just_ran_waits_for_its_slot(make_job: MakeJob) -> None:
+    task = make_job(interval=86_400).periodic_task
+    entry = next(PriceEntry(task, app=app))
+    assert not entry.is_due().is_due
+    assert isinstance(entry.schedule, GridSchedule)
+
+
+@pytest.mark.django_db
+def test_entry_saved_does_not_switch_a_task_on_again(make_job: MakeJob) -> None:
+    job = make_job()
+    entry = next(PriceEntry(PeriodicTask.objects.get(poll_job=job), app=app))
+    pause_job(job.id)
+    entry.save()
+    assert not PeriodicTask.objects.get(poll_job=job).enabled
+
+
+@pytest.mark.django_db
+def test_scheduler_reads_jobs_with_few_queries(
+    make_job: MakeJob, django_assert_max_num_queries: DjangoAssertNumQueries
+) -> None:
+    for number in range(10):
+        make_job([f"SIM-{number}"])
+    scheduler = PriceScheduler(app=app, lazy=True)
+    with django_assert_max_num_queries(4):
+        schedule = scheduler.all_as_schedule()
+    assert sum(isinstance(entry.schedule, GridSchedule) for entry in schedule.values()) == 10
+
+
+@pytest.mark.django_db(transaction=True)
+def test_scheduler_installs_the_services_own_tasks() -> None:
+    scheduler = PriceScheduler(app=app, lazy=True)
+    scheduler.setup_schedule()
+    assert set(django_settings.CELERY_BEAT_SCHEDULE) <= set(
+        PeriodicTask.objects.values_list("name", flat=True)
+    )
+    assert all(
+        PeriodicTask.objects.get(name=name).queue == "upkeep" for name in django_settings.CELERY_BEAT_SCHEDULE
+    )
+
+
+@pytest.mark.django_db
+def test_resumed_job_is_due_at_once(make_job: MakeJob) -> None:
+    job = make_job(interval=86_400)
+    entry = next(PriceEntry(PeriodicTask.objects.get(poll_job=job), app=app))
+    entry.save()
+    pause_job(job.id)
+    resume_job(job.id)
+    assert PriceEntry(PeriodicTask.objects.get(poll_job=job), app=app).is_due().is_due
