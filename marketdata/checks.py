@@ -1,0 +1,64 @@
+"""System checks: what settings cannot see by themselves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.db import connections
+
+from providers.registry import PROVIDER_NAMES
+
+MIN_POSTGRESQL = 180000
+# Shorter ones could stand in an answer by chance: hiding them would rewrite prices.
+MIN_KEY_LENGTH = 8
+
+
+@register(Tags.database)
+def check_postgresql(*, databases: Sequence[str] | None = None, **options: Any) -> list[CheckMessage]:
+    """Refuse a server older than 18: its `uuidv7()` makes the ids."""
+    return [
+        Error(
+            f"PostgreSQL {connections[alias].pg_version // 10000} is too old",  # type: ignore[attr-defined]
+            hint="Point DATABASE_URL at PostgreSQL 18 or newer.",
+            id="marketdata.E001",
+        )
+        for alias in databases or []
+        if connections[alias].pg_version < MIN_POSTGRESQL  # type: ignore[attr-defined]
+    ]
+
+
+@register
+def check_addresses(**options: Any) -> list[CheckMessage]:
+    """Refuse to go on without the addresses of Redis and Kafka."""
+    wanted = {"REDIS_URL": "marketdata.E002", "KAFKA_BOOTSTRAP_SERVERS": "marketdata.E003"}
+    return [
+        Error(f"{name} is not set", hint="`make run` sets it by itself; else see .env.example.", id=check_id)
+        for name, check_id in wanted.items()
+        if not getattr(settings, name)
+    ]
+
+
+@register
+def check_provider_order(**options: Any) -> list[CheckMessage]:
+    """Refuse an order that is empty or names what is no real provider."""
+    real = [name for name in PROVIDER_NAMES if name != "simulated"]
+    wrong = [name for name in settings.PROVIDER_ORDER if name not in real]
+    if settings.PROVIDER_ORDER and not wrong:
+        return []
+    hint = f"Name one or more of {', '.join(real)}, with commas between them."
+    return [Error("PROVIDER_ORDER cannot be used", hint=hint, id="marketdata.E004")]
+
+
+@register
+def check_key_lengths(**options: Any) -> list[CheckMessage]:
+    """Refuse keys so short that hiding them in answers would rewrite prices."""
+    return [
+        Error(
+            f"{name} is too short",
+            hint=f"A key has at least {MIN_KEY_LENGTH} characters.",
+            id="marketdata.E005",
+        )
+        for name in ("ALPHA_VANTAGE_API_KEY", "FINNHUB_API_KEY")
+        if 0 < len(getattr(settings, name)) < MIN_KEY_LENGTH
+    ]

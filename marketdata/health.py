@@ -1,0 +1,123 @@
+"""Health: is this process alive, and can it serve; each part by name."""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from functools import cache
+
+import redis
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, Error, connection, connections
+from django.db.migrations.executor import MigrationExecutor
+
+PART_TIMEOUT_S = 2.0
+# What it would say each second is what /readyz says.
+_silent = logging.getLogger("librdkafka.health")
+_silent.disabled = True
+# Stored prices can be read without the others: they only make the service degraded.
+REQUIRED = ("postgresql", "migrations")
+
+
+@dataclass(frozen=True, slots=True)
+class PartHealth:
+    """One part: `problem` is None where it is well."""
+
+    name: str
+    problem: str | None
+
+
+class PartError(Exception):
+    """A part is not well; the text says how."""
+
+
+def check_parts() -> list[PartHealth]:
+    """Look at every part at once; none is waited for longer than 2 s."""
+    checks = {name: _pool().submit(check) for name, check in PARTS.items()}
+    found = []
+    for name, check in checks.items():
+        try:
+            check.result(timeout=PART_TIMEOUT_S)
+            found.append(PartHealth(name, None))
+        except FutureTimeoutError:
+            found.append(PartHealth(name, f"no answer within {PART_TIMEOUT_S:g} s"))
+        except PartError as error:
+            found.append(PartHealth(name, str(error)))
+    return found
+
+
+def is_ready(parts: list[PartHealth]) -> bool:
+    """Tell whether the service can serve: the parts that it cannot do without are well."""
+    return not any(part.problem for part in parts if part.name in REQUIRED)
+
+
+def _check_postgresql() -> None:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except Error as error:
+        raise PartError("cannot be reached") from error
+    finally:
+        connection.close()
+
+
+def _check_migrations() -> None:
+    try:
+        executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
+        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except Error as error:
+        raise PartError("cannot be read") from error
+    finally:
+        connection.close()
+    if plan:
+        raise PartError(f"{len(plan)} not applied: run manage.py prepare")
+
+
+def _check_redis() -> None:
+    try:
+        _redis().ping()
+    except redis.RedisError as error:
+        raise PartError("cannot be reached") from error
+
+
+def _check_kafka() -> None:
+    try:
+        topics = _kafka().list_topics(settings.KAFKA_TOPIC, timeout=PART_TIMEOUT_S).topics
+    except KafkaException as error:
+        raise PartError("cannot be reached") from error
+    if topics[settings.KAFKA_TOPIC].error is not None:
+        raise PartError(f"there is no topic {settings.KAFKA_TOPIC}: run manage.py ensure_topic")
+
+
+PARTS: dict[str, Callable[[], None]] = {
+    "postgresql": _check_postgresql,
+    "migrations": _check_migrations,
+    "redis": _check_redis,
+    "kafka": _check_kafka,
+}
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2 * len(PARTS), thread_name_prefix="health")
+
+
+def forget_clients() -> None:
+    """Drop the clients: the next check makes them for the settings as they are then."""
+    _redis.cache_clear()
+    _kafka.cache_clear()
+
+
+@cache
+def _redis() -> redis.Redis:
+    return redis.Redis.from_url(
+        settings.REDIS_URL, socket_timeout=PART_TIMEOUT_S, socket_connect_timeout=PART_TIMEOUT_S
+    )
+
+
+@cache
+def _kafka() -> AdminClient:
+    return AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}, logger=_silent)

@@ -1,0 +1,210 @@
+"""Settings of the market data service, all from the environment; `.env.example` lists them."""
+
+from pathlib import Path
+
+from celery.schedules import crontab
+from django.core.exceptions import ImproperlyConfigured
+
+from marketdata.env import (
+    env,
+    env_bool,
+    env_choice,
+    env_int,
+    env_list,
+    env_required,
+    env_text,
+    load_env_files,
+)
+from marketdata.logs import configure_logging
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+load_env_files(BASE_DIR)
+
+RUN_HINT = "`make run` sets it by itself; else see .env.example."
+
+# --- Django ---------------------------------------------------------------------------------------
+
+SECRET_KEY = env_required("SECRET_KEY", hint=RUN_HINT)
+DEBUG = env_bool("DEBUG", default=False)
+ALLOWED_HOSTS = env_list("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1],0.0.0.0")
+CSRF_TRUSTED_ORIGINS = env_list("CSRF_TRUSTED_ORIGINS")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "django_celery_beat",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "marketdata",
+    "prices",
+    "consumers",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "marketdata.urls"
+WSGI_APPLICATION = "marketdata.wsgi.application"
+# Every address works with a trailing slash and without: a redirect would turn a POST into a GET.
+APPEND_SLASH = False
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+# The admin's times: a poll each second is told apart by seconds.
+DATETIME_FORMAT = "Y-m-d H:i:s"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+STATIC_URL = "static/"
+# Admin and Swagger UI are served from the packages' own folders, so no collectstatic step can be forgotten.
+WHITENOISE_USE_FINDERS = True
+
+# On behind a proxy or server that speaks TLS; plain HTTP (docker compose on loopback) turns it off openly.
+HTTPS_ONLY = env_bool("HTTPS_ONLY", default=not DEBUG)
+SECURE_SSL_REDIRECT = HTTPS_ONLY
+SESSION_COOKIE_SECURE = HTTPS_ONLY
+CSRF_COOKIE_SECURE = HTTPS_ONLY
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS_ONLY else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = HTTPS_ONLY
+SECURE_HSTS_PRELOAD = HTTPS_ONLY
+# Health checks come from inside, where there is no TLS.
+SECURE_REDIRECT_EXEMPT = [r"^livez/?$", r"^readyz/?$"]
+if env_bool("BEHIND_TLS_PROXY", default=False):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+# --- PostgreSQL, Redis, Kafka ---------------------------------------------------------------------
+
+env_required("DATABASE_URL", hint=RUN_HINT)
+DATABASES = {"default": env.db_url("DATABASE_URL")}
+if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
+    raise ImproperlyConfigured("DATABASE_URL must begin with postgres://")
+DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+DATABASES["default"]["CONN_MAX_AGE"] = 60
+DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+
+REDIS_URL = env_text("REDIS_URL")
+KAFKA_BOOTSTRAP_SERVERS = env_text("KAFKA_BOOTSTRAP_SERVERS")
+KAFKA_TOPIC = env_text("KAFKA_TOPIC", "price-events")
+KAFKA_PARTITIONS = env_int("KAFKA_PARTITIONS", 12, minimum=1, maximum=1000)
+KAFKA_CONSUMER_GROUP = env_text("KAFKA_CONSUMER_GROUP", "symbol-averages")
+
+# --- Providers ------------------------------------------------------------------------------------
+
+ALPHA_VANTAGE_API_KEY = env_text("ALPHA_VANTAGE_API_KEY")
+FINNHUB_API_KEY = env_text("FINNHUB_API_KEY")
+ALPHA_VANTAGE_BASE_URL = env_text("ALPHA_VANTAGE_BASE_URL", "https://www.alphavantage.co")
+FINNHUB_BASE_URL = env_text("FINNHUB_BASE_URL", "https://finnhub.io")
+YAHOO_BASE_URL = env_text("YAHOO_BASE_URL")
+# Who is asked where a job or a call names no provider: the first that is configured.
+PROVIDER_ORDER = env_list("PROVIDER_ORDER", "finnhub,yfinance,alpha_vantage")
+PROVIDER_TIMEOUT_S = env_int("PROVIDER_TIMEOUT_S", 10, minimum=1, maximum=120)
+
+# --- Polling, outbox, latest ----------------------------------------------------------------------
+
+# A claimed slot without an outcome after this long was cut off: its worker died.
+POLL_DEADLINE_S = env_int("POLL_DEADLINE_S", 120, minimum=1, maximum=3600)
+OUTBOX_SWEEP_AFTER_S = env_int("OUTBOX_SWEEP_AFTER_S", 5, minimum=1, maximum=3600)
+# The first password of the user `admin`; without it one is made up and shown once.
+ADMIN_PASSWORD = env_text("ADMIN_PASSWORD")
+
+LATEST_REUSE_S = env_int("LATEST_REUSE_S", 15, minimum=0, maximum=3600)
+# Half of the web server's threads: the rest go on answering what is stored.
+LATEST_MAX_FETCHES = env_int("LATEST_MAX_FETCHES", 8, minimum=1, maximum=1000)
+LATEST_DEADLINE_S = env_int("LATEST_DEADLINE_S", 5, minimum=1, maximum=60)
+
+# --- Celery ---------------------------------------------------------------------------------------
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_DEFAULT_QUEUE = "upkeep"
+CELERY_TASK_TIME_LIMIT = None
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
+CELERY_BEAT_SCHEDULER = "prices.scheduler:PriceScheduler"
+# A new job's first poll waits at most this long for beat to see it.
+CELERY_BEAT_MAX_LOOP_INTERVAL = 1
+CELERY_TIMEZONE = "UTC"
+CELERY_BEAT_SCHEDULE = {
+    "sweep outbox": {
+        "task": "prices.tasks.sweep_outbox",
+        "schedule": 1.0,
+        "options": {"queue": "upkeep", "expire_seconds": 5},
+    },
+    "abandon overdue polls": {
+        "task": "prices.tasks.abandon_overdue_runs",
+        "schedule": 10.0,
+        "options": {"queue": "upkeep", "expire_seconds": 10},
+    },
+    "make partitions": {
+        "task": "prices.tasks.make_partitions",
+        "schedule": crontab(minute="17", hour="1"),
+        "options": {"queue": "upkeep", "expire_seconds": 3600},
+    },
+}
+
+# --- REST -----------------------------------------------------------------------------------------
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_PARSER_CLASSES": ["prices.api.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["prices.api.renderers.ExactJSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "prices.api.renderers.AlwaysJSON",
+    "EXCEPTION_HANDLER": "prices.api.errors.problem_response",
+}
+
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Market data service",
+    "DESCRIPTION": "Polls price providers, keeps every answer, and serves exact moving averages.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "PREPROCESSING_HOOKS": ["prices.api.schema.without_trailing_slashes"],
+}
+
+# --- Logs -----------------------------------------------------------------------------------------
+
+LOG_LEVEL = env_choice("LOG_LEVEL", "INFO", allowed=("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = env_choice("LOG_FORMAT", "text", allowed=("text", "json"))
+LOGGING_CONFIG = None
+configure_logging(level=LOG_LEVEL, as_json=LOG_FORMAT == "json")

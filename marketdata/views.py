@@ -1,0 +1,30 @@
+"""The front page and the health addresses."""
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from marketdata.health import check_parts, is_ready
+
+
+@require_safe
+def front_page(request: HttpRequest) -> HttpResponse:
+    """Lead to what there is to see."""
+    return render(request, "marketdata/front_page.html")
+
+
+@require_safe
+def livez(request: HttpRequest) -> JsonResponse:
+    """Answer: the process is alive."""
+    return JsonResponse({"status": "alive"})
+
+
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """Answer 200 where stored prices can be served, else 503; each part by name."""
+    parts = check_parts()
+    ready = is_ready(parts)
+    degraded = any(part.problem for part in parts)
+    status = "unavailable" if not ready else "degraded" if degraded else "ready"
+    body = {"status": status, "parts": {part.name: part.problem or "ok" for part in parts}}
+    return JsonResponse(body, status=200 if ready else 503)

@@ -1,0 +1,1 @@
+"""The REST interface: it parses, calls one function and answers."""

@@ -1,0 +1,70 @@
+"""What the calls answer, as plain data."""
+
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+from prices.api.renderers import number, time
+from prices.jobs import hindrances
+from prices.models import PollJob, PricePoint, SymbolAverage
+
+
+def latest(point: PricePoint) -> dict[str, Any]:
+    """Give a price; `timestamp` is the provider's own time, or ours where it gives none."""
+    return {
+        "symbol": point.symbol,
+        "price": number(point.price),
+        "timestamp": time(point.observed_at or point.received_at),
+        "provider": point.provider,
+    }
+
+
+def accepted(job: PollJob) -> dict[str, Any]:
+    """Give a new job."""
+    return {
+        "job_id": str(job.id),
+        "status": "accepted",
+        "config": {"symbols": job.symbols, "interval": job.interval},
+    }
+
+
+def stopped(job: PollJob) -> dict[str, Any]:
+    """Give a stopped job."""
+    return {"status": str(job.status), "job_id": str(job.id)}
+
+
+def job(job: PollJob) -> dict[str, Any]:
+    """Give a job's settings, how its polls fare, and what keeps it from polling."""
+    return {
+        "job_id": str(job.id),
+        "status": str(job.status),
+        "symbols": job.symbols,
+        "interval": job.interval,
+        "provider": job.provider,
+        "created_at": time(job.created_at),
+        "last_run_at": time(job.last_run_at),
+        "last_success_at": time(job.last_success_at),
+        "last_error": job.last_error or None,
+        "failures": job.failures,
+        "hindrances": hindrances(job),
+    }
+
+
+def average(row: SymbolAverage) -> dict[str, Any]:
+    """Give a point's average; null before the symbol's fifth point."""
+    return {
+        "event_id": str(row.event_id),
+        "symbol": row.symbol,
+        "price": number(row.price),
+        "average": number(row.average),
+        "window_size": row.window_size,
+        "provider": row.provider,
+        "observed_at": time(row.observed_at),
+        "created_at": time(row.created_at),
+    }
+
+
+def with_query(address: str, **values: str) -> str:
+    """Give the address with these query values in place of its own of the same names."""
+    parts = urlsplit(address)
+    query = {name: found[-1] for name, found in parse_qs(parts.query).items()} | values
+    return urlunsplit(parts._replace(query=urlencode(query)))

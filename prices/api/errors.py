@@ -1,0 +1,129 @@
+"""Errors as application/problem+json (RFC 9457): the one shape, made only here."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from django.http import Http404, HttpRequest, HttpResponse
+from rest_framework import exceptions
+from rest_framework.response import Response
+
+from prices.api.renderers import ExactJSONRenderer
+from prices.jobs import JobNotFoundError, JobStoppedError
+from prices.latest import LatestTimeoutError, TooManyFetchesError
+from providers.base import ErrorKind, NotConfiguredError, ProviderError
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS_OF_KIND: Mapping[ErrorKind, HTTPStatus] = {
+    ErrorKind.UNKNOWN_SYMBOL: HTTPStatus.NOT_FOUND,
+    ErrorKind.RATE_LIMITED: HTTPStatus.TOO_MANY_REQUESTS,
+    ErrorKind.INVALID_KEY: HTTPStatus.BAD_GATEWAY,
+    ErrorKind.NOT_ENTITLED: HTTPStatus.BAD_GATEWAY,
+    ErrorKind.UPSTREAM_ERROR: HTTPStatus.BAD_GATEWAY,
+    ErrorKind.MALFORMED: HTTPStatus.BAD_GATEWAY,
+}
+
+
+class InvalidRequestError(exceptions.APIException):
+    """Input that cannot be used: for each field, what is wrong and what is allowed."""
+
+    status_code = HTTPStatus.BAD_REQUEST
+
+    def __init__(self, errors: list[dict[str, str]]) -> None:
+        super().__init__("The request cannot be used.")
+        self.errors = errors
+
+
+def problem_response(error: Exception, context: Mapping[str, Any]) -> Response | None:
+    """Give the answer for an error that a view raised, or None for one that is a bug (500)."""
+    status, name, detail, more, headers = _describe(error)
+    if status is None:
+        return None
+    return Response(
+        problem(status, name, detail, **more), status=status, headers=headers, content_type=MEDIA_TYPE
+    )
+
+
+def problem(status: HTTPStatus, name: str, detail: str, **more: Any) -> dict[str, Any]:
+    """Give the members of a problem: type, title, status, detail, and what else is told."""
+    return {
+        "type": f"urn:marketdata:{name}",
+        "title": name.replace("-", " ").capitalize(),
+        "status": int(status),
+        "detail": detail,
+        **more,
+    }
+
+
+def plain_problem(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    """Give the problem for an address that does not exist (Django's handler404)."""
+    return _plain(HTTPStatus.NOT_FOUND, "no-such-address", f"There is nothing at {request.path}.")
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Give the problem for a request that Django itself refuses (handler400)."""
+    return _plain(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be used.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Give the problem for a bug or a part that is away (handler500)."""
+    detail = "Something failed here; the service's log says what."
+    return _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
+
+
+def _plain(status: HTTPStatus, name: str, detail: str) -> HttpResponse:
+    body = ExactJSONRenderer().render(problem(status, name, detail))
+    return HttpResponse(body, status=status, content_type=MEDIA_TYPE)
+
+
+_Description = tuple[HTTPStatus | None, str, str, dict[str, Any], dict[str, str]]
+
+
+def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of all errors
+    match error:
+        case InvalidRequestError():
+            fields = {entry["field"] for entry in error.errors}
+            name = f"invalid-{fields.pop()}" if len(fields) == 1 else "invalid-request"
+            return HTTPStatus.BAD_REQUEST, name, _sentence(error.errors), {"errors": error.errors}, {}
+        case exceptions.ParseError():
+            return HTTPStatus.BAD_REQUEST, "invalid-body", str(error.detail), _body_error(error), {}
+        case exceptions.UnsupportedMediaType():
+            detail = "Send the body as application/json."
+            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail, {}, {}
+        case exceptions.MethodNotAllowed():
+            return HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", str(error.detail), {}, {}
+        case JobNotFoundError() | Http404():
+            return HTTPStatus.NOT_FOUND, "unknown-job", "There is no job of this job_id.", {}, {}
+        case JobStoppedError():
+            return HTTPStatus.CONFLICT, "job-stopped", "The job has been stopped for good.", {}, {}
+        case NotConfiguredError():
+            more = {"variable": error.variable}
+            return HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more, {}
+        case ProviderError():
+            return _describe_provider_error(error)
+        case LatestTimeoutError():
+            detail = f"{error} did not answer in time."
+            return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
+        case TooManyFetchesError():
+            detail = "As many fetches as may run at once are running."
+            return HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, {}, {"Retry-After": "1"}
+    return None, "", "", {}, {}
+
+
+def _describe_provider_error(error: ProviderError) -> _Description:
+    headers = {}
+    if error.kind == ErrorKind.RATE_LIMITED:
+        headers["Retry-After"] = str(max(1, round(error.retry_after or 60)))
+    name = error.kind.replace("_", "-")
+    return STATUS_OF_KIND[error.kind], name, f"{error.message[:1].upper()}{error.message[1:]}.", {}, headers
+
+
+def _body_error(error: exceptions.ParseError) -> dict[str, Any]:
+    return {
+        "errors": [{"field": "body", "problem": str(error.detail), "allowed": "a JSON object, up to 256 KiB"}]
+    }
+
+
+def _sentence(errors: list[dict[str, str]]) -> str:
+    return "; ".join(f"{entry['field']}: {entry['problem']}" for entry in errors) + "."

@@ -1,0 +1,62 @@
+"""JSON out: decimals keep their digits, times end in Z."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+
+from prices.events import json_number
+
+_encoder = msgspec.json.Encoder()
+
+
+def number(value: Decimal | None) -> msgspec.Raw | None:
+    """Give a decimal as it is to stand in an answer: a JSON number with its own digits."""
+    return None if value is None else json_number(value)
+
+
+def time(value: datetime | None) -> str | None:
+    """Give a time as it is to stand in an answer: UTC, ending in Z."""
+    return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class ExactJSONRenderer(BaseRenderer):
+    """Render plain data, and numbers made by `number`, as JSON."""
+
+    media_type = "application/json"
+    format = "json"
+    charset = None
+
+    def render(
+        self,
+        data: Any,
+        accepted_media_type: str | None = None,
+        renderer_context: Mapping[str, Any] | None = None,
+    ) -> bytes:
+        """Give the bytes of the answer's body."""
+        return _encoder.encode(data)
+
+
+class AlwaysJSON(BaseContentNegotiation):
+    """Answer with JSON whatever the Accept header asks for: there is nothing else."""
+
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        """Give the parser of the request's content type, or None: 415."""
+        content_type = (request.content_type or "").partition(";")[0].strip().lower()
+        return next((parser for parser in parsers if parser.media_type == content_type), None)
+
+    def select_renderer(
+        self,
+        request: Request,
+        renderers: Iterable[BaseRenderer],
+        format_suffix: str | None = None,
+    ) -> tuple[BaseRenderer, str]:
+        """Give the only renderer."""
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type or ""

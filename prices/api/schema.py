@@ -1,0 +1,121 @@
+"""The answers' shapes, for the OpenAPI schema."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+
+class ExactNumber(serializers.DecimalField):
+    """A JSON number with the provider's digits."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_digits=None, decimal_places=None, coerce_to_string=False, **kwargs)
+
+
+class Latest(serializers.Serializer[Any]):
+    """A price and when it was true."""
+
+    symbol = serializers.CharField()
+    price = ExactNumber()
+    timestamp = serializers.DateTimeField(help_text="The provider's own time; ours where it gives none.")
+    provider = serializers.CharField()
+
+
+class Config(serializers.Serializer[Any]):
+    """What a job polls."""
+
+    symbols = serializers.ListField(child=serializers.CharField())
+    interval = serializers.IntegerField(help_text="Seconds.")
+
+
+class Accepted(serializers.Serializer[Any]):
+    """A new job."""
+
+    job_id = serializers.UUIDField()
+    status = serializers.ChoiceField(["accepted"])
+    config = Config()
+
+
+class Stopped(serializers.Serializer[Any]):
+    """A stopped job."""
+
+    status = serializers.ChoiceField(["stopped"])
+    job_id = serializers.UUIDField()
+
+
+class Average(serializers.Serializer[Any]):
+    """The average at one point."""
+
+    event_id = serializers.UUIDField()
+    symbol = serializers.CharField()
+    price = ExactNumber()
+    average = ExactNumber(allow_null=True, help_text="Null before the symbol's fifth point.")
+    window_size = serializers.IntegerField(help_text="Points in the window, 1 to 5.")
+    provider = serializers.CharField()
+    observed_at = serializers.DateTimeField(allow_null=True)
+    created_at = serializers.DateTimeField()
+
+
+class Job(serializers.Serializer[Any]):
+    """A job and how it fares."""
+
+    job_id = serializers.UUIDField()
+    status = serializers.ChoiceField(["active", "paused", "stopped"])
+    symbols = serializers.ListField(child=serializers.CharField())
+    interval = serializers.IntegerField(help_text="Seconds.")
+    provider = serializers.CharField(allow_null=True, help_text="Null: the service chooses.")
+    created_at = serializers.DateTimeField()
+    last_run_at = serializers.DateTimeField(allow_null=True)
+    last_success_at = serializers.DateTimeField(allow_null=True)
+    last_error = serializers.CharField(allow_null=True)
+    failures = serializers.IntegerField(help_text="Polls that failed since the last good one.")
+    hindrances = serializers.ListField(
+        child=serializers.CharField(), help_text="What keeps an active job from polling; usually none."
+    )
+
+
+class AveragesPage(serializers.Serializer[Any]):
+    """A page of averages."""
+
+    results = Average(many=True)
+    next = serializers.URLField(allow_null=True, help_text="The next page, of older ones.")
+
+
+class JobsPage(serializers.Serializer[Any]):
+    """A page of jobs."""
+
+    results = Job(many=True)
+    next = serializers.URLField(allow_null=True, help_text="The next page, of older ones.")
+
+
+class FieldError(serializers.Serializer[Any]):
+    """What is wrong with one field."""
+
+    field = serializers.CharField()
+    problem = serializers.CharField()
+    allowed = serializers.CharField()
+
+
+class Problem(serializers.Serializer[Any]):
+    """Why a call was refused (RFC 9457)."""
+
+    type = serializers.CharField()
+    title = serializers.CharField()
+    status = serializers.IntegerField()
+    detail = serializers.CharField()
+    # A declared field, which the metaclass takes out of the class: Serializer.errors stays.
+    errors = FieldError(many=True, required=False)  # type: ignore[assignment]
+    variable = serializers.CharField(required=False, help_text="The setting that has no value.")
+
+
+Endpoint = tuple[str, str, str, Any]
+
+
+def without_trailing_slashes(endpoints: list[Endpoint], **kwargs: Any) -> list[Endpoint]:
+    """Give the addresses as the contract writes them; a trailing slash works too."""
+    return [(path.rstrip("/"), pattern, method, view) for path, pattern, method, view in endpoints]
+
+
+def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:
+    """Give the error answers of a call."""
+    return {(status, "application/problem+json"): Problem for status in statuses}

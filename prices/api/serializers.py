@@ -1,0 +1,235 @@
+"""What requests may hold. A field's help text is what an error says is allowed."""
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
+from uuid import UUID
+
+from django.http import QueryDict
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from prices.api.errors import InvalidRequestError
+from prices.models.poll_job import MAX_INTERVAL_S, MAX_SYMBOLS, MIN_INTERVAL_S
+from prices.symbols import (
+    MAX_SYMBOL_LENGTH,
+    SIMULATED_PREFIX,
+    SYMBOL_ALPHABET,
+    is_simulated,
+    normalise_symbol,
+    unique_symbols,
+)
+from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
+
+SYMBOL_ALLOWED = f"1 to {MAX_SYMBOL_LENGTH} {SYMBOL_ALPHABET}"
+WORLDS_ALLOWED = f"the provider simulated serves those that begin with {SIMULATED_PREFIX}, and only those"
+SYMBOLS_ALLOWED = f"a list of 1 to {MAX_SYMBOLS} symbols, each {SYMBOL_ALLOWED}; {WORLDS_ALLOWED}"
+MAX_LIMIT = 1000
+_T = TypeVar("_T")
+
+
+class StrictField(serializers.Field[_T, Any, Any, Any], Generic[_T]):
+    """A field that takes one type and converts nothing."""
+
+    default_error_messages = {"required": "is required", "null": "must not be null"}
+
+
+@extend_schema_field({"type": "string", "example": "AAPL"})
+class SymbolField(StrictField[str]):
+    """A symbol, upper-cased."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(help_text=f"{SYMBOL_ALLOWED}; {WORLDS_ALLOWED}", **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Give the symbol's stored form."""
+        symbol = normalise_symbol(data) if isinstance(data, str) else None
+        if symbol is None:
+            raise serializers.ValidationError("is not a symbol")
+        return symbol
+
+
+@extend_schema_field(
+    {
+        "type": "array",
+        "items": {"type": "string"},
+        "minItems": 1,
+        "maxItems": MAX_SYMBOLS,
+        "example": ["AAPL", "MSFT"],
+    }
+)
+class SymbolsField(StrictField[list[str]]):
+    """A list of symbols, upper-cased, repeats removed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(help_text=SYMBOLS_ALLOWED, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        """Give the symbols in their first order."""
+        if not isinstance(data, list):
+            raise serializers.ValidationError("is not a list")
+        if not data:
+            raise serializers.ValidationError("is empty")
+        symbols = [normalise_symbol(item) if isinstance(item, str) else None for item in data]
+        if None in symbols:
+            position = symbols.index(None)
+            raise serializers.ValidationError(f"item {position} ({data[position]!r:.60}) is not a symbol")
+        unique = unique_symbols(cast("list[str]", symbols))
+        if len(unique) > MAX_SYMBOLS:
+            raise serializers.ValidationError(f"has {len(unique)} symbols")
+        return unique
+
+
+@extend_schema_field({"type": "integer"})
+class WholeNumberField(StrictField[int]):
+    """A JSON integer within bounds; in a query, its decimal digits. Not true, 1.0 or "60"."""
+
+    def __init__(self, minimum: int, maximum: int, *, unit: str = "", **kwargs: Any) -> None:
+        allowed = f"a whole number from {minimum} to {maximum} {unit}".strip()
+        super().__init__(help_text=allowed, **kwargs)
+        self.minimum = minimum
+        self.maximum = maximum
+
+    def to_internal_value(self, data: Any) -> int:
+        """Give the number."""
+        if self.context["is_query"] and data.isascii() and data.isdecimal() and len(data) < 20:
+            data = int(data)
+        if type(data) is not int:
+            raise serializers.ValidationError("is not a whole number")
+        if not self.minimum <= data <= self.maximum:
+            raise serializers.ValidationError("is out of range")
+        return data
+
+
+@extend_schema_field({"type": "string", "nullable": True, "example": "finnhub"})
+class ProviderField(StrictField[str]):
+    """A provider's name in any case, or null."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        allowed = f"one of {', '.join(PROVIDER_NAMES)}; or left out"
+        super().__init__(help_text=allowed, required=False, allow_null=True, default=None, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Give the provider's one name."""
+        try:
+            return normalise_name(data)
+        except (UnknownProviderError, AttributeError, TypeError) as error:
+            raise serializers.ValidationError("is not a provider") from error
+
+
+@extend_schema_field({"type": "string", "format": "uuid"})
+class IdField(StrictField[UUID]):
+    """An id."""
+
+    def __init__(self, allowed: str, **kwargs: Any) -> None:
+        super().__init__(help_text=allowed, **kwargs)
+
+    def to_internal_value(self, data: Any) -> UUID:
+        """Give the id."""
+        try:
+            return UUID(data)
+        except (ValueError, AttributeError, TypeError) as error:
+            raise serializers.ValidationError("is not a uuid") from error
+
+
+def _check_worlds(symbols: list[str], provider: str | None) -> None:
+    simulated = {is_simulated(symbol) for symbol in symbols}
+    if len(simulated) > 1:
+        raise serializers.ValidationError("mixes simulated and real symbols")
+    if provider is not None and (provider == "simulated") != simulated.pop():
+        raise serializers.ValidationError(f"cannot be served by {provider}")
+
+
+class PollRequest(serializers.Serializer[Any]):
+    """The body of POST /prices/poll."""
+
+    symbols = SymbolsField()
+    interval = WholeNumberField(MIN_INTERVAL_S, MAX_INTERVAL_S, unit="(seconds)")
+    provider = ProviderField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse simulated symbols beside real ones, and with real providers."""
+        try:
+            _check_worlds(attrs["symbols"], attrs["provider"])
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({"symbols": error.detail}) from error
+        return attrs
+
+
+class StopRequest(serializers.Serializer[Any]):
+    """The body of POST /prices/stop."""
+
+    job_id = IdField("the uuid that POST /prices/poll answered")
+
+
+class LatestRequest(serializers.Serializer[Any]):
+    """The query of GET /prices/latest."""
+
+    symbol = SymbolField()
+    provider = ProviderField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a simulated symbol with a real provider, and the other way round."""
+        try:
+            _check_worlds([attrs["symbol"]], attrs["provider"])
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({"symbol": error.detail}) from error
+        return attrs
+
+
+class PageRequest(serializers.Serializer[Any]):
+    """The query of a list: newest first, `limit` a page, going on before an id."""
+
+    limit = WholeNumberField(1, MAX_LIMIT, required=False, default=100)
+    before = IdField("a uuid: only older rows than this one", required=False, default=None)
+
+
+class AveragesRequest(PageRequest):
+    """The query of GET /averages."""
+
+    symbol = SymbolField(required=False, default=None)
+
+
+def validated(form: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
+    """Give the values of the request. Raises InvalidRequestError, which names each field at fault."""
+    is_query = isinstance(data, QueryDict)
+    # A plain dict: DRF reads an empty value of a QueryDict as null.
+    serializer = form(data=dict(data.items()), context={"is_query": is_query})
+    errors = _repeated_fields(data) if is_query else _unknown_fields(serializer, data)
+    if not serializer.is_valid():
+        errors += _field_errors(serializer)
+    if errors:
+        raise InvalidRequestError(errors)
+    return dict(serializer.validated_data)
+
+
+def _field_errors(serializer: serializers.Serializer[Any]) -> list[dict[str, str]]:
+    return [
+        {
+            "field": name,
+            "problem": " ".join(str(problem) for problem in problems),
+            "allowed": _allowed(serializer, name),
+        }
+        for name, problems in serializer.errors.items()
+    ]
+
+
+def _allowed(serializer: serializers.Serializer[Any], name: str) -> str:
+    return str(serializer.fields[name].help_text)
+
+
+def _unknown_fields(serializer: serializers.Serializer[Any], data: Mapping[str, Any]) -> list[dict[str, str]]:
+    # For bodies: obeyed in part, a misspelt one would surprise. A query may carry a cache buster.
+    allowed = ", ".join(serializer.fields)
+    return [
+        {"field": str(name)[:60], "problem": "is not a field of this call", "allowed": allowed}
+        for name in data
+        if name not in serializer.fields
+    ]
+
+
+def _repeated_fields(data: QueryDict) -> list[dict[str, str]]:
+    return [
+        {"field": str(name)[:60], "problem": "is given more than once", "allowed": "once"}
+        for name, values in data.lists()
+        if len(values) > 1
+    ]

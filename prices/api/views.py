@@ -1,0 +1,124 @@
+"""The views: one call each."""
+
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from prices.api import answers, schema
+from prices.api.serializers import (
+    AveragesRequest,
+    LatestRequest,
+    PageRequest,
+    PollRequest,
+    StopRequest,
+    validated,
+)
+from prices.jobs import create_job, get_job, stop_job
+from prices.latest import latest_price
+from prices.models import PollJob, SymbolAverage
+
+
+class LatestView(APIView):
+    """GET /prices/latest."""
+
+    @extend_schema(
+        operation_id="latest_price",
+        parameters=[LatestRequest],
+        responses={200: schema.Latest, **schema.problems(400, 404, 429, 502, 503, 504)},
+    )
+    def get(self, request: Request) -> Response:
+        """Give the freshest price of a symbol, from the named provider or any."""
+        query = validated(LatestRequest, request.query_params)
+        point = latest_price(query["symbol"], query["provider"], now=timezone.now())
+        return Response(answers.latest(point))
+
+
+class PollView(APIView):
+    """POST /prices/poll."""
+
+    @extend_schema(
+        operation_id="poll_prices",
+        request=PollRequest,
+        responses={202: schema.Accepted, **schema.problems(400, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """Create a job that polls the symbols each `interval` seconds."""
+        job = create_job(**validated(PollRequest, request.data))
+        return Response(answers.accepted(job), status=202)
+
+
+class StopView(APIView):
+    """POST /prices/stop."""
+
+    @extend_schema(
+        operation_id="stop_polling",
+        request=StopRequest,
+        responses={200: schema.Stopped, **schema.problems(400, 404, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """End a job for good. Once this is answered, no fetch starts for it."""
+        job = stop_job(validated(StopRequest, request.data)["job_id"])
+        return Response(answers.stopped(job))
+
+
+class AveragesView(APIView):
+    """GET /averages."""
+
+    @extend_schema(
+        operation_id="averages",
+        parameters=[AveragesRequest],
+        responses={200: schema.AveragesPage, **schema.problems(400)},
+    )
+    def get(self, request: Request) -> Response:
+        """Give the 5-point moving averages, newest first; null before a symbol's fifth point."""
+        query = validated(AveragesRequest, request.query_params)
+        averages = SymbolAverage.objects.order_by("-event_id")
+        if query["symbol"]:
+            averages = averages.filter(symbol=query["symbol"])
+        if query["before"]:
+            averages = averages.filter(event_id__lt=query["before"])
+        return _page(request, [answers.average(row) for row in averages[: query["limit"] + 1]], "event_id")
+
+
+class JobsView(APIView):
+    """GET /jobs."""
+
+    @extend_schema(
+        operation_id="jobs",
+        parameters=[PageRequest],
+        responses={200: schema.JobsPage, **schema.problems(400)},
+    )
+    def get(self, request: Request) -> Response:
+        """Give the jobs, newest first."""
+        query = validated(PageRequest, request.query_params)
+        jobs = PollJob.objects.select_related("periodic_task").order_by("-id")
+        if query["before"]:
+            jobs = jobs.filter(id__lt=query["before"])
+        return _page(request, [answers.job(row) for row in jobs[: query["limit"] + 1]], "job_id")
+
+
+class JobView(APIView):
+    """GET /jobs/{job_id}."""
+
+    @extend_schema(
+        operation_id="job",
+        parameters=[OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)],
+        responses={200: schema.Job, **schema.problems(404)},
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        """Give a job, how its last poll went, and what keeps it from polling."""
+        return Response(answers.job(get_job(UUID(job_id))))
+
+
+def _page(request: Request, rows: list[dict[str, Any]], id_name: str) -> Response:
+    """Answer a page of which one row more than asked for was read: it tells that there is a next page."""
+    limit = int(request.query_params.get("limit", 100))
+    more = len(rows) > limit
+    address = request.build_absolute_uri()
+    next_page = answers.with_query(address, before=rows[limit - 1][id_name]) if more else None
+    return Response({"results": rows[:limit], "next": next_page})

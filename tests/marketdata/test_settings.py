@@ -1,0 +1,82 @@
+"""Settings: every variable is documented, and a bad one ends the start with its name."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+ROOT = Path(settings.BASE_DIR)
+# Read by a process that loads no settings, or by `make run` alone.
+READ_ELSEWHERE = {"HEARTBEAT_DIR", "PORT"}
+
+
+def variables_read() -> set[str]:
+    source = (ROOT / "marketdata" / "settings.py").read_text()
+    return set(re.findall(r'env_\w+\(\s*"([A-Z_]+)"', source))
+
+
+def variables_in_example() -> dict[str, str]:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if re.match(r"[A-Z_]+=", line))
+    return {name: value for name, _, value in pairs}
+
+
+def start(**changes: str | None) -> subprocess.CompletedProcess[str]:
+    variables = {name: value for name, value in (os.environ | changes).items() if value is not None}
+    command = [sys.executable, "-W", "error", "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+
+
+def test_example_lists_every_variable_and_no_other() -> None:
+    assert set(variables_in_example()) == variables_read() | READ_ELSEWHERE
+
+
+def test_readme_names_every_variable() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert {name for name in variables_in_example() if f"`{name}`" not in readme} == set()
+
+
+@pytest.mark.parametrize(
+    "name", ["PROVIDER_TIMEOUT_S", "POLL_DEADLINE_S", "LATEST_REUSE_S", "KAFKA_PARTITIONS"]
+)
+def test_example_shows_the_default(name: str) -> None:
+    source = (ROOT / "marketdata" / "settings.py").read_text()
+    assert f'env_int("{name}", {variables_in_example()[name]},' in source
+
+
+@pytest.mark.parametrize("name", ["SECRET_KEY", "DATABASE_URL"])
+def test_start_without_what_it_needs_names_it(name: str, tmp_path: Path) -> None:
+    result = start(**{name: ""})
+    assert result.returncode == 1
+    assert f"{name} is not set. `make run` sets it by itself; else see .env.example." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "check_id"),
+    [
+        ("REDIS_URL", "", "marketdata.E002"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "", "marketdata.E003"),
+        ("PROVIDER_ORDER", "finnhub,bloomberg", "marketdata.E004"),
+        ("PROVIDER_ORDER", "simulated", "marketdata.E004"),
+        ("FINNHUB_API_KEY", "short", "marketdata.E005"),
+    ],
+)
+def test_check_refuses_a_setting_that_cannot_work(name: str, value: str, check_id: str) -> None:
+    result = start(**{name: value})
+    assert result.returncode == 1
+    assert check_id in result.stderr
+
+
+def test_check_deploy_is_clean_under_production_settings() -> None:
+    secret = "a-Long-and-random-Text-of-50-characters-or-more-0123456789"
+    result = start(SECRET_KEY=secret, DEBUG=None, HTTPS_ONLY=None, ALLOWED_HOSTS="prices.example.org")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_database_that_is_no_postgresql_is_refused() -> None:
+    result = start(DATABASE_URL="sqlite:///x.db")
+    assert "DATABASE_URL must begin with postgres://" in result.stderr

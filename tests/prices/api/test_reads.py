@@ -1,0 +1,170 @@
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import pytest
+from pytest_django import DjangoAssertNumQueries
+from rest_framework.test import APIClient
+
+from prices.ids import new_ids
+from prices.jobs import stop_job
+from prices.models import SymbolAverage
+from tests.conftest import MakeJob
+
+pytestmark = pytest.mark.django_db
+OBSERVED_AT = datetime(2026, 11, 22, 14, 30, tzinfo=UTC)
+
+
+def add_averages(symbol: str, prices: list[int], averages: list[Decimal | None]) -> list[UUID]:
+    ids = new_ids(len(prices))
+    SymbolAverage.objects.bulk_create(
+        SymbolAverage(
+            event_id=event_id,
+            symbol=symbol,
+            price=price,
+            average=average,
+            window_size=min(number, 5),
+            provider="simulated",
+            observed_at=OBSERVED_AT,
+        )
+        for number, (event_id, price, average) in enumerate(zip(ids, prices, averages, strict=True), start=1)
+    )
+    return ids
+
+
+def test_averages_are_newest_first_with_null_before_the_fifth(api: APIClient) -> None:
+    ids = add_averages("SIM-A", [100, 101, 99, 102, 98], [None, None, None, None, Decimal(100)])
+    answer = api.get("/averages?symbol=sim-a")
+    body = answer.json()
+    assert [row["event_id"] for row in body["results"]] == [str(event_id) for event_id in reversed(ids)]
+    assert [row["average"] for row in body["results"]] == [100, None, None, None, None]
+    assert b'"average":100,' in answer.content
+    assert body["next"] is None
+    assert set(body["results"][0]) == {
+        "event_id",
+        "symbol",
+        "price",
+        "average",
+        "window_size",
+        "provider",
+        "observed_at",
+        "created_at",
+    }
+    assert body["results"][0]["observed_at"] == "2026-11-22T14:30:00Z"
+
+
+def test_averages_of_one_symbol_leave_out_others(api: APIClient) -> None:
+    add_averages("SIM-A", [1], [None])
+    add_averages("SIM-B", [2], [None])
+    assert [row["symbol"] for row in api.get("/averages?symbol=SIM-B").json()["results"]] == ["SIM-B"]
+    assert len(api.get("/averages").json()["results"]) == 2
+
+
+def test_averages_go_on_over_pages(api: APIClient) -> None:
+    ids = add_averages("SIM-A", [1, 2, 3, 4], [None] * 4)
+    seen, address = [], "/averages?symbol=SIM-A&limit=3"
+    while address:
+        page = api.get(address).json()
+        seen += [row["event_id"] for row in page["results"]]
+        address = page["next"] and "{0.path}?{0.query}".format(urlsplit(page["next"]))
+    assert seen == [str(event_id) for event_id in reversed(ids)]
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "x", "1.5", "-1", "", "٣", "9" * 30])
+def test_averages_with_wrong_limit_name_it(api: APIClient, limit: str) -> None:
+    answer = api.get("/averages", {"limit": limit})
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "limit"
+    assert error["allowed"] == "a whole number from 1 to 1000"
+
+
+def test_averages_with_wrong_symbol_name_it(api: APIClient) -> None:
+    assert api.get("/averages?symbol=%00").json()["errors"][0]["field"] == "symbol"
+
+
+def test_averages_of_unknown_symbol_are_none(api: APIClient) -> None:
+    assert api.get("/averages?symbol=NOPE").json() == {"results": [], "next": None}
+
+
+def test_job_detail_tells_how_it_fares(api: APIClient, make_job: MakeJob) -> None:
+    job = make_job(["SIM-A"], interval=60)
+    body = api.get(f"/jobs/{job.id}").json()
+    assert body == {
+        "job_id": str(job.id),
+        "status": "active",
+        "symbols": ["SIM-A"],
+        "interval": 60,
+        "provider": "simulated",
+        "created_at": job.created_at.isoformat().replace("+00:00", "Z"),
+        "last_run_at": None,
+        "last_success_at": None,
+        "last_error": None,
+        "failures": 0,
+        "hindrances": [],
+    }
+
+
+def test_job_detail_of_stopped_job_says_so(api: APIClient, make_job: MakeJob) -> None:
+    job = make_job()
+    stop_job(job.id)
+    body = api.get(f"/jobs/{job.id}/").json()
+    assert (body["status"], body["hindrances"]) == ("stopped", [])
+
+
+@pytest.mark.parametrize("job_id", [str(uuid4()), "abc"])
+def test_job_detail_of_unknown_job_is_404(api: APIClient, job_id: str) -> None:
+    answer = api.get(f"/jobs/{job_id}")
+    assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
+
+
+def test_jobs_are_newest_first_over_pages(api: APIClient, make_job: MakeJob) -> None:
+    ids = [str(make_job().id) for _ in range(3)]
+    first = api.get("/jobs?limit=2").json()
+    second = api.get(first["next"]).json()
+    assert [job["job_id"] for job in first["results"] + second["results"]] == list(reversed(ids))
+    assert second["next"] is None
+
+
+def test_jobs_cost_no_query_a_row(
+    api: APIClient, make_job: MakeJob, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    for _ in range(5):
+        make_job()
+    with django_assert_num_queries(1):
+        assert len(api.get("/jobs").json()["results"]) == 5
+
+
+def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
+    schema = json.loads(
+        api.get("/api/schema", headers={"accept": "application/vnd.oai.openapi+json"}).content
+    )
+    assert set(schema["paths"]) == {
+        "/prices/latest",
+        "/prices/poll",
+        "/prices/stop",
+        "/averages",
+        "/jobs",
+        "/jobs/{job_id}",
+    }
+    assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {"202", "400", "415"}
+    body = schema["components"]["schemas"]["PollRequest"]
+    assert body["required"] == ["interval", "symbols"]
+    assert body["properties"]["interval"]["type"] == "integer"
+    assert body["properties"]["symbols"]["type"] == "array"
+
+
+def test_docs_use_local_assets_only(api: APIClient) -> None:
+    page = api.get("/docs").content.decode()
+    assert "swagger-ui-bundle.js" in page
+    assert "https://" not in page
+    assert "//cdn" not in page
+
+
+def test_front_page_leads_to_what_there_is(api: APIClient) -> None:
+    page = api.get("/").content.decode()
+    for address in ["/averages?limit=20", "/jobs", "/admin/", "/docs", "/api/schema", "/readyz"]:
+        assert f'href="{address}"' in page
+        assert api.get(address, follow=True).status_code in {200, 503}
