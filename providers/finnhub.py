@@ -64,7 +64,7 @@ class Finnhub:
         key = settings.FINNHUB_API_KEY
         if not key:
             raise NotConfiguredError(provider=self.name, variable=KEY_SETTING)
-        query = urlencode({"symbol": _CLASS_SHARE.sub(r"\1.\2", request.symbols[0])})
+        query = urlencode({"symbol": _spelling(request.symbols[0])})
         return http.get(
             self.name,
             request.symbols,
@@ -79,6 +79,11 @@ class Finnhub:
     def fallback(self, answer: RawAnswer) -> list[Request]:
         """Give none: there is no second way to ask."""
         return []
+
+
+def _spelling(symbol: str) -> str:
+    share = _CLASS_SHARE.fullmatch(symbol)
+    return f"{share[1]}.{share[2]}" if share else symbol
 
 
 def _open_answer(answer: RawAnswer) -> ReadQuote:

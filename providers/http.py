@@ -29,7 +29,8 @@ from providers.base import ErrorKind, ProviderError, ProviderTimeoutError, RawAn
 from providers.redaction import redact, redact_text
 
 MAX_BODY_BYTES = 1024 * 1024
-CONNECT_TIMEOUT_S = 5.0
+# For each address of the host: it may have three, and all together should leave time for an answer.
+CONNECT_TIMEOUT_S = 3.0
 
 _CHUNK_BYTES = 64 * 1024
 _NOT_KEPT = frozenset({"set-cookie", "set-cookie2"})

@@ -44,8 +44,10 @@ _CRUMB_PATH = "/v1/test/getcrumb"
 _CRUMB = re.compile(r"[^\s<>{}]{1,64}")
 _CRUMB_REFUSED = frozenset({401, 403})
 
-# It logs the crumb, and a warning for each cookie that it did not get.
-logging.getLogger("yfinance").setLevel(logging.CRITICAL)
+# The library logs the crumb, and a warning for each cookie that it did not get; bs4, which reads
+# Yahoo's consent page for it, one for each page that is empty.
+for _name in ("yfinance", "bs4"):
+    logging.getLogger(_name).setLevel(logging.CRITICAL)
 # No folder can be made there, so the library does without its files: each process has its own cookie.
 yfinance.set_tz_cache_location(os.devnull)
 
@@ -161,15 +163,17 @@ class _Session(Session[Response]):
         return response
 
     def _send(self, method: Any, url: str, *, deadline: float, **kwargs: Any) -> Response:
-        host = urlsplit(url).hostname or ""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
         remaining = deadline - time.monotonic()
         # Below a millisecond curl would wait without end.
         if remaining < 0.001:
             raise TimeoutError
-        if host != "yahoo.com" and not host.endswith(".yahoo.com"):
+        # A redirect may name any host, and file:// as well.
+        if parts.scheme != "https" or not f".{host}".endswith(".yahoo.com"):
             raise ConnectionRefusedError
         if self._local_server:
-            url = self._local_server + urlsplit(url)._replace(scheme="", netloc="").geturl()
+            url = self._local_server + parts._replace(scheme="", netloc="").geturl()
             kwargs["headers"] = {**kwargs.get("headers", {}), "X-Forwarded-Host": host}
         body = bytearray()
         limits = {"timeout": remaining, "allow_redirects": False, "content_callback": partial(_collect, body)}

@@ -149,7 +149,16 @@ def server(httpserver: HTTPServer, settings: Settings) -> HTTPServer:
 
 
 @pytest.mark.parametrize(
-    ("symbol", "spelling"), [("BINANCE:BTCUSDT", "BINANCE:BTCUSDT"), ("BRK.B", "BRK.B"), ("BRK-B", "BRK.B")]
+    ("symbol", "spelling"),
+    [
+        ("BINANCE:BTCUSDT", "BINANCE:BTCUSDT"),
+        ("BRK.B", "BRK.B"),
+        ("BRK-B", "BRK.B"),
+        ("FHFX:USD-BRL", "FHFX:USD-BRL"),
+        ("USD-AUD", "USD-AUD"),
+        ("^GSPC", "^GSPC"),
+        ("A&B=C/D", "A&B=C/D"),
+    ],
 )
 def test_fetch_sends_the_key_in_a_header(server: HTTPServer, symbol: str, spelling: str) -> None:
     server.expect_oneshot_request(
