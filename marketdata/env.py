@@ -13,16 +13,16 @@ env = FileAwareEnv()
 
 
 def load_env_files(base_dir: Path) -> None:
-    """Read `.env` (the user's) and `.data/env` (written by `make run`); what is set already wins."""
-    for path in (base_dir / ".env", base_dir / ".data" / "env"):
+    """Read `.data/env` (of a `make run` under way), then `.env` (the user's); what is set already wins."""
+    for path in (base_dir / ".data" / "env", base_dir / ".env"):
         if path.is_file():
             env.read_env(path)
 
 
 def env_text(name: str, default: str = "") -> str:
-    """Give the variable's text without surrounding white space (a secret's file ends in a newline)."""
+    """Give the variable's text without surrounding white space; an empty one is as good as none."""
     try:
-        return str(env.str(name, default=default)).strip()
+        return str(env.str(name, default="")).strip() or default
     except OSError as error:
         message = f"{name}_FILE names a file that cannot be read: {error.strerror}"
         raise ImproperlyConfigured(message) from error

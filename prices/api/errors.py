@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from prices.api.renderers import ExactJSONRenderer
 from prices.jobs import JobNotFoundError, JobStoppedError
 from prices.latest import LatestTimeoutError, TooManyFetchesError
-from providers.base import ErrorKind, NotConfiguredError, ProviderError
+from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -100,6 +100,9 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case NotConfiguredError():
             more = {"variable": error.variable}
             return HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more, {}
+        case ProviderTimeoutError():
+            detail = f"{error.message.capitalize()}."
+            return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
         case ProviderError():
             return _describe_provider_error(error)
         case LatestTimeoutError():

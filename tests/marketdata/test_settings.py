@@ -10,8 +10,8 @@ import pytest
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-# Read by a process that loads no settings, or by `make run` alone.
-READ_ELSEWHERE = {"HEARTBEAT_DIR", "PORT"}
+# Read by a process that loads no settings, by `make run` or by docker compose.
+READ_ELSEWHERE = {"HEARTBEAT_DIR", "PORT", "POSTGRES_PORT", "KAFKA_PORT", "POSTGRES_PASSWORD"}
 
 
 def variables_read() -> set[str]:

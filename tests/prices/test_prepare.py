@@ -3,6 +3,7 @@ import threading
 
 import pytest
 from django.contrib.auth import authenticate
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
 from pytest_django import Settings
@@ -44,6 +45,7 @@ def test_prepare_without_kafka_says_where_it_looked(
     monkeypatch.setattr("prices.topic.TIMEOUT_S", 0.5)
     with pytest.raises(CommandError, match=r"Kafka at 127\.0\.0\.1:1: "):
         call_command("prepare")
+    assert not User.objects.exists()
 
 
 def test_admin_with_given_password_is_not_shown() -> None:

@@ -24,14 +24,15 @@ class Command(BaseCommand):
 
     def handle(self, *, demo: bool, json: bool, **options: Any) -> None:
         """Prepare and report."""
-        with alone():
-            prepare_database()
-            password = ensure_admin(settings.ADMIN_PASSWORD)
-            demo_job = ensure_demo_job() if demo else None
         try:
             ensure_topic()
         except KafkaException as error:
             raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
+        with alone():
+            prepare_database()
+            demo_job = ensure_demo_job() if demo else None
+            # Last: a password that was made up can be shown only now.
+            password = ensure_admin(settings.ADMIN_PASSWORD)
         report = {
             "admin": {"username": ADMIN_NAME, "password": password},
             "demo_job": str(demo_job) if demo_job else None,

@@ -1,0 +1,77 @@
+"""Every way in which a provider can fail has an answer of the one error shape."""
+
+import json
+
+import pytest
+from pytest_django import Settings
+from pytest_httpserver import HTTPServer
+from rest_framework.test import APIClient
+
+from prices import latest
+from prices.api.errors import STATUS_OF_KIND, problem_response
+from prices.jobs import JobNotFoundError, JobStoppedError
+from prices.latest import LatestTimeoutError, TooManyFetchesError
+from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
+
+KEY = "canary-key-123456"
+ERRORS: list[tuple[Exception, int, str | None]] = [
+    (JobNotFoundError(), 404, None),
+    (JobStoppedError(), 409, None),
+    (NotConfiguredError(provider="finnhub", variable="FINNHUB_API_KEY"), 503, None),
+    (LatestTimeoutError("finnhub"), 504, "5"),
+    (TooManyFetchesError(), 503, "1"),
+    (ProviderTimeoutError(kind=ErrorKind.UPSTREAM_ERROR, message="no answer within 10 s"), 504, "5"),
+    (ProviderError(kind=ErrorKind.RATE_LIMITED, message="a limit", retry_after=29.6), 429, "30"),
+    (ProviderError(kind=ErrorKind.RATE_LIMITED, message="a limit"), 429, "60"),
+    (ProviderError(kind=ErrorKind.UNKNOWN_SYMBOL, message="none"), 404, None),
+    (ProviderError(kind=ErrorKind.INVALID_KEY, message="refused"), 502, None),
+]
+
+
+@pytest.mark.parametrize(("error", "status", "retry_after"), ERRORS)
+def test_error_has_its_status_and_the_one_shape(
+    error: Exception, status: int, retry_after: str | None
+) -> None:
+    answer = problem_response(error, {})
+    assert answer is not None
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    assert answer.headers.get("Retry-After") == retry_after
+    assert answer.data is not None
+    assert {"type", "title", "status", "detail"} <= set(answer.data)
+    assert answer.data["detail"].endswith(".")
+    assert answer.data["detail"][0].isupper() or isinstance(error, LatestTimeoutError | NotConfiguredError)
+
+
+def test_every_kind_of_error_has_a_status() -> None:
+    assert set(STATUS_OF_KIND) == set(ErrorKind)
+
+
+def test_bug_has_no_answer_of_its_own() -> None:
+    assert problem_response(ZeroDivisionError(), {}) is None
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("body", "status", "expected"),
+    [
+        ('{"error":"Invalid API key."}', 401, 502),
+        ('{"error":"You don\'t have access to this resource."}', 403, 502),
+        ('{"error":"API limit reached."}', 429, 429),
+        ('{"c":0,"d":null,"dp":null,"h":0,"l":0,"o":0,"pc":0,"t":0}', 200, 404),
+        ('{"c":"x"}', 200, 502),
+        ("<html>", 502, 502),
+        (f"what is {KEY}?", 500, 502),
+    ],
+)
+def test_latest_maps_what_the_provider_says_and_never_shows_the_key(
+    api: APIClient, settings: Settings, httpserver: HTTPServer, body: str, status: int, expected: int
+) -> None:
+    settings.FINNHUB_API_KEY = KEY
+    settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
+    httpserver.expect_request("/api/v1/quote").respond_with_data(body, status=status)
+    answer = api.get("/prices/latest", {"symbol": "AAPL", "provider": "finnhub"})
+    latest.forget_flights()
+    assert answer.status_code == expected
+    assert answer["Content-Type"] == "application/problem+json"
+    assert json.loads(answer.content)["status"] == expected
+    assert KEY not in answer.content.decode()
