@@ -1,0 +1,57 @@
+"""The consumer's own connection to PostgreSQL, on which nothing can hang or wait for long."""
+
+from typing import Any
+
+import psycopg
+from django.db import connection
+
+LOCK_TIMEOUT_MS = 2_000
+# A process that is stopped in a transaction must not hold its locks: PostgreSQL ends the transaction.
+TRANSACTION_TIMEOUT_MS = 5_000
+OVERDUE_MS = 1_000
+
+_OWN: dict[str, Any] = {
+    "application_name": "consume_prices",
+    "connect_timeout": 2,
+    # A host that vanished gives no answer at all: without these a write waits for a quarter of an hour.
+    "tcp_user_timeout": 5_000,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+}
+_DJANGOS_OWN = {"context", "cursor_factory", "prepare_threshold"}
+
+
+def connect() -> psycopg.Connection:
+    """Open a connection of psycopg's own to the default database, in autocommit mode.
+
+    Statements are READ COMMITTED and bounded by LOCK_TIMEOUT_MS and TRANSACTION_TIMEOUT_MS.
+    Raises psycopg.OperationalError where PostgreSQL cannot be reached.
+    """
+    parameters = {k: v for k, v in connection.get_connection_params().items() if k not in _DJANGOS_OWN}
+    # Never prepared: a plan made while a partition was empty would stay when it no longer is.
+    opened: psycopg.Connection = psycopg.connect(**parameters | _OWN, autocommit=True, prepare_threshold=None)
+    opened.execute(f"SET lock_timeout = {LOCK_TIMEOUT_MS}")
+    opened.execute(f"SET transaction_timeout = {TRANSACTION_TIMEOUT_MS}")
+    opened.execute("SET default_transaction_isolation = 'read committed'")
+    return opened
+
+
+def end_overdue_transactions(connection: psycopg.Connection) -> int:
+    """End consumers' transactions that have outlived their time by over a second; give how many.
+
+    PostgreSQL does so itself, except while it waits for the rest of a COPY: there
+    transaction_timeout does not reach a backend, but pg_terminate_backend does.
+    """
+    ended = connection.execute(
+        """
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE application_name = %(application_name)s AND datname = current_database()
+          AND usename = current_user AND xact_start < clock_timestamp() - make_interval(secs => %(most_s)s)
+        """,
+        {
+            "application_name": _OWN["application_name"],
+            "most_s": (TRANSACTION_TIMEOUT_MS + OVERDUE_MS) / 1000,
+        },
+    )
+    return ended.rowcount

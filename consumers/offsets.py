@@ -1,0 +1,70 @@
+"""Offsets of what is stored, on their way to Kafka.
+
+Never by librdkafka's synchronous commit: where Kafka is away, that waits until it is back, however
+long it takes. An offset that is committed late, or never, only means that what is stored already is
+read again.
+"""
+
+import time
+from collections.abc import Collection, Iterable
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumers.messages import ReceivedMessage
+from consumers.outage import Outage
+
+COMMIT_INTERVAL_S = 0.2
+
+
+class OffsetCommitter:
+    """Commits the next offset of each partition that this consumer owns, a few times a second."""
+
+    def __init__(self, topic: str) -> None:
+        self._topic = topic
+        self._owned: set[int] = set()
+        self._stored: dict[int, int] = {}
+        self._last_commit = 0.0
+        self._refusal = Outage(began="offsets.refused", ended="offsets.accepted")
+
+    def own(self, partitions: Collection[int]) -> None:
+        """Take note of partitions that are this consumer's from now on."""
+        self._owned.update(partitions)
+
+    def disown(self, partitions: Collection[int]) -> None:
+        """Forget partitions that are another consumer's now: its offsets must not be set back."""
+        self._owned.difference_update(partitions)
+        self._stored = {of: offset for of, offset in self._stored.items() if of in self._owned}
+
+    def note_stored(self, messages: Iterable[ReceivedMessage]) -> None:
+        """Take note of messages, each partition's in their order, whose rows are committed."""
+        for message in messages:
+            if message.partition in self._owned:
+                self._stored[message.partition] = message.next_offset
+
+    def commit_if_due(self, consumer: Consumer) -> None:
+        """Commit what was noted, unless the last commit was less than 0.2 s ago."""
+        if time.monotonic() - self._last_commit >= COMMIT_INTERVAL_S:
+            self.commit(consumer)
+
+    def commit(self, consumer: Consumer) -> None:
+        """Send what was noted to Kafka; `on_commit` gets the answer."""
+        if not self._stored:
+            return
+        self._last_commit = time.monotonic()
+        positions = [TopicPartition(self._topic, *position) for position in self._stored.items()]
+        self._stored = {}
+        try:
+            consumer.commit(offsets=positions, asynchronous=True)
+        except KafkaException as error:
+            self.on_commit(error.args[0], positions)
+
+    def on_commit(self, error: KafkaError | None, positions: list[TopicPartition]) -> None:
+        """Take Kafka's answer; what it refused is sent again later."""
+        for position in positions:
+            refusal = error or position.error
+            if refusal is None:
+                self._refusal.end()
+                continue
+            self._refusal.begin(refusal.str())
+            if position.partition in self._owned:
+                self._stored.setdefault(position.partition, position.offset)

@@ -1,0 +1,126 @@
+"""Loops in threads, and a handler that remembers what it was given."""
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self, TypeVar
+
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from django.conf import settings
+
+from consumers.loop import BatchHandler, ConsumerLoop, NotNowError
+from consumers.messages import ReceivedMessage
+from tests.consumers.samples import kafka_producer
+
+Handler = TypeVar("Handler", bound=BatchHandler)
+
+
+class Recorder:
+    """A handler that keeps values in memory; `refuse` is asked before each batch."""
+
+    def __init__(self, refuse: Callable[[Sequence[ReceivedMessage]], bool] = lambda _: False) -> None:
+        self.refuse = refuse
+        self.batches: list[list[bytes]] = []
+        self.tried: list[int] = []
+        self.forgets = 0
+        self.is_closed = False
+
+    def write(self, messages: Sequence[ReceivedMessage]) -> None:
+        self.tried.append(len(messages))
+        if self.refuse(messages):
+            raise NotNowError("refused by the test")
+        self.batches.append([message.value or b"" for message in messages])
+
+    def forget(self) -> None:
+        self.forgets += 1
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    @property
+    def values(self) -> list[bytes]:
+        return [value for batch in self.batches for value in batch]
+
+
+class RunningLoop:
+    """A loop in a thread of its own."""
+
+    def __init__(self, handler: BatchHandler) -> None:
+        self.error: BaseException | None = None
+        self._loop = ConsumerLoop(handler)
+        self._thread = threading.Thread(target=self._run)
+
+    def start(self) -> Self:
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop it and raise what the loop raised."""
+        self._loop.stop()
+        self.join()
+
+    def join(self) -> None:
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+        if self.error is not None:
+            raise self.error
+
+    def _run(self) -> None:
+        try:
+            self._loop.run()
+        except Exception as error:  # noqa: BLE001 - raised again in the test's own thread
+            self.error = error
+
+
+@contextmanager
+def running(handler: Handler) -> Iterator[Handler]:
+    """Run a loop for the block; stop it afterwards."""
+    loop = RunningLoop(handler).start()
+    try:
+        yield handler
+    finally:
+        loop.stop()
+
+
+def send(values: Iterable[bytes], *, partition: int | None = None) -> None:
+    """Send values, spread over the partitions or to one, and wait until Kafka has them."""
+    producer = kafka_producer(settings.KAFKA_BOOTSTRAP_SERVERS)
+    for value in values:
+        if partition is None:
+            producer.produce(settings.KAFKA_TOPIC, key=uuid.uuid4().hex, value=value)
+        else:
+            producer.produce(settings.KAFKA_TOPIC, value=value, partition=partition)
+    assert producer.flush(10) == 0
+
+
+def committed(partitions: Iterable[int] = range(3)) -> dict[int, int]:
+    """Give the group's committed offset of each partition; -1001 where there is none."""
+    positions = [TopicPartition(settings.KAFKA_TOPIC, number) for number in partitions]
+    with _bystander() as consumer:
+        answer = consumer.committed(positions, timeout=5)
+    return {position.partition: position.offset for position in answer}
+
+
+def commit(offset: int, *, partition: int) -> None:
+    """Commit an offset for the group, which must have no member."""
+    with _bystander() as consumer:
+        position = TopicPartition(settings.KAFKA_TOPIC, partition, offset)
+        consumer.commit(offsets=[position], asynchronous=False)
+
+
+@contextmanager
+def _bystander() -> Iterator[Consumer]:
+    servers = {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}
+    consumer = Consumer(servers | {"group.id": settings.KAFKA_CONSUMER_GROUP})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
+
+
+def events_logged(caplog: pytest.LogCaptureFixture) -> Counter[str]:
+    """Count the log's events by name."""
+    return Counter(record.msg["event"] for record in caplog.records if isinstance(record.msg, dict))

@@ -1,0 +1,51 @@
+"""How far the group is behind, by the real Kafka."""
+
+import pytest
+from confluent_kafka import KafkaException
+from django.test import override_settings
+from pytest_django import Settings
+
+from consumers import lag
+from consumers.lag import messages_left
+from tests.consumers.running import Recorder, running, send
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("topic", "heartbeats")
+
+
+def test_empty_topic_leaves_nothing_to_consume() -> None:
+    assert messages_left(wait_s=0) == 0
+
+
+def test_group_without_offsets_has_all_messages_left() -> None:
+    send([b"1"] * 5, partition=0)
+    send([b"1"] * 2, partition=2)
+    assert messages_left(wait_s=0) == 7
+
+
+def test_messages_after_the_committed_offset_are_left() -> None:
+    send([b"1"] * 5, partition=0)
+    with running(Recorder()) as handler:
+        wait_until(lambda: len(handler.values) == 5)
+    assert messages_left(wait_s=0) == 0
+    send([b"1"] * 3, partition=0)
+    assert messages_left(wait_s=0) == 3
+
+
+def test_group_that_reads_is_waited_for() -> None:
+    send([b"1"] * 5)
+    with running(Recorder()):
+        assert messages_left(wait_s=10) == 0
+
+
+def test_unknown_topic_raises(settings: Settings) -> None:
+    settings.KAFKA_TOPIC = "no-such-topic"
+    with pytest.raises(KafkaException, match="UNKNOWN_TOPIC_OR_PART"):
+        messages_left(wait_s=0)
+
+
+@override_settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1")
+def test_kafka_away_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag, "TIMEOUT_S", 0.3)
+    with pytest.raises(KafkaException):
+        messages_left(wait_s=0)

@@ -1,0 +1,232 @@
+"""The loop on a real Kafka: nothing is left out, and offsets come last."""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from django.conf import settings
+
+from consumers.group import LogTrimmedError
+from consumers.messages import ReceivedMessage
+from dev.pytest_services import Services
+from prices.heartbeat import heartbeat_age_s
+from tests.consumers.running import (
+    Recorder,
+    RunningLoop,
+    commit,
+    committed,
+    events_logged,
+    running,
+    send,
+)
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("topic", "heartbeats")
+
+
+def numbered(count: int, *, first: int = 0) -> list[bytes]:
+    return [str(number).encode() for number in range(first, first + count)]
+
+
+def has_all(handler: Recorder, values: list[bytes]) -> Callable[[], bool]:
+    return lambda: set(values) <= set(handler.values)
+
+
+def has_grown_by(handler: Recorder, count: int) -> None:
+    before = len(handler.values)
+    wait_until(lambda: len(handler.values) >= before + count)
+
+
+@contextmanager
+def stream() -> Iterator[list[bytes]]:
+    """Send messages for as long as the block runs; the list is complete after it."""
+    sent: list[bytes] = []
+    is_over = threading.Event()
+
+    def go_on() -> None:
+        while not is_over.wait(0.005):
+            values = numbered(5, first=len(sent))
+            send(values)
+            sent.extend(values)
+
+    sender = threading.Thread(target=go_on)
+    sender.start()
+    try:
+        yield sent
+    finally:
+        is_over.set()
+        sender.join(20)
+
+
+def test_new_group_begins_at_the_oldest_message() -> None:
+    send(numbered(6000))
+    handler = Recorder()
+    with running(handler):
+        wait_until(has_all(handler, numbered(6000)))
+    assert sorted(handler.values) == sorted(numbered(6000))
+    assert max(handler.tried) <= 5000
+    assert sum(committed().values()) == 6000
+    assert handler.is_closed
+
+
+def test_restarted_group_goes_on_where_it_was() -> None:
+    send(numbered(10), partition=0)
+    with running(Recorder()) as handler:
+        wait_until(has_all(handler, numbered(10)))
+    send(numbered(10, first=10), partition=0)
+    send(numbered(10, first=20), partition=1)
+    with running(Recorder()) as handler:
+        wait_until(has_all(handler, numbered(20, first=10)))
+    assert sorted(handler.values) == sorted(numbered(20, first=10))
+    assert committed() == {0: 20, 1: 10, 2: -1001}
+
+
+def test_offsets_are_committed_while_it_runs() -> None:
+    send(numbered(10))
+    with running(Recorder()):
+        wait_until(lambda: sum(max(offset, 0) for offset in committed().values()) == 10)
+
+
+def test_error_of_the_handler_ends_the_loop_and_commits_nothing() -> None:
+    def crash(_: Sequence[ReceivedMessage]) -> bool:
+        raise ZeroDivisionError
+
+    send(numbered(5), partition=0)
+    crashing = Recorder(crash)
+    with pytest.raises(ZeroDivisionError):
+        RunningLoop(crashing).start().join()
+    assert crashing.is_closed
+    assert committed([0]) == {0: -1001}
+    with running(Recorder()) as handler:
+        wait_until(has_all(handler, numbered(5)))
+
+
+def test_refused_batch_is_kept_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    is_away = True
+    send(numbered(20))
+    handler = Recorder(lambda _: is_away)
+    with running(handler):
+        wait_until(lambda: handler.tried)
+        send(numbered(20, first=20))
+        wait_until(lambda: len(handler.tried) >= 4)
+        assert max(handler.tried) <= 20
+        assert set(committed().values()) == {-1001}
+        is_away = False
+        wait_until(has_all(handler, numbered(40)))
+    assert sorted(handler.values) == sorted(numbered(40))
+    assert sum(committed().values()) == 40
+    logged = events_logged(caplog)
+    assert (logged["batch.held"], logged["batch.released"]) == (1, 1)
+
+
+def test_loop_turns_while_a_batch_is_refused(tmp_path: Path) -> None:
+    send(numbered(5))
+    handler = Recorder(lambda _: True)
+    with running(handler):
+        wait_until(lambda: len(handler.tried) >= 3)
+        for beat in tmp_path.iterdir():
+            beat.unlink()
+        wait_until(lambda: heartbeat_age_s("consumer") is not None)
+
+
+def test_loop_turns_while_nothing_comes(tmp_path: Path) -> None:
+    with running(Recorder()):
+        wait_until(lambda: heartbeat_age_s("consumer") is not None)
+        for beat in tmp_path.iterdir():
+            beat.unlink()
+        wait_until(lambda: heartbeat_age_s("consumer") is not None)
+
+
+def test_batch_that_is_too_much_at_once_goes_through_in_parts() -> None:
+    send(numbered(200), partition=0)
+    handler = Recorder(lambda messages: len(messages) > 50)
+    with running(handler):
+        wait_until(has_all(handler, numbered(200)))
+    assert handler.values == numbered(200)
+    assert committed([0]) == {0: 200}
+
+
+def test_stop_while_a_batch_is_refused_leaves_it_for_the_next() -> None:
+    send(numbered(5), partition=0)
+    with running(Recorder(lambda _: True)) as refusing:
+        wait_until(lambda: refusing.tried)
+    with running(Recorder()) as handler:
+        wait_until(has_all(handler, numbered(5)))
+
+
+def test_partitions_are_shared_and_taken_back_in_the_middle_of_a_stream() -> None:
+    """What was handled is committed before a partition is given up: nothing comes twice."""
+    one, two = Recorder(), Recorder()
+    with stream() as sent, running(one):
+        wait_until(lambda: one.values)
+        with running(two):
+            wait_until(lambda: two.values)
+            has_grown_by(two, 100)
+        has_grown_by(one, 100)
+    with running(one):
+        wait_until(lambda: set(sent) <= {*one.values, *two.values})
+    assert Counter(one.values + two.values) == Counter(sent)
+    assert sum(committed().values()) == len(sent)
+
+
+def test_partitions_move_while_a_batch_is_refused() -> None:
+    """The one that cannot store gives up what it holds; the other gets it, and both go on later."""
+    values = numbered(300)
+    is_away = True
+    one, two = Recorder(lambda _: is_away), Recorder()
+    send(values[:200])
+    with running(one):
+        wait_until(lambda: one.tried)
+        with running(two):
+            wait_until(lambda: two.values)
+            is_away = False
+            wait_until(lambda: set(values[:200]) <= {*one.values, *two.values})
+        send(values[200:])
+        wait_until(lambda: set(values) <= {*one.values, *two.values})
+    assert sum(committed().values()) == 300
+
+
+def test_trimmed_log_ends_the_loop_and_says_what_to_do(topic: str) -> None:
+    send(numbered(10), partition=0)
+    commit(5, partition=0)
+    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    for deleted in admin.delete_records([TopicPartition(topic, 0, 8)]).values():
+        deleted.result(10)
+    handler = Recorder()
+    with pytest.raises(LogTrimmedError) as caught:
+        RunningLoop(handler).start().join()
+    text = str(caught.value)
+    assert f"offset 5 of {topic}, partition 0, but Kafka has only offsets 8 to 10" in text
+    for step in ("KAFKA_CONSUMER_GROUP", "--to-earliest", "republish --missing", "verify_averages"):
+        assert step in text
+    assert handler.values == []
+    assert committed([0]) == {0: 5}
+
+
+def test_kafka_away_is_waited_for_and_told_once(
+    services: Services, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """By a loop that ran before, and by one that starts while Kafka is away."""
+    caplog.set_level(logging.INFO)
+    one, two = Recorder(), Recorder()
+    send(numbered(5))
+    with running(one):
+        wait_until(has_all(one, numbered(5)))
+        services.kafka.stop()
+        with running(two):
+            wait_until(lambda: events_logged(caplog)["kafka.away"] == 2)
+            for beat in tmp_path.iterdir():
+                beat.unlink()
+            wait_until(lambda: heartbeat_age_s("consumer") is not None)
+            services.kafka.start()
+            send(numbered(5, first=5))
+            wait_until(lambda: {*numbered(10)} <= {*one.values, *two.values}, timeout_s=30)
+            wait_until(lambda: sum(max(offset, 0) for offset in committed().values()) == 10)
+    assert events_logged(caplog)["kafka.away"] == 2
