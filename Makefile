@@ -1,0 +1,55 @@
+# `make run` and `make test` need Python 3.11 or newer and nothing else; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the virtualenv was made for: this path (its scripts contain it) and these versions.
+INSTALLED := $(VENV)/installed
+WANTED = { echo "$(CURDIR)"; cat requirements-dev.txt; }
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint lock venv install
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+run: venv ## Run the service until Ctrl-C (PORT=8001 make run: on another port than 8000)
+	@exec $(BIN)/python -m dev run
+
+test: venv ## Run all tests (make test ARGS="-k average": some of them)
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+lint: venv ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	@# mypy's Django plugin reads settings; nothing is connected to.
+	SECRET_KEY=none DATABASE_URL=postgres://nobody@127.0.0.1/none $(BIN)/mypy
+
+lock: venv ## Pin what requirements.in and requirements-dev.in ask for, with hashes
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOCK) requirements.in --output-file requirements.txt
+	$(LOCK) --constraints requirements.txt requirements-dev.in --output-file requirements-dev.txt
+
+venv:
+	@if ! $(WANTED) | cmp -s - $(INSTALLED) || ! $(BIN)/python -c '' 2>/dev/null; then \
+		$(MAKE) --no-print-directory install; \
+	fi
+
+install:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is missing, or older than Python 3.11. Name another one: make run PYTHON=python3.12"; \
+		exit 1; \
+	} >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make virtualenvs. Debian and Ubuntu have that apart: apt install python3-venv"; \
+		exit 1; \
+	} >&2
+	@echo "Installing into $(VENV) (once, less than a minute) ..."
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
+		--requirement requirements-dev.txt
+	@# All cores at once; pip would take one.
+	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+	@$(WANTED) > $(INSTALLED)

@@ -1,0 +1,1 @@
+"""PostgreSQL, Valkey and Kafka as child processes, for machines that have none of them."""

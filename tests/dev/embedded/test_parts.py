@@ -1,0 +1,226 @@
+"""The embedded parts start, keep their data and address, and say why they do not."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from dev.embedded.memory_kafka import MemoryKafka
+from dev.embedded.part import Part, PartError
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place, Wishes
+from dev.embedded.postgres import PostgreSQL
+from dev.embedded.valkey import Valkey
+from dev.guardian import Guardian
+from dev.pytest_services import Services
+from tests.dev.processes import processes_below
+
+# Longer than the 107 bytes that the path of a unix socket may have.
+LONG = "a-folder-with-a-long-name-" * 4
+MEMORY = Wishes(durable=False, apache_kafka_only=False, topic="price-events")
+
+
+@contextmanager
+def running(part: Part) -> Iterator[Part]:
+    try:
+        part.start()
+        yield part
+    finally:
+        part.stop()
+
+
+def test_postgres_restart_keeps_data_and_address(tmp_path: Path, guardian: Guardian) -> None:
+    postgres = PostgreSQL(tmp_path / LONG, logs=tmp_path, guardian=guardian, durable=False)
+    with running(postgres):
+        address = postgres.address
+        with psycopg.connect(address) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT uuidv7() AS id")
+    assert processes_below(tmp_path) == []
+    with running(postgres), psycopg.connect(postgres.address) as connection:
+        assert connection.execute("SELECT count(*) FROM kept").fetchone() == (1,)
+    assert postgres.address == address
+    assert postgres.version.startswith("18.")
+
+
+def test_postgres_socket_is_closed_to_others(services: Services) -> None:
+    folder = Path(services.postgres.address.partition("host=")[2])
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / ".s.PGSQL.5432").stat().st_mode & 0o777 == 0o700
+
+
+def test_postgres_open_socket_folder_is_refused(tmp_path: Path, guardian: Guardian) -> None:
+    folder = tmp_path / "postgres" / "socket"
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    postgres = PostgreSQL(tmp_path / "postgres", logs=tmp_path, guardian=guardian)
+    with pytest.raises(PartError, match="open to other users"):
+        postgres.start()
+
+
+def test_valkey_killed_keeps_data_and_address(tmp_path: Path, guardian: Guardian) -> None:
+    valkey = Valkey(tmp_path / "valkey", logs=tmp_path, guardian=guardian)
+    with running(valkey):
+        address = valkey.address
+        with redis.Redis.from_url(address) as client:
+            client.set("kept", "1")
+        valkey.kill()
+    assert processes_below(tmp_path) == []
+    with running(valkey), redis.Redis.from_url(valkey.address) as client:
+        assert client.get("kept") == b"1"
+    assert valkey.address == address
+
+
+def test_valkey_port_taken_meanwhile_takes_another(tmp_path: Path, guardian: Guardian) -> None:
+    (tmp_path / "valkey").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        (tmp_path / "valkey" / "port").write_text(str(taken))
+        with running(Valkey(tmp_path / "valkey", logs=tmp_path, guardian=guardian)) as valkey:
+            assert f":{taken}/" not in valkey.address
+
+
+def test_kafka_restart_keeps_data_and_address(services: Services) -> None:
+    address = services.kafka.address
+    admin = AdminClient({"bootstrap.servers": address})
+    admin.create_topics([NewTopic("kept", num_partitions=3)])["kept"].result(timeout=30)
+    produce(address, topic="kept")
+
+    services.kafka.stop()
+    services.kafka.start()
+
+    assert consume(address, topic="kept") == [b"value"]
+
+
+def test_memory_kafka_carries_messages(tmp_path: Path, guardian: Guardian) -> None:
+    kafka = MemoryKafka(tmp_path / "kafka", logs=tmp_path, guardian=guardian, topic="price-events")
+    with running(kafka):
+        produce(kafka.address, topic="price-events")
+        assert consume(kafka.address, topic="price-events") == [b"value"]
+    assert processes_below(tmp_path) == []
+
+
+def test_embedded_part_that_fails_is_named_and_the_others_are_stopped(
+    tmp_path: Path, guardian: Guardian
+) -> None:
+    cluster = tmp_path / "postgres" / "cluster"
+    cluster.mkdir(parents=True)
+    (cluster / "PG_VERSION").write_text("17\n")
+    embedded = embed(tmp_path, guardian, only=(DATABASE, REDIS))
+
+    with pytest.raises(PartError) as caught:
+        embedded.start()
+
+    assert caught.value.part == "PostgreSQL"
+    assert "  | " in str(caught.value)
+    assert str(tmp_path / "logs" / "postgres.log") in str(caught.value)
+    assert processes_below(tmp_path) == []
+
+
+def test_embedded_interrupted_leaves_nothing(tmp_path: Path, guardian: Guardian) -> None:
+    embedded = embed(tmp_path, guardian, only=(DATABASE, REDIS))
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embedded.start(check=interrupt)
+    assert processes_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("java", "reason"),
+    [
+        (None, "there is no `java` in PATH"),
+        ("exit 1", "does not work"),
+        ("echo 'openjdk version \"11.0.2\"' >&2", "is older than Java 17"),
+        ("echo 'java version \"1.8.0_412\"' >&2", "is older than Java 17"),
+        ("echo 'openjdk version \"21\" 2023-09-19' >&2", "there is no `mvn` in PATH"),
+    ],
+)
+def test_kafka_without_java_or_maven_is_replaced_openly(
+    tmp_path: Path,
+    guardian: Guardian,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    java: str | None,
+    reason: str,
+) -> None:
+    put_programs(tmp_path, monkeypatch, java=java)
+    said: list[str] = []
+
+    embedded = embed(tmp_path, guardian, only=(KAFKA,), say=said.append)
+
+    assert isinstance(embedded.parts[KAFKA], MemoryKafka)
+    assert len(said) == 1
+    assert reason in said[0]
+    assert "in-memory broker" in said[0]
+
+
+def test_kafka_that_maven_cannot_fetch_is_replaced_openly(
+    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_programs(
+        tmp_path, monkeypatch, java="echo 'openjdk version \"17\"' >&2", mvn="echo no network; exit 1"
+    )
+    said: list[str] = []
+    embedded = embed(tmp_path, guardian, only=(KAFKA,), say=said.append)
+    try:
+        embedded.start()
+    finally:
+        embedded.stop()
+    assert isinstance(embedded.parts[KAFKA], MemoryKafka)
+    assert "Maven could not fetch it" in said[-1]
+    assert "no network" in (tmp_path / "logs" / "kafka.log").read_text()
+
+
+def test_kafka_required_and_not_there_is_refused(
+    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_programs(tmp_path, monkeypatch)
+    wishes = Wishes(durable=False, apache_kafka_only=True, topic="price-events")
+    with pytest.raises(PartError, match="REQUIRE_APACHE_KAFKA is set, but there is no `java`"):
+        embed(tmp_path, guardian, only=(KAFKA,), wishes=wishes)
+
+
+def put_programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str | None) -> None:
+    """Make these shell scripts the only programs on the PATH."""
+    programs = folder / "bin"
+    programs.mkdir()
+    for name, text in scripts.items():
+        if text is not None:
+            (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+            (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+
+
+def embed(
+    folder: Path,
+    guardian: Guardian,
+    *,
+    only: tuple[str, ...],
+    wishes: Wishes = MEMORY,
+    say: Callable[[str], None] = print,
+) -> Embedded:
+    given = {DATABASE, REDIS, KAFKA} - set(only)
+    return Embedded(Place(folder, folder / "libs"), wishes, given=given, guardian=guardian, say=say)
+
+
+def produce(address: str, *, topic: str) -> None:
+    producer = Producer({"bootstrap.servers": address, "acks": "all"})
+    producer.produce(topic, b"value", partition=0)
+    assert producer.flush(30) == 0
+
+
+def consume(address: str, *, topic: str) -> list[bytes]:
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "test", "auto.offset.reset": "earliest"})
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    messages = consumer.consume(1, timeout=30)
+    consumer.close()
+    return [message.value() or b"" for message in messages if message.error() is None]

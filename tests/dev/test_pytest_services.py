@@ -1,0 +1,87 @@
+"""The parts of a test run start with it and never outlive it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dev.embedded.parts import REDIS
+from dev.guardian import ROOT
+from dev.pytest_services import Services
+from tests.dev.processes import processes_below
+from tests.dev.runs import ELSEWHERE
+from tests.waiting import wait_until
+
+TEST = """
+import os
+from pathlib import Path
+
+def test_address(services):
+    assert services.valkey.address == os.environ["REDIS_URL"]
+    Path("started").write_text(str(services.valkey.pid))
+    {more}
+
+def test_given_part_cannot_be_stopped(services):
+    services.kafka.stop()
+"""
+
+
+def start_pytest(folder: Path, *words: str, more: str = "pass", **environment: str) -> subprocess.Popen[str]:
+    (folder / "test_it.py").write_text(TEST.format(more=more))
+    (folder / "pytest.ini").touch()
+    given = {name: address for name, address in ELSEWHERE.items() if name != REDIS}
+    plugins = ["-p", "dev.pytest_services", "-p", "no:django"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-v", "--color=no", *plugins, *words],
+        cwd=folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(folder),
+            **given,
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_plugin_gives_the_parts_and_ends_them(tmp_path: Path) -> None:
+    process = start_pytest(tmp_path)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "services: DATABASE_URL as given, Valkey 9" in output
+    assert "1 passed, 1 skipped" in output
+    assert not psutil.pid_exists(int((tmp_path / "started").read_text()))
+    assert list(tmp_path.glob("marketdata-tests-*")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_plugin_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    process = start_pytest(tmp_path, more="import time; time.sleep(600)")
+    wait_until((tmp_path / "started").exists, timeout_s=30, what="the test runs")
+
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+
+    wait_until(lambda: not processes_below(tmp_path), timeout_s=30, what="nothing left")
+    wait_until(lambda: not list(tmp_path.glob("marketdata-tests-*")), timeout_s=30, what="no folder left")
+
+
+@pytest.mark.parametrize("option", ["--collect-only", "--help"])
+def test_plugin_starts_nothing_where_no_test_runs(tmp_path: Path, option: str) -> None:
+    process = start_pytest(tmp_path, option, TMPDIR="/nowhere/at/all")
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "services:" not in output
+
+
+def test_services_are_those_of_the_settings(services: Services) -> None:
+    for name, service in zip(ELSEWHERE, (services.postgres, services.valkey, services.kafka), strict=True):
+        assert service.address == os.environ[name]

@@ -1,0 +1,141 @@
+"""The processes of a Procfile: their lines, and their end."""
+
+import io
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dev.guardian import Guardian
+from dev.screen import Output
+from dev.stopping import StopRequest
+from dev.supervisor import Supervisor
+from tests.dev.processes import processes_below
+from tests.waiting import wait_until
+
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up")
+time.sleep(600)
+"""
+POLITE = """
+import signal
+signal.signal(signal.SIGTERM, lambda *_: (print("bye"), exit()))
+print("up")
+signal.pause()
+"""
+
+
+class Screen(io.StringIO):
+    """What a person would see."""
+
+    def wait_for(self, text: str) -> None:
+        wait_until(lambda: text in self.getvalue(), timeout_s=30, what=f"{text!r} on the screen")
+
+
+@pytest.fixture
+def screen() -> Screen:
+    return Screen()
+
+
+def make_supervisor(
+    procfile: str, folder: Path, guardian: Guardian, screen: Screen, failure: Callable[[], str] = str
+) -> Supervisor:
+    (folder / "Procfile").write_text(procfile)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "GREETING": "hello"}
+    output = Output(screen, on_closed=lambda: None)
+    return Supervisor(
+        folder / "Procfile", environment=environment, guardian=guardian, output=output, failure=failure
+    )
+
+
+def after(screen: Screen, text: str, action: Callable[[], None]) -> None:
+    def run() -> None:
+        screen.wait_for(text)
+        action()
+
+    threading.Thread(target=run).start()
+
+
+def test_supervisor_lines_have_the_name_of_their_process(
+    tmp_path: Path, guardian: Guardian, screen: Screen
+) -> None:
+    (tmp_path / "half").write_bytes(b"caf\xc3\xa9 \xff half")
+    procfile = "long-name: sh -c 'echo $GREETING; sleep 600'\nb: tail -f half\n"
+    stop = StopRequest()
+    after(screen, "hello", stop.ask)
+
+    assert make_supervisor(procfile, tmp_path, guardian, screen).run(stop) == ""
+    assert "long-name | hello\n" in screen.getvalue()
+    # What has no line end yet is shown at the end, and what is no UTF-8 is marked.
+    assert (
+        "b         | caf\N{LATIN SMALL LETTER E WITH ACUTE} \N{REPLACEMENT CHARACTER} half\n"
+        in screen.getvalue()
+    )
+
+
+def test_supervisor_process_may_say_goodbye(tmp_path: Path, guardian: Guardian, screen: Screen) -> None:
+    (tmp_path / "polite.py").write_text(POLITE)
+    stop = StopRequest()
+    after(screen, "up", stop.ask)
+
+    assert make_supervisor("a: python polite.py\n", tmp_path, guardian, screen).run(stop) == ""
+    assert "a   | bye\n" in screen.getvalue()
+
+
+def test_supervisor_asked_twice_kills_at_once(tmp_path: Path, guardian: Guardian, screen: Screen) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    stop = StopRequest()
+    after(screen, "up", stop.ask)
+    after(screen, "stopping", stop.ask)
+
+    assert make_supervisor("a: python stubborn.py\n", tmp_path, guardian, screen).run(stop) == ""
+    assert "a did not stop and is killed" in screen.getvalue()
+    assert processes_below(tmp_path) == []
+
+
+def test_supervisor_process_ended_with_zero_is_a_failure_too(
+    tmp_path: Path, guardian: Guardian, screen: Screen
+) -> None:
+    supervisor = make_supervisor("a: true\nb: sleep 600\n", tmp_path, guardian, screen)
+    assert supervisor.run(StopRequest()) == "a ended by itself (exit code 0). Its last lines: none"
+    assert processes_below(tmp_path) == []
+
+
+def test_supervisor_process_killed_ends_its_children(
+    tmp_path: Path, guardian: Guardian, screen: Screen
+) -> None:
+    # The child keeps the output open: the end of the output cannot tell that the process ended.
+    supervisor = make_supervisor("a: sh -c 'sleep 600 & echo $$; wait'\n", tmp_path, guardian, screen)
+    after(screen, "a   | ", lambda: os.kill(int(screen.getvalue().split()[-1]), signal.SIGKILL))
+    assert supervisor.run(StopRequest()).startswith("a ended by itself (killed by SIGKILL).")
+    assert processes_below(tmp_path) == []
+
+
+def test_supervisor_failure_elsewhere_stops_all(tmp_path: Path, guardian: Guardian, screen: Screen) -> None:
+    supervisor = make_supervisor(
+        "a: sleep 600\n", tmp_path, guardian, screen, failure=lambda: "the database is gone"
+    )
+    assert supervisor.run(StopRequest()) == "the database is gone"
+    assert processes_below(tmp_path) == []
+
+
+def test_supervisor_flood_of_lines_does_not_keep_it_from_stopping(
+    tmp_path: Path, guardian: Guardian, screen: Screen
+) -> None:
+    stop = StopRequest()
+    after(screen, "many", stop.ask)
+    assert make_supervisor("a: yes many\n", tmp_path, guardian, screen).run(stop) == ""
+    assert processes_below(tmp_path) == []
+
+
+def test_supervisor_keeps_the_last_lines_of_a_crash(
+    tmp_path: Path, guardian: Guardian, screen: Screen
+) -> None:
+    reason = make_supervisor("a: sh -c 'seq 100; exit 7'\n", tmp_path, guardian, screen).run(StopRequest())
+    assert reason.startswith("a ended by itself (exit code 7). Its last lines:\n  | 86\n")
+    assert reason.endswith("\n  | 100")
