@@ -1,0 +1,107 @@
+"""The product's own processes, as the Procfile starts them, on the database of the test."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import redis
+import requests
+from django.conf import settings
+from django.db import connection
+
+ROOT = Path(settings.BASE_DIR)
+# Queues of their own: whatever a killed worker left behind stays out of the next test.
+REDIS_DATABASE = "/9"
+STOP_TIMEOUT_S = 15
+
+
+class Product:
+    """Starts and ends processes of the Procfile by their names."""
+
+    def __init__(self, folder: Path, **changes: str) -> None:
+        self._folder = folder
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._commands = dict(
+            line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines() if line
+        )
+        self._port = _free_port()
+        self._environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "DATABASE_URL": _with_path(os.environ["DATABASE_URL"], f"/{connection.settings_dict['NAME']}"),
+            "REDIS_URL": _with_path(os.environ["REDIS_URL"], REDIS_DATABASE),
+            "KAFKA_BOOTSTRAP_SERVERS": settings.KAFKA_BOOTSTRAP_SERVERS,
+            "KAFKA_TOPIC": settings.KAFKA_TOPIC,
+            "KAFKA_CONSUMER_GROUP": settings.KAFKA_CONSUMER_GROUP,
+            "PORT": str(self._port),
+            "HEARTBEAT_DIR": str(folder / "heartbeats"),
+            **changes,
+        }
+        redis.Redis.from_url(self._environment["REDIS_URL"]).flushdb()
+
+    def start(self, *names: str) -> None:
+        """Start these processes; their output goes to files in the folder."""
+        for name in names:
+            with self.log(name).open("ab") as output:
+                self._running[name] = subprocess.Popen(
+                    ["/bin/sh", "-c", f"exec {self._commands[name]}"],
+                    cwd=ROOT,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+
+    def kill(self, name: str) -> None:
+        """End a process and its children at once, as a crash would."""
+        process = self._running.pop(name)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def stop(self, name: str) -> int:
+        """Ask a process to end; give its exit code."""
+        process = self._running.pop(name)
+        process.terminate()
+        return process.wait(STOP_TIMEOUT_S)
+
+    def is_healthy(self, name: str) -> bool:
+        """Tell what the process's health check tells."""
+        if name == "web":
+            return _answers(f"http://{self.address}/readyz")
+        check = [sys.executable, "-m", "prices.heartbeat", name]
+        return subprocess.run(check, cwd=ROOT, env=self._environment, check=False).returncode == 0
+
+    @property
+    def address(self) -> str:
+        """Host and port of the web server."""
+        return f"127.0.0.1:{self._port}"
+
+    def close(self) -> None:
+        """End whatever runs."""
+        for name in list(self._running):
+            self.kill(name)
+
+    def log(self, name: str) -> Path:
+        """Give the file of a process's output."""
+        return self._folder / f"{name}.log"
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=5).ok
+    except requests.ConnectionError:
+        return False
+
+
+def _with_path(address: str, path: str) -> str:
+    return urlunsplit(urlsplit(address)._replace(path=path))
