@@ -2,9 +2,10 @@
 
 import logging
 import logging.config
+from typing import Any
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 # Without local variables, which may hold keys.
 _tracebacks = structlog.processors.ExceptionRenderer(
@@ -19,6 +20,7 @@ def configure_logging(*, level: str, as_json: bool) -> None:
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
+        _drop_request,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     structlog.configure(
@@ -57,6 +59,12 @@ def configure_logging(*, level: str, as_json: bool) -> None:
             },
         }
     )
+
+
+def _drop_request(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # Django adds the request, which shows its query; the message has the path.
+    event.pop("request", None)
+    return event
 
 
 def _rendering(*, as_json: bool) -> list[Processor]:
