@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -19,8 +18,6 @@ from providers.base import ProviderError, Quote
 
 log = structlog.get_logger(__name__)
 
-_Row = TypeVar("_Row", RawMarketData, PricePoint)
-
 
 @dataclass(slots=True)
 class Stored:
@@ -30,38 +27,47 @@ class Stored:
     refused: list[str] = field(default_factory=list)
 
 
-def store_attempts(attempts: Sequence[Attempt], *, provider: str, poll: UUID | None) -> Stored:
+def store_attempts(
+    attempts: Sequence[Attempt], *, raw_ids: Sequence[UUID], provider: str, poll: UUID | None
+) -> Stored:
     """Store every attempt, and a point for each of its quotes. Call it inside a transaction.
+
+    `raw_ids` are the attempts' ids, from `new_ids`: called again with the same ones (the answer to
+    a COMMIT was lost), it stores nothing twice and gives the points that are there.
 
     Where the database refuses the data of one attempt (text that it cannot hold), the attempts
     are stored one by one: that one keeps its body and loses its points, the others lose nothing.
     """
+    if RawMarketData.objects.filter(id__in=raw_ids).exists():
+        return Stored(list(PricePoint.objects.filter(raw__in=raw_ids, id__gte=min(raw_ids)).order_by("id")))
+    raws = [
+        _raw_row(attempt, raw_id, provider, poll) for attempt, raw_id in zip(attempts, raw_ids, strict=True)
+    ]
     try:
         with transaction.atomic():
-            return Stored(_store(attempts, provider, poll))
+            return Stored(_store(attempts, raws))
     except (DataError, IntegrityError):
-        return _store_one_by_one(attempts, provider, poll)
+        return _store_one_by_one(attempts, raws)
 
 
-def _store_one_by_one(attempts: Sequence[Attempt], provider: str, poll: UUID | None) -> Stored:
+def _store_one_by_one(attempts: Sequence[Attempt], raws: Sequence[RawMarketData]) -> Stored:
     stored = Stored()
-    for attempt in attempts:
+    for attempt, raw in zip(attempts, raws, strict=True):
         try:
             with transaction.atomic():
-                stored.points += _store([attempt], provider, poll)
+                stored.points += _store([attempt], [raw])
         except (DataError, IntegrityError) as error:
-            log.warning("answer.refused", provider=provider, poll_id=str(poll), error=type(error).__name__)
-            stored.points += _store_without_payload(attempt, provider, poll, stored.refused)
+            log.warning(
+                "answer.refused", provider=raw.provider, raw_id=str(raw.id), error=type(error).__name__
+            )
+            stored.points += _store_without_payload(attempt, raw, stored.refused)
     return stored
 
 
-def _store_without_payload(
-    attempt: Attempt, provider: str, poll: UUID | None, refused: list[str]
-) -> list[PricePoint]:
-    (raw,) = _with_ids([_raw_row(attempt, provider, poll)])
+def _store_without_payload(attempt: Attempt, raw: RawMarketData, refused: list[str]) -> list[PricePoint]:
     raw.body, raw.payload = _body_of(attempt), None
     raw.save(force_insert=True)
-    points = _point_rows(attempt, provider, raw)
+    points = _point_rows(attempt, raw)
     try:
         with transaction.atomic():
             return PricePoint.objects.bulk_create(_with_ids(points))
@@ -70,28 +76,26 @@ def _store_without_payload(
         return []
 
 
-def _store(attempts: Sequence[Attempt], provider: str, poll: UUID | None) -> list[PricePoint]:
-    raws = [_raw_row(attempt, provider, poll) for attempt in attempts]
+def _store(attempts: Sequence[Attempt], raws: Sequence[RawMarketData]) -> list[PricePoint]:
     points = [
-        point
-        for attempt, raw in zip(attempts, _with_ids(raws), strict=True)
-        for point in _point_rows(attempt, provider, raw)
+        point for attempt, raw in zip(attempts, raws, strict=True) for point in _point_rows(attempt, raw)
     ]
     RawMarketData.objects.bulk_create(raws)
     return PricePoint.objects.bulk_create(_with_ids(points))
 
 
-def _with_ids(rows: list[_Row]) -> list[_Row]:
-    for row, row_id in zip(rows, new_ids(len(rows)), strict=True):
-        row.id = row_id
-    return rows
+def _with_ids(points: list[PricePoint]) -> list[PricePoint]:
+    for point, point_id in zip(points, new_ids(len(points)), strict=True):
+        point.id = point_id
+    return points
 
 
-def _raw_row(attempt: Attempt, provider: str, poll: UUID | None) -> RawMarketData:
+def _raw_row(attempt: Attempt, raw_id: UUID, provider: str, poll: UUID | None) -> RawMarketData:
     payload = _json_of(attempt)
     errors = [result for result in attempt.results.values() if isinstance(result, ProviderError)]
     answered = len(errors) < len(attempt.results)
     return RawMarketData(
+        id=raw_id,
         poll=poll,
         provider=provider,
         symbols=list(attempt.request.symbols),
@@ -107,11 +111,11 @@ def _raw_row(attempt: Attempt, provider: str, poll: UUID | None) -> RawMarketDat
     )
 
 
-def _point_rows(attempt: Attempt, provider: str, raw: RawMarketData) -> list[PricePoint]:
+def _point_rows(attempt: Attempt, raw: RawMarketData) -> list[PricePoint]:
     return [
         PricePoint(
             symbol=quote.symbol,
-            provider=provider,
+            provider=raw.provider,
             price=quote.price,
             currency=quote.currency,
             observed_at=quote.observed_at,

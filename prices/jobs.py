@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -20,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 SIMULATED = "simulated"
 POLL_TASK = "prices.tasks.poll_job"
-# A fetch starts within moments of its claim; after this long it has, and the stop need not wait for its end.
+# A fetch starts within moments of the look at the job's status; the stop need not wait for its end.
 FETCH_STARTS_WITHIN_S = 2.0
 
 
@@ -51,21 +52,35 @@ def create_job(*, symbols: Sequence[str], interval: int, provider: str | None) -
     """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask."""
     with transaction.atomic():
         (job_id,) = new_ids(1)
-        task = PeriodicTask.objects.create(
+        job = PollJob(id=job_id, symbols=list(symbols), interval=interval, provider=provider)
+        job.periodic_task = PeriodicTask.objects.create(
             name=f"poll job {job_id}",
-            task=POLL_TASK,
             interval=_interval_schedule(interval),
-            args=f'["{job_id}"]',
-            queue=queue_of(choose_provider(symbols, provider)),
-            # A message that waited for a whole interval is answered by the next slot's.
-            expire_seconds=interval,
             description=f"{', '.join(symbols)}"[:1000],
+            **periodic_task_fields(job),
         )
-        job = PollJob.objects.create(
-            id=job_id, symbols=list(symbols), interval=interval, provider=provider, periodic_task=task
-        )
+        job.save(force_insert=True)
     log.info("job.created", job_id=str(job.id), symbols=len(symbols), interval_s=interval, provider=provider)
     return job
+
+
+def periodic_task_fields(job: PollJob) -> dict[str, Any]:
+    """Give what a job's PeriodicTask says besides its name, its interval and whether it is enabled."""
+    return {
+        "task": POLL_TASK,
+        "args": f'["{job.id}"]',
+        "kwargs": "{}",
+        "headers": "{}",
+        "queue": queue_of(choose_provider(job.symbols, job.provider)),
+        "exchange": None,
+        "routing_key": None,
+        "priority": None,
+        # A message that waited for a whole interval is answered by the next slot's.
+        "expire_seconds": job.interval,
+        "expires": None,
+        "start_time": None,
+        "one_off": False,
+    }
 
 
 def get_job(job_id: UUID) -> PollJob:
@@ -133,9 +148,9 @@ def _switch_task(task: PeriodicTask, *, on: bool) -> None:
 
 
 def _wait_for_started_fetches(job_id: UUID) -> None:
-    # A worker that claimed its slot before the change may be about to fetch: its claim is visible here.
+    # A worker that looked at the status before the change may be about to fetch: its run is open.
     deadline = time.monotonic() + FETCH_STARTS_WITHIN_S
-    recent = timezone.now() - timedelta(seconds=FETCH_STARTS_WITHIN_S)
+    recent = timezone.now() - timedelta(seconds=settings.POLL_DEADLINE_S)
     running = PollRun.objects.filter(job=job_id, state=RunState.CLAIMED, started_at__gte=recent)
     while running.exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -1,26 +1,32 @@
 """The freshest quote of a symbol: what is stored, or one fetch shared by all who wait for it."""
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from datetime import datetime, timedelta
 from functools import cache, partial
+from typing import TypeVar
+from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
 
-from prices.fetching import ask_provider
-from prices.ids import first_id_at
-from prices.ingest import store_attempts
+from prices.fetching import Asked, ask_provider
+from prices.ids import first_id_at, new_ids
+from prices.ingest import Stored, store_attempts
 from prices.jobs import choose_provider
 from prices.models import PricePoint
 from prices.outbox import publisher
+from prices.patience import patiently
 from providers.base import NotConfiguredError
 from providers.registry import get_provider, missing_setting
 
 CLOCKS_AGREE_WITHIN = timedelta(minutes=1)
+COMPARED_WITHIN = timedelta(days=1)
+
+_T = TypeVar("_T")
 
 
 class LatestTimeoutError(TimeoutError):
@@ -49,9 +55,13 @@ def latest_price(symbol: str, provider: str | None, *, now: datetime) -> PricePo
         raise NotConfiguredError(provider=name, variable=missing)
     fetch = flights().join((name, symbol), partial(fetch_price, name, symbol))
     try:
-        return fetch.result(timeout=settings.LATEST_DEADLINE_S)
+        fetched = fetch.result(timeout=settings.LATEST_DEADLINE_S)
     except FutureTimeoutError as error:
         raise LatestTimeoutError(name) from error
+    if provider is not None:
+        return fetched
+    # Another provider's stored price may be of a later moment than what was just fetched.
+    return stored_price(symbol, None, received_after=now - COMPARED_WITHIN) or fetched
 
 
 def stored_price(symbol: str, provider: str | None, *, received_after: datetime) -> PricePoint | None:
@@ -65,17 +75,23 @@ def stored_price(symbol: str, provider: str | None, *, received_after: datetime)
 
 
 def fetch_price(provider: str, symbol: str) -> PricePoint:
-    """Ask the provider for one symbol, store what it answered and publish the point.
+    """Ask the provider for one symbol, store what it answered and have the point published.
 
     Raises ProviderError where it gave no quote; its answer is stored all the same.
     """
     asked = ask_provider(get_provider(provider), [symbol], may_ask=lambda: True)
-    with transaction.atomic():
-        stored = store_attempts(asked.attempts, provider=provider, poll=None)
+    raw_ids = patiently(lambda: new_ids(len(asked.attempts)))
+    stored = patiently(lambda: _store(asked, raw_ids, provider))
     if stored.points:
-        publisher().publish(stored.points, polls={})
+        # Nobody waits for Kafka to read a price that is stored.
+        flights().afterwards(lambda: publisher().publish(stored.points, polls={}))
         return stored.points[0]
     raise asked.errors[symbol]
+
+
+@transaction.atomic
+def _store(asked: Asked, raw_ids: Sequence[UUID], provider: str) -> Stored:
+    return store_attempts(asked.attempts, raw_ids=raw_ids, provider=provider, poll=None)
 
 
 class Flights:
@@ -99,6 +115,10 @@ class Flights:
         flight.add_done_callback(lambda _: self._land(key))
         return flight
 
+    def afterwards(self, work: Callable[[], object]) -> None:
+        """Do what no caller waits for."""
+        self._pool.submit(_with_connection, work)
+
     @property
     def under_way(self) -> int:
         """The number of fetches that run."""
@@ -113,10 +133,10 @@ class Flights:
             del self._under_way[key]
 
 
-def _with_connection(fetch: Callable[[], PricePoint]) -> PricePoint:
+def _with_connection(work: Callable[[], _T]) -> _T:
     # Outside a request nobody else ends this thread's connection.
     try:
-        return fetch()
+        return work()
     finally:
         connection.close()
 

@@ -47,6 +47,7 @@ class Publisher:
 
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self._lock = threading.Lock()
         self._paused_until = 0.0
         self._kafka_away = False
         self._producer = Producer(
@@ -68,16 +69,25 @@ class Publisher:
         `polls` gives the poll run of each point's raw answer. For a few seconds after a failure
         nothing is tried: the sweep comes back to what stayed behind.
         """
-        if time.monotonic() < self._paused_until:
+        if not self._may_send():
             return Publication(0, len(points))
         confirmed = self._send(points, polls)
         self._note_outcome(failed=len(confirmed) < len(points))
         mark_published(confirmed)
         return Publication(len(confirmed), len(points))
 
+    def _may_send(self) -> bool:
+        with self._lock:
+            now = time.monotonic()
+            if now < self._paused_until:
+                return False
+            if self._kafka_away:
+                # One caller tries whether Kafka is back; the others have polls to do.
+                self._paused_until = now + PAUSE_AFTER_FAILURE_S
+            return True
+
     def _note_outcome(self, *, failed: bool) -> None:
-        if failed:
-            self._paused_until = time.monotonic() + PAUSE_AFTER_FAILURE_S
+        self._paused_until = time.monotonic() + PAUSE_AFTER_FAILURE_S if failed else 0.0
         if failed and not self._kafka_away:
             log.warning("outbox.kafka_away", retry_s=PAUSE_AFTER_FAILURE_S)
         elif self._kafka_away and not failed:

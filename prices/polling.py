@@ -1,10 +1,9 @@
 """One poll: claim the slot, ask the provider, store the answers, publish the points."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -14,17 +13,16 @@ from django.db.models import F
 from django.utils import timezone
 
 from prices.fetching import Asked, ask_provider
+from prices.ids import new_ids
 from prices.ingest import Stored, store_attempts
 from prices.jobs import choose_provider
 from prices.models import JobStatus, PollJob, PollRun, RunState
 from prices.outbox import publisher
+from prices.patience import patiently
 from prices.slots import phase_of, run_id_of, slot_at
 from providers.registry import get_provider, missing_setting
 
 log = structlog.get_logger(__name__)
-
-RETRY_STORE_S = 0.5
-_T = TypeVar("_T")
 
 # One statement: whoever pauses or stops the job waits for it, and it waits for them.
 _CLAIM = """
@@ -61,7 +59,8 @@ def poll_job(job_id: UUID, *, now: datetime) -> RunState | None:
     if missing is not None:
         return skip_run(claim, reason=f"not configured: set {missing}")
     asked = ask_provider(get_provider(name), claim.job.symbols, may_ask=lambda: _may_ask(claim))
-    stored = patiently(lambda: record_poll(claim, asked, provider=name))
+    raw_ids = patiently(lambda: new_ids(len(asked.attempts)))
+    stored = patiently(lambda: record_poll(claim, asked, raw_ids=raw_ids, provider=name))
     if stored.points:
         raw_ids = {point.raw for point in stored.points}
         publisher().publish(stored.points, polls=dict.fromkeys(raw_ids, claim.run_id))
@@ -81,16 +80,20 @@ def claim_slot(job_id: UUID, *, now: datetime) -> Claim | None:
         return Claim(run_id, job, due_at, time.monotonic()) if cursor.rowcount else None
 
 
-def record_poll(claim: Claim, asked: Asked, *, provider: str) -> Stored:
-    """Store the answers, their points and the outcome of the run, all in one transaction."""
+def record_poll(claim: Claim, asked: Asked, *, raw_ids: Sequence[UUID], provider: str) -> Stored:
+    """Store the answers, their points and the outcome of the run, all in one transaction.
+
+    Called again with the same `raw_ids`, it stores no answer twice.
+    """
     with transaction.atomic():
-        stored = store_attempts(asked.attempts, provider=provider, poll=claim.run_id)
+        stored = store_attempts(asked.attempts, raw_ids=raw_ids, provider=provider, poll=claim.run_id)
         errors = {symbol: str(error) for symbol, error in asked.errors.items()}
         errors |= dict.fromkeys(stored.refused, "the database cannot hold this price")
         errors |= dict.fromkeys(_unasked(claim, asked), "not asked: the job was stopped or time ran out")
         state = RunState.STORED if stored.points else RunState.FAILED
-        _finish_run(claim, state, reason=_summary(errors), points=len(stored.points))
+        # The job before its run, as in a claim: in another order the two would wait for each other.
         _note_on_job(claim, _summary(errors), ok=bool(stored.points))
+        _finish_run(claim, state, reason=_summary(errors), points=len(stored.points))
     if errors:
         log.warning(
             "poll.failed" if state == RunState.FAILED else "poll.partly_failed",
@@ -105,8 +108,8 @@ def record_poll(claim: Claim, asked: Asked, *, provider: str) -> Stored:
 def skip_run(claim: Claim, *, reason: str) -> RunState:
     """Note that the slot was claimed but nothing was asked, and why."""
     with transaction.atomic():
-        _finish_run(claim, RunState.SKIPPED, reason=reason, points=0)
         _note_on_job(claim, reason, ok=False)
+        _finish_run(claim, RunState.SKIPPED, reason=reason, points=0)
     return RunState.SKIPPED
 
 
@@ -124,26 +127,19 @@ def abandon_overdue_runs(*, now: datetime) -> int:
     return count
 
 
-def patiently(store: Callable[[], _T]) -> _T:
-    """Call `store` until PostgreSQL takes it, for at most POLL_DEADLINE_S: answers are not to be lost.
-
-    Raises the last OperationalError or InterfaceError once the time is over.
-    """
-    deadline = time.monotonic() + settings.POLL_DEADLINE_S
-    while True:
-        try:
-            return store()
-        except (OperationalError, InterfaceError):
-            if time.monotonic() > deadline:
-                raise
-            connection.close()
-            time.sleep(RETRY_STORE_S)
-
-
 def _may_ask(claim: Claim) -> bool:
     # Half of the deadline is left for the last request and for storing what came.
     if time.monotonic() - claim.claimed_at > settings.POLL_DEADLINE_S / 2:
         return False
+    try:
+        return _is_wanted(claim)
+    except (OperationalError, InterfaceError):
+        # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
+        connection.close()
+        return False
+
+
+def _is_wanted(claim: Claim) -> bool:
     return PollJob.objects.filter(
         id=claim.job.id, status=JobStatus.ACTIVE, periodic_task__enabled=True
     ).exists()

@@ -4,14 +4,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import structlog
 from celery.schedules import schedstate, schedule
+from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 
 from prices.heartbeat import touch_heartbeat
+from prices.jobs import periodic_task_fields
 from prices.models import PollJob
 from prices.slots import next_slot, phase_of
+
+log = structlog.get_logger(__name__)
 
 
 class GridSchedule(schedule):
@@ -26,11 +31,14 @@ class GridSchedule(schedule):
     ) -> None:
         super().__init__(run_every=timedelta(seconds=interval), nowfun=nowfun or _utc_now)
         self.interval = interval
+        self.step = timedelta(seconds=interval)
         self.phase = phase
 
     def is_due(self, last_run_at: datetime) -> schedstate:
         """Tell whether a slot has come since `last_run_at`, and the seconds until the next one."""
         now = self.now()
+        # A time ahead of the clock was noted before the clock was set back: it tells nothing.
+        last_run_at = last_run_at if last_run_at <= now else now - 2 * self.step
         due = next_slot(last_run_at, self.interval, self.phase) <= now
         following = next_slot(now, self.interval, self.phase)
         return schedstate(is_due=due, next=(following - now).total_seconds())
@@ -41,18 +49,25 @@ def _utc_now() -> datetime:
 
 
 class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no types
-    """A periodic task; a poll job's is due on the job's grid."""
+    """A periodic task; a poll job's is due on the job's grid.
+
+    Of a poll job's periodic task only `enabled` counts: the rest is taken from the job, whatever
+    was written over it by hand.
+    """
 
     def __init__(self, model: PeriodicTask, app: Any = None) -> None:
         never_ran = model.last_run_at is None
-        super().__init__(model, app=app)
         job: PollJob | None = getattr(model, "poll_job", None)
+        if job is not None:
+            for name, value in periodic_task_fields(job).items():
+                setattr(model, name, value)
+        super().__init__(model, app=app)
         if job is None:
             return
         self.schedule = GridSchedule(job.interval, phase_of(job.provider, job.interval, job.symbols))
         if never_ran:
             # A new or resumed job does not wait for its next slot, which may be a day away.
-            self.last_run_at = model.last_run_at = _utc_now() - 2 * timedelta(seconds=job.interval)
+            self.last_run_at = model.last_run_at = _utc_now() - 2 * self.schedule.step
 
     def save(self) -> None:
         """Write when the task last ran, and nothing else: a task switched off meanwhile stays off."""
@@ -65,6 +80,40 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
     """Beat's scheduler; its heartbeat tells that its loop turns."""
 
     Entry = PriceEntry
+    _database_away = False
+
+    @property
+    def schedule(self) -> dict[str, ModelEntry]:
+        """Give the entries by name, read anew after changes; while PostgreSQL is away, as they were."""
+        try:
+            entries: dict[str, ModelEntry] = DatabaseScheduler.schedule.fget(self)
+        except (DatabaseError, InterfaceError) as error:
+            if self._schedule is None:
+                raise
+            self._note_database(away=True, reason=str(error).partition("\n")[0])
+            connection.close()
+            # The change that was to be read is still to be read.
+            self._initial_read = True
+            return self._schedule
+        self._note_database(away=False)
+        return entries
+
+    def _note_database(self, *, away: bool, reason: str = "") -> None:
+        if away and not self._database_away:
+            log.error("beat.database_away", reason=reason)
+        elif self._database_away and not away:
+            log.info("beat.database_back")
+        self._database_away = away
+
+    def all_as_schedule(self) -> dict[str, ModelEntry]:
+        """Give the enabled tasks as entries; one that cannot be read is left out and named."""
+        entries = {}
+        for model in self.enabled_models():
+            try:
+                entries[model.name] = self.Entry(model, app=self.app)
+            except (ValueError, TypeError, AttributeError) as error:
+                log.error("beat.task_unreadable", task=model.name, reason=str(error))  # noqa: TRY400
+        return entries
 
     def enabled_models_qs(self) -> QuerySet[PeriodicTask]:
         """Give the enabled tasks, each with its poll job where it has one."""

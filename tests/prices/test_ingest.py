@@ -5,6 +5,7 @@ import pytest
 from django.db import connection, transaction
 
 from prices.fetching import Attempt
+from prices.ids import new_ids
 from prices.ingest import store_attempts
 from prices.models import PricePoint, RawMarketData
 from providers.base import ErrorKind, ProviderError, Quote, RawAnswer, Request, Results
@@ -44,7 +45,7 @@ def make_attempt(body: bytes, *results: Quote, error: ProviderError | None = Non
 
 def store(*attempts: Attempt) -> list[PricePoint]:
     with transaction.atomic():
-        return store_attempts(attempts, provider="finnhub", poll=None).points
+        return store_attempts(attempts, raw_ids=new_ids(len(attempts)), provider="finnhub", poll=None).points
 
 
 def test_ingest_stores_an_answer_and_its_point() -> None:
@@ -101,6 +102,7 @@ def test_ingest_of_price_that_the_database_refuses_names_the_symbol() -> None:
     with transaction.atomic():
         stored = store_attempts(
             [make_attempt(b"{}", make_quote("AAPL")), make_attempt(b"{}", too_fine)],
+            raw_ids=new_ids(2),
             provider="finnhub",
             poll=None,
         )

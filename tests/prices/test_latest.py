@@ -55,8 +55,7 @@ def ask(provider: str | None = "finnhub") -> PricePoint:
 def test_latest_cold_is_fetched_stored_and_published(finnhub: HTTPServer) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
     assert ask().price == Decimal("150.25")
-    stored = PricePoint.objects.get()
-    assert stored.published_at is not None
+    wait_until(lambda: PricePoint.objects.filter(published_at__isnull=False).count() == 1)
     assert RawMarketData.objects.get().poll is None
 
 
@@ -77,6 +76,17 @@ def test_latest_without_provider_is_the_newest_by_the_providers_time(finnhub: HT
     add_point("finnhub", price="2", observed_s_ago=900, received_s_ago=1)
     assert ask(None).price == 1
     assert ask("finnhub").price == 2
+
+
+def test_latest_without_provider_prefers_a_stored_price_of_a_later_moment(
+    finnhub: HTTPServer, settings: Settings
+) -> None:
+    settings.PROVIDER_ORDER = ["finnhub"]
+    add_point("yfinance", price="1", observed_s_ago=16, received_s_ago=16)
+    old = quote("55.5").replace(str(int(datetime.now(UTC).timestamp())), "1795000000")
+    finnhub.expect_request("/api/v1/quote").respond_with_data(old)
+    assert ask(None).price == 1
+    assert ask("finnhub").price == Decimal("55.5")
 
 
 def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer) -> None:

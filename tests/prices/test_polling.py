@@ -1,7 +1,10 @@
 import json
+import threading
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 
 import pytest
 from django.db import OperationalError, connection
@@ -9,9 +12,12 @@ from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from prices.fetching import ask_provider
+from prices.ids import new_ids
 from prices.jobs import pause_job, stop_job
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData, RunState
-from prices.polling import abandon_overdue_runs, claim_slot, patiently, poll_job
+from prices.polling import abandon_overdue_runs, claim_slot, poll_job, record_poll
+from providers.registry import get_provider
 from tests.conftest import ChangeJob, MakeJob
 
 NOW = datetime.now(UTC)
@@ -167,22 +173,61 @@ def test_claims_past_the_deadline_become_abandoned(make_job: MakeJob, settings: 
     assert poll_job(job.id, now=NOW) is None
 
 
-def test_patiently_stores_once_the_database_is_back() -> None:
-    failures = [OperationalError("gone"), OperationalError("still gone")]
+@pytest.mark.django_db(transaction=True)
+def test_record_whose_commit_was_answered_by_an_error_is_not_doubled(make_job: MakeJob, topic: str) -> None:
+    job = make_job(["SIM-A", "SIM-B"])
+    claim = claim_slot(job.id, now=NOW)
+    assert claim is not None
+    asked = ask_provider(get_provider("simulated"), job.symbols, may_ask=lambda: True)
+    raw_ids = new_ids(len(asked.attempts))
+    first = record_poll(claim, asked, raw_ids=raw_ids, provider="simulated")
+    again = record_poll(claim, asked, raw_ids=raw_ids, provider="simulated")
+    assert [point.id for point in again.points] == [point.id for point in first.points]
+    assert (RawMarketData.objects.count(), PricePoint.objects.count()) == (1, 2)
+    assert (PollRun.objects.get().state, PollRun.objects.get().points) == ("stored", 2)
 
-    def store() -> str:
-        if failures:
-            raise failures.pop()
-        return "stored"
 
-    assert patiently(store) == "stored"
+@pytest.mark.django_db(transaction=True)
+def test_poll_whose_connection_breaks_between_requests_keeps_what_came(
+    make_job: MakeJob, finnhub: HTTPServer, topic: str
+) -> None:
+    job = make_job(["AAPL", "MSFT"], provider="finnhub")
+
+    def answer_and_cut(_request: Request) -> Response:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        connection.close()
+        return Response(finnhub_quote())
+
+    finnhub.expect_request("/api/v1/quote").respond_with_handler(answer_and_cut)
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    assert [point.symbol for point in PricePoint.objects.all()] == ["AAPL"]
+    assert PollRun.objects.get().reason.startswith("MSFT: not asked")
 
 
-def test_patiently_gives_up_after_the_deadline(settings: Settings) -> None:
-    settings.POLL_DEADLINE_S = 0
+@pytest.mark.django_db(transaction=True)
+def test_claims_and_stops_beside_polls_never_deadlock(make_job: MakeJob, topic: str) -> None:
+    errors: list[Exception] = []
 
-    def store() -> None:
-        raise OperationalError("gone")
+    def run(work: Callable[[], object]) -> None:
+        try:
+            work()
+        except OperationalError as error:
+            errors.append(error)
+        finally:
+            connection.close()
 
-    with pytest.raises(OperationalError):
-        patiently(store)
+    for second in range(10):
+        job = make_job()
+        now = NOW + timedelta(seconds=second)
+        works: list[Callable[[], object]] = [partial(poll_job, job.id, now=now)] * 5
+        works.append(partial(stop_job, job.id))
+        threads = [threading.Thread(target=run, args=(work,)) for work in works]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []

@@ -2,6 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings as django_settings
+from django.db import OperationalError
 from django_celery_beat.models import PeriodicTask
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +101,48 @@ def test_resumed_job_is_due_at_once(make_job: MakeJob) -> None:
     pause_job(job.id)
     resume_job(job.id)
     assert PriceEntry(PeriodicTask.objects.get(poll_job=job), app=app).is_due().is_due
+
+
+@pytest.mark.django_db
+def test_entry_takes_all_but_enabled_from_its_job(make_job: MakeJob) -> None:
+    job = make_job(interval=60)
+    PeriodicTask.objects.filter(poll_job=job).update(
+        task="other.task", args="[]", headers="[]", queue="elsewhere", start_time=START + timedelta(days=9999)
+    )
+    entry = PriceEntry(PeriodicTask.objects.get(poll_job=job), app=app)
+    assert (entry.task, entry.args) == ("prices.tasks.poll_job", [str(job.id)])
+    assert entry.options["queue"] == "poll.simulated"
+    assert entry.is_due().is_due
+
+
+@pytest.mark.django_db
+def test_scheduler_leaves_out_a_task_that_cannot_be_read(make_job: MakeJob) -> None:
+    job = make_job()
+    PeriodicTask.objects.create(name="broken", task="x", interval=job.periodic_task.interval, headers="[]")
+    schedule = PriceScheduler(app=app, lazy=True).all_as_schedule()
+    assert job.periodic_task.name in schedule
+    assert "broken" not in schedule
+
+
+@pytest.mark.django_db(transaction=True)
+def test_scheduler_keeps_its_tasks_while_the_database_is_away(
+    make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job()
+    scheduler = PriceScheduler(app=app, lazy=True)
+    for _ in range(2):  # the second time it notes when the tasks last changed
+        assert job.periodic_task.name in scheduler.schedule
+
+    def fail(_: object) -> None:
+        raise OperationalError("the connection is closed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PriceScheduler, "enabled_models", fail)
+        make_job(["SIM-B"])
+        assert job.periodic_task.name in scheduler.schedule
+    assert len([name for name in scheduler.schedule if name.startswith("poll job")]) == 2
+
+
+def test_grid_with_a_last_run_ahead_of_the_clock_is_due() -> None:
+    schedule = GridSchedule(60, timedelta(0), nowfun=lambda: START)
+    assert schedule.is_due(START + timedelta(hours=1)).is_due
