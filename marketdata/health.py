@@ -1,8 +1,9 @@
 """Health: is this process alive, and can it serve; each part by name."""
 
 import logging
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import cache
@@ -36,7 +37,7 @@ class PartError(Exception):
 
 def check_parts() -> list[PartHealth]:
     """Look at every part at once; none is waited for longer than 2 s."""
-    checks = {name: _pool().submit(check) for name, check in PARTS.items()}
+    checks = {name: _checks().join(name) for name in PARTS}
     found = []
     for name, check in checks.items():
         try:
@@ -100,9 +101,24 @@ PARTS: dict[str, Callable[[], None]] = {
 }
 
 
+class _SharedChecks:
+    """One check of a part at a time, for all who ask: a part that hangs holds one thread."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(len(PARTS), thread_name_prefix="health")
+        self._lock = threading.Lock()
+        self._under_way: dict[str, Future[None]] = {}
+
+    def join(self, name: str) -> Future[None]:
+        with self._lock:
+            if name not in self._under_way or self._under_way[name].done():
+                self._under_way[name] = self._pool.submit(PARTS[name])
+            return self._under_way[name]
+
+
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(2 * len(PARTS), thread_name_prefix="health")
+def _checks() -> _SharedChecks:
+    return _SharedChecks()
 
 
 def forget_clients() -> None:

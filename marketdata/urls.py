@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.decorators.http import require_safe
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
@@ -13,7 +14,7 @@ urlpatterns = [
     re_path(
         r"^api/schema/?$", SpectacularAPIView.as_view(renderer_classes=[OpenApiJsonRenderer2]), name="schema"
     ),
-    re_path(r"^docs/?$", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    re_path(r"^docs/?$", require_safe(SpectacularSwaggerView.as_view(url_name="schema")), name="docs"),
     re_path(r"^livez/?$", livez, name="livez"),
     re_path(r"^readyz/?$", readyz, name="readyz"),
     path("admin/", admin.site.urls),

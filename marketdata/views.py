@@ -2,23 +2,27 @@
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from marketdata.health import check_parts, is_ready
 
 
+@csrf_exempt
 @require_safe
 def front_page(request: HttpRequest) -> HttpResponse:
     """Lead to what there is to see."""
     return render(request, "marketdata/front_page.html")
 
 
+@csrf_exempt
 @require_safe
 def livez(request: HttpRequest) -> JsonResponse:
     """Answer: the process is alive."""
     return JsonResponse({"status": "alive"})
 
 
+@csrf_exempt
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
     """Answer 200 where stored prices can be served, else 503; each part by name."""

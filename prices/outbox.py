@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from django.conf import settings
 from django.db import connection
 from django.db.models import Exists, OuterRef
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from prices.events import encode_event
@@ -163,7 +164,7 @@ def forget_publisher() -> None:
 def mark_published(point_ids: Sequence[UUID]) -> None:
     """Note that Kafka has confirmed these points."""
     if point_ids:
-        PricePoint.objects.filter(id__in=point_ids).update(published_at=timezone.now())
+        PricePoint.objects.filter(id__in=point_ids).update(published_at=Now())
 
 
 def sweep() -> int:

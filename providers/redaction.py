@@ -8,6 +8,7 @@ from urllib.parse import quote, quote_plus
 # A shorter key could be part of a price or a word, and taking it out would change the answer.
 MIN_SECRET_LENGTH = 8
 REDACTED = "[redacted]"
+_ESCAPE = re.compile(rb"\\u00([0-7][0-9a-fA-F])")
 
 
 def redact(data: bytes, secrets: Iterable[str]) -> bytes:
@@ -19,8 +20,14 @@ def redact(data: bytes, secrets: Iterable[str]) -> bytes:
     if not forms:
         return data
     # Longest first: a form can be the beginning of another.
-    pattern = b"|".join(re.escape(form.encode()) for form in sorted(forms, key=len, reverse=True))
-    return re.sub(pattern, REDACTED.encode(), data, flags=re.IGNORECASE)
+    encoded = {form.encode(code) for form in forms for code in ("utf-8", "utf-16-le", "utf-16-be")}
+    pattern = b"|".join(re.escape(form) for form in sorted(encoded, key=len, reverse=True))
+    redacted = re.sub(pattern, REDACTED.encode(), data, flags=re.IGNORECASE)
+    # JSON may escape any character. Only where that hides a secret is the text unescaped for good.
+    unescaped = _ESCAPE.sub(lambda match: bytes([int(match[1], 16)]), redacted)
+    if re.search(pattern, unescaped, flags=re.IGNORECASE):
+        return re.sub(pattern, REDACTED.encode(), unescaped, flags=re.IGNORECASE)
+    return redacted
 
 
 def redact_text(text: str, secrets: Iterable[str]) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+import structlog
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
@@ -12,6 +14,8 @@ from prices.api.renderers import ExactJSONRenderer
 from prices.jobs import JobNotFoundError, JobStoppedError
 from prices.latest import LatestTimeoutError, TooManyFetchesError
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
+
+log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -56,25 +60,26 @@ def problem(status: HTTPStatus, name: str, detail: str, **more: Any) -> dict[str
     }
 
 
+def problem_page(status: HTTPStatus, name: str, detail: str, **more: Any) -> HttpResponse:
+    """Give a problem outside of the REST views."""
+    body = ExactJSONRenderer().render(problem(status, name, detail, **more))
+    return HttpResponse(body, status=status, content_type=MEDIA_TYPE)
+
+
 def plain_problem(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     """Give the problem for an address that does not exist (Django's handler404)."""
-    return _plain(HTTPStatus.NOT_FOUND, "no-such-address", f"There is nothing at {request.path}.")
+    return problem_page(HTTPStatus.NOT_FOUND, "no-such-address", f"There is nothing at {request.path}.")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Give the problem for a request that Django itself refuses (handler400)."""
-    return _plain(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be used.")
+    return problem_page(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be used.")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Give the problem for a bug or a part that is away (handler500)."""
     detail = "Something failed here; the service's log says what."
-    return _plain(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
-
-
-def _plain(status: HTTPStatus, name: str, detail: str) -> HttpResponse:
-    body = ExactJSONRenderer().render(problem(status, name, detail))
-    return HttpResponse(body, status=status, content_type=MEDIA_TYPE)
+    return problem_page(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
 
 
 _Description = tuple[HTTPStatus | None, str, str, dict[str, Any], dict[str, str]]
@@ -97,6 +102,10 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
             return HTTPStatus.NOT_FOUND, "unknown-job", "There is no job of this job_id.", {}, {}
         case JobStoppedError():
             return HTTPStatus.CONFLICT, "job-stopped", "The job has been stopped for good.", {}, {}
+        case OperationalError() | InterfaceError():
+            log.error("api.database_away", reason=str(error).partition("\n")[0])
+            detail = "The database cannot be reached."
+            return HTTPStatus.SERVICE_UNAVAILABLE, "database-away", detail, {}, {"Retry-After": "5"}
         case NotConfiguredError():
             more = {"variable": error.variable}
             return HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more, {}

@@ -1,5 +1,6 @@
 """What requests may hold. A field's help text is what an error says is allowed."""
 
+import re
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
@@ -24,6 +25,8 @@ SYMBOL_ALLOWED = f"1 to {MAX_SYMBOL_LENGTH} {SYMBOL_ALPHABET}"
 WORLDS_ALLOWED = f"the provider simulated serves those that begin with {SIMULATED_PREFIX}, and only those"
 SYMBOLS_ALLOWED = f"a list of 1 to {MAX_SYMBOLS} symbols, each {SYMBOL_ALLOWED}; {WORLDS_ALLOWED}"
 MAX_LIMIT = 1000
+UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_UUID = re.compile(UUID_PATTERN)
 _T = TypeVar("_T")
 
 
@@ -125,10 +128,10 @@ class IdField(StrictField[UUID]):
 
     def to_internal_value(self, data: Any) -> UUID:
         """Give the id."""
-        try:
-            return UUID(data)
-        except (ValueError, AttributeError, TypeError) as error:
-            raise serializers.ValidationError("is not a uuid") from error
+        # UUID() also takes braces, urn:uuid:, underscores and digits of other alphabets.
+        if not isinstance(data, str) or _UUID.fullmatch(data) is None:
+            raise serializers.ValidationError("is not a uuid")
+        return UUID(data)
 
 
 def _check_worlds(symbols: list[str], provider: str | None) -> None:

@@ -3,9 +3,8 @@
 from django.urls import URLPattern, re_path
 from django.views import View
 
+from prices.api.serializers import UUID_PATTERN
 from prices.api.views import AveragesView, JobsView, JobView, LatestView, PollView, StopView
-
-UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 
 
 def either(pattern: str, view: type[View], name: str) -> URLPattern:

@@ -292,7 +292,7 @@ arrivals = st.lists(
 
 
 @given(order=st.permutations(POOL), cuts=st.sets(st.integers(1, len(POOL) - 1), max_size=5), extra=arrivals)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_repetition_and_cut_by_two_writers_obeys_the_definition(
     make_store: MakeStore,
     order: list[PriceEvent],

@@ -52,3 +52,20 @@ def test_text_that_is_no_unicode_is_kept() -> None:
 def test_secret_anywhere_is_gone(before: bytes, secret: str, after: bytes) -> None:
     data = before + secret.encode() + after
     assert secret.encode() not in redact(data, [secret]) or secret in "[redacted]"
+
+
+@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be"])
+def test_secret_in_utf_16_is_taken_out(code: str) -> None:
+    data = '{"note": "your key is a-secret-key"}'.encode(code)
+    assert "a-secret-key".encode(code) not in redact(data, ["a-secret-key"])
+
+
+def test_secret_that_json_escapes_is_taken_out() -> None:
+    escaped = "".join(f"\\u00{ord(letter):02x}" for letter in "a-secret-key")
+    data = f'{{"note": "{escaped}", "price": 150.25}}'.encode()
+    assert redact(data, ["a-secret-key"]) == b'{"note": "[redacted]", "price": 150.25}'
+
+
+def test_escapes_that_hide_no_secret_stay() -> None:
+    data = b'{"note": "\\u0041\\u0000"}'
+    assert redact(data, ["a-secret-key"]) == data

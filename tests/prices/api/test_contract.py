@@ -265,7 +265,22 @@ def test_stop_of_unknown_job_is_404(api: APIClient) -> None:
     assert_problem(post(api, "/prices/stop", {"job_id": str(uuid.uuid4())}), 404)
 
 
-@pytest.mark.parametrize("job_id", [..., None, "", "abc", 5, ["a"], str(uuid.uuid4())[:-1], {"a": 1}])
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        f"{{{uuid.uuid4()}}}",
+        f"urn:uuid:{uuid.uuid4()}",
+        "0x" + "1" * 30,
+        ...,
+        None,
+        "",
+        "abc",
+        5,
+        ["a"],
+        str(uuid.uuid4())[:-1],
+        {"a": 1},
+    ],
+)
 def test_stop_with_wrong_job_id_names_it(api: APIClient, job_id: Any) -> None:
     body = {} if job_id is ... else {"job_id": job_id}
     assert_problem(post(api, "/prices/stop", body), 400, field="job_id")
