@@ -13,7 +13,7 @@ HEARTBEAT_S = 2.0
 
 
 class Heartbeat(bootsteps.StartStopStep):
-    """Touch the file named after the worker (`poller@host`: poller) while its event loop turns."""
+    """Touch the file named after the worker (`upkeep@host`: upkeep) while its event loop turns."""
 
     requires = ("celery.worker.components:Timer",)
 

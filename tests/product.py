@@ -76,6 +76,11 @@ class Product:
         return subprocess.run(check, cwd=ROOT, env=self._environment, check=False).returncode == 0
 
     @property
+    def names(self) -> list[str]:
+        """Every process of the Procfile."""
+        return list(self._commands)
+
+    @property
     def address(self) -> str:
         """Host and port of the web server."""
         return f"127.0.0.1:{self._port}"

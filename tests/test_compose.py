@@ -46,6 +46,9 @@ def option(words: list[str], name: str) -> str:
     return words[words.index(name) + 1]
 
 
+POLLERS = [f"poller-{provider.replace('_', '-')}" for provider in PROVIDER_NAMES]
+
+
 # --- The file itself ------------------------------------------------------------------------------
 
 
@@ -58,7 +61,7 @@ def test_compose_file_matches_the_compose_schema() -> None:
 
 
 def test_services_are_the_parts_one_offs_and_processes() -> None:
-    assert set(SERVICES) == set(PARTS) | ONE_OFF | {"web", "poller", "upkeep", "beat", "consumer"}
+    assert set(SERVICES) == set(PARTS) | ONE_OFF | {"web", *POLLERS, "upkeep", "beat", "consumer"}
 
 
 def test_postgres_container_has_the_documented_name_volume_and_database() -> None:
@@ -240,8 +243,8 @@ def test_processes_are_those_of_the_procfile() -> None:
 
 
 def test_workers_take_from_every_queue_that_is_written_to() -> None:
-    polled = option(command_of("poller"), "--queues").split(",")
-    assert set(polled) == {queue_of(provider) for provider in PROVIDER_NAMES}
+    polled = {option(command_of(poller), "--queues") for poller in POLLERS}
+    assert polled == {queue_of(provider) for provider in PROVIDER_NAMES}
     beat_tasks: dict[str, Any] = settings.CELERY_BEAT_SCHEDULE
     written = {task["options"]["queue"] for task in beat_tasks.values()} | {
         settings.CELERY_TASK_DEFAULT_QUEUE

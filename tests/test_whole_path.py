@@ -1,9 +1,10 @@
 """From a job to its averages, by the real processes on the real parts, with some of them killed."""
 
-import itertools
 import json
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from django.core.management import CommandError, call_command
 from django.db.models import Count
 from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
+from werkzeug import Request, Response
 
 from dev.pytest_services import Services
 from prices.models import PollRun, PricePoint, SymbolAverage
@@ -19,6 +21,7 @@ from tests.product import Product
 from tests.waiting import wait_until
 
 RECORDINGS = Path(django_settings.BASE_DIR).parent / "shared" / "provider_responses"
+REAL_POLLERS = ["poller-alpha-vantage", "poller-finnhub", "poller-yfinance"]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -50,12 +53,12 @@ def stored(count: int) -> bool:
 
 
 def test_killed_worker_and_consumer_lose_nothing_and_double_nothing(api: APIClient, product: Product) -> None:
-    product.start("poller", "upkeep", "beat", "consumer")
+    product.start("poller-simulated", "upkeep", "beat", "consumer")
     job_id = create_job(api, symbols=["SIM-A", "SIM-B", "SIM-C"], interval=1)
     wait_until(lambda: SymbolAverage.objects.count() >= 6, timeout_s=30)
-    product.kill("poller")
+    product.kill("poller-simulated")
     product.kill("consumer")
-    product.start("poller")
+    product.start("poller-simulated")
     before = PricePoint.objects.count()
     wait_until(lambda: stored(before + 9), timeout_s=30)
     product.start("consumer")
@@ -63,7 +66,7 @@ def test_killed_worker_and_consumer_lose_nothing_and_double_nothing(api: APIClie
     stop_job(api, job_id)
     wait_until(all_averaged, timeout_s=30)
     assert product.stop("consumer") == 0
-    assert product.stop("poller") == 0
+    assert product.stop("poller-simulated") == 0
     call_command("verify_averages")
     points_of_runs = PricePoint.objects.values("raw").annotate(points=Count("id"))
     assert {row["points"] for row in points_of_runs} == {3}
@@ -73,7 +76,7 @@ def test_killed_worker_and_consumer_lose_nothing_and_double_nothing(api: APIClie
 def test_average_altered_by_hand_is_named(
     api: APIClient, product: Product, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    product.start("poller", "upkeep", "beat", "consumer")
+    product.start("poller-simulated", "upkeep", "beat", "consumer")
     job_id = create_job(api, symbols=["SIM-A"], interval=1)
     wait_until(lambda: SymbolAverage.objects.filter(average__isnull=False).exists(), timeout_s=30)
     stop_job(api, job_id)
@@ -93,7 +96,7 @@ def test_average_altered_by_hand_is_named(
 def test_kafka_away_delays_publishing_and_not_polling(
     api: APIClient, product: Product, services: Services
 ) -> None:
-    product.start("poller", "upkeep", "beat", "consumer")
+    product.start("poller-simulated", "upkeep", "beat", "consumer")
     job_id = create_job(api, symbols=["SIM-A"], interval=1)
     wait_until(lambda: SymbolAverage.objects.count() >= 2, timeout_s=30)
     services.kafka.stop()
@@ -104,7 +107,7 @@ def test_kafka_away_delays_publishing_and_not_polling(
     wait_until(lambda: not PricePoint.objects.filter(published_at=None).exists(), timeout_s=30)
     wait_until(all_averaged, timeout_s=30)
     slots = sorted(PollRun.objects.values_list("due_at", flat=True))
-    assert {(later - slot).total_seconds() for slot, later in itertools.pairwise(slots)} == {1.0}
+    assert {(later - slot).total_seconds() for slot, later in pairwise(slots)} == {1.0}
     call_command("verify_averages")
 
 
@@ -143,7 +146,7 @@ def test_recorded_answers_of_every_provider_are_averaged(
         YAHOO_BASE_URL=base,
     )
     try:
-        product.start("poller", "upkeep", "beat", "consumer")
+        product.start(*REAL_POLLERS, "upkeep", "beat", "consumer")
         for provider, symbol in expected:
             create_job(api, symbols=[symbol], interval=1, provider=provider)
         wait_until(
@@ -160,7 +163,34 @@ def test_recorded_answers_of_every_provider_are_averaged(
 
 
 def test_every_process_starts_beats_and_ends_when_asked(product: Product) -> None:
-    names = ["web", "poller", "upkeep", "beat", "consumer"]
+    names = product.names
     product.start(*names)
     wait_until(lambda: all(product.is_healthy(name) for name in names), timeout_s=40)
     assert {name: product.stop(name) for name in names} == dict.fromkeys(names, 0)
+
+
+def test_provider_that_hangs_delays_only_its_own_jobs(
+    api: APIClient, transactional_db: None, topic: str, tmp_path: Path, httpserver: HTTPServer
+) -> None:
+    release = threading.Event()
+
+    def hang(_request: Request) -> Response:
+        release.wait(60)
+        return Response(status=503)
+
+    httpserver.expect_request("/api/v1/quote").respond_with_handler(hang)
+    product = Product(
+        tmp_path, FINNHUB_API_KEY="canary-key-654321", FINNHUB_BASE_URL=httpserver.url_for("").rstrip("/")
+    )
+    try:
+        product.start("poller-finnhub", "poller-simulated", "beat")
+        for number in range(10):
+            create_job(api, symbols=[f"S{number}"], interval=1, provider="finnhub")
+        wait_until(lambda: PollRun.objects.filter(state="claimed").count() >= 8, timeout_s=30)
+        job_id = create_job(api, symbols=["SIM-A"], interval=1)
+        wait_until(lambda: PollRun.objects.filter(job=job_id, state="stored").count() >= 4, timeout_s=20)
+    finally:
+        release.set()
+        product.close()
+    slots = sorted(PollRun.objects.filter(job=job_id).values_list("due_at", flat=True))
+    assert {(later - slot).total_seconds() for slot, later in pairwise(slots)} == {1.0}
