@@ -26,7 +26,8 @@ class Environment:
 
     def __init__(self, root: Path) -> None:
         self._env = FileAwareEnv()
-        self._env.read_env(root / ".env")
+        if (root / ".env").is_file():
+            self._env.read_env(root / ".env")
 
     def text(self, name: str) -> str:
         """Give a variable's value, "" where it is not set; UsageError where its file cannot be read."""

@@ -54,6 +54,8 @@ class Commands:
             )
             self._wait(process)
             texts = [_text(printed), _text(complaints)]
+        # A Ctrl-C may reach the command before it has left the terminal's group.
+        self.check()
         if process.returncode:
             lines = "".join(f"\n  | {line}" for line in "".join(texts).splitlines()[-REASON_LINES:])
             name = " ".join(command[1:])

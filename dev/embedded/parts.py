@@ -144,7 +144,8 @@ class Embedded:
 def _finish(starts: list[Future[None]], *, check: Callable[[], None]) -> None:
     pending = set(starts)
     while pending:
-        check()
         done, pending = wait(pending, timeout=POLL_S)
+        # First, since a Ctrl-C may have reached a part before it left the terminal's group.
+        check()
         for start in done:
             start.result()

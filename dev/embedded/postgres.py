@@ -69,6 +69,7 @@ class PostgreSQL(Part):
 
     def _make_socket_folder(self) -> None:
         self.socket_folder.mkdir(mode=0o700, exist_ok=True)
+        self._guardian.remove(self.socket_folder)
         state = self.socket_folder.lstat()
         owners = {os.geteuid(), self._cluster.stat().st_uid}
         if self.socket_folder.is_symlink() or state.st_uid not in owners or state.st_mode & 0o077:

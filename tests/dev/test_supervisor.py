@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dev.environment import Environment
 from dev.guardian import Guardian
 from dev.screen import Output
 from dev.stopping import StopRequest
@@ -46,7 +47,7 @@ def make_supervisor(
     procfile: str, folder: Path, guardian: Guardian, screen: Screen, failure: Callable[[], str] = str
 ) -> Supervisor:
     (folder / "Procfile").write_text(procfile)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "GREETING": "hello"}
+    environment = Environment(folder).for_processes(GREETING="hello")
     output = Output(screen, on_closed=lambda: None)
     return Supervisor(
         folder / "Procfile", environment=environment, guardian=guardian, output=output, failure=failure

@@ -55,10 +55,9 @@ def test_postgres_socket_is_closed_to_others(services: Services) -> None:
 
 
 def test_postgres_open_socket_folder_is_refused(tmp_path: Path, guardian: Guardian) -> None:
-    folder = tmp_path / "postgres" / "socket"
-    folder.mkdir(parents=True)
-    folder.chmod(0o755)
     postgres = PostgreSQL(tmp_path / "postgres", logs=tmp_path, guardian=guardian)
+    postgres.socket_folder.mkdir(parents=True)
+    postgres.socket_folder.chmod(0o755)
     with pytest.raises(PartError, match="open to other users"):
         postgres.start()
 
