@@ -3,7 +3,8 @@
 import os
 from typing import Any
 
-from celery import Celery, bootsteps
+from celery import Celery, bootsteps, platforms
+from celery.apps import beat
 
 from prices.heartbeat import touch_heartbeat
 
@@ -27,7 +28,23 @@ class Heartbeat(bootsteps.StartStopStep):
         self.entry.cancel()
 
 
+class GentleBeat(beat.Beat):
+    """Beat that ends after its tick when it is asked to.
+
+    Celery's own writes the schedule inside the signal handler, in the middle of whatever query runs.
+    """
+
+    def install_sync_handler(self, service: Any) -> None:
+        """End the service on SIGTERM and SIGINT: on its way out it writes when each task last ran."""
+
+        def stop(_number: int, _frame: object) -> None:
+            service.stop()
+
+        platforms.signals.update(SIGTERM=stop, SIGINT=stop)
+
+
 app = Celery("marketdata")
+app.Beat = app.subclass_with_self(GentleBeat)  # type: ignore[misc]  # how Celery has it replaced
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 app.steps["worker"].add(Heartbeat)

@@ -9,6 +9,8 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 from environ import FileAwareEnv
 
+from providers.limits import parse_limits
+
 env = FileAwareEnv()
 
 
@@ -66,4 +68,14 @@ def env_choice(name: str, default: str, *, allowed: tuple[str, ...]) -> str:
     value = env_text(name, default)
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
+def env_budget(name: str, default: str) -> str:
+    """Give a request budget as written, such as "1/1s,25/1d"."""
+    value = env_text(name, default)
+    try:
+        parse_limits(value)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} cannot be used: {error}") from error
     return value

@@ -14,6 +14,8 @@ from confluent_kafka.admin import AdminClient
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, Error, connection, connections
 from django.db.migrations.executor import MigrationExecutor
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 PART_TIMEOUT_S = 2.0
 # What it would say each second is what /readyz says.
@@ -130,7 +132,11 @@ def forget_clients() -> None:
 @cache
 def _redis() -> redis.Redis:
     return redis.Redis.from_url(
-        settings.REDIS_URL, socket_timeout=PART_TIMEOUT_S, socket_connect_timeout=PART_TIMEOUT_S
+        settings.REDIS_URL,
+        socket_timeout=PART_TIMEOUT_S,
+        socket_connect_timeout=PART_TIMEOUT_S,
+        # Its own retries pause for longer than anyone waits here.
+        retry=Retry(NoBackoff(), 0),
     )
 
 

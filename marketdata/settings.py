@@ -8,6 +8,7 @@ from django.core.exceptions import ImproperlyConfigured
 from marketdata.env import (
     env,
     env_bool,
+    env_budget,
     env_choice,
     env_int,
     env_list,
@@ -115,6 +116,8 @@ DATABASES = {"default": env.db_url("DATABASE_URL")}
 if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
     raise ImproperlyConfigured("DATABASE_URL must begin with postgres://")
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+# A socket's folder comes as `?host=`; `manage.py dbshell` looks for it here.
+DATABASES["default"]["HOST"] = DATABASES["default"]["OPTIONS"].pop("host", DATABASES["default"]["HOST"])
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
@@ -134,6 +137,22 @@ YAHOO_BASE_URL = env_text("YAHOO_BASE_URL")
 # Who is asked where a job or a call names no provider: the first that is configured.
 PROVIDER_ORDER = env_list("PROVIDER_ORDER", "finnhub,yfinance,alpha_vantage")
 PROVIDER_TIMEOUT_S = env_int("PROVIDER_TIMEOUT_S", 10, minimum=1, maximum=120)
+
+# Requests that each provider allows, by all processes together: N/window with ms, s, m, h or d; or none.
+# Alpha Vantage and Finnhub: their free plans. Yahoo tells no limit; users of yfinance are refused after
+# bursts of a hundred and at some 2,000 requests an hour, so this stays below both.
+PROVIDER_BUDGETS = {
+    "alpha_vantage": env_budget("ALPHA_VANTAGE_BUDGET", "1/1s,25/1d"),
+    "finnhub": env_budget("FINNHUB_BUDGET", "30/1s,60/1m"),
+    "yfinance": env_budget("YAHOO_BUDGET", "2/1s,30/1m"),
+    "simulated": "none",
+}
+# What GET /prices/latest may take of a budget that is counted by the day or longer.
+LATEST_BUDGET_SHARE_PERCENT = env_int("LATEST_BUDGET_SHARE_PERCENT", 20, minimum=0, maximum=100)
+# A provider that fails this often in a row is not asked for a while, which grows up to the longest one.
+BREAKER_FAILURES = env_int("BREAKER_FAILURES", 5, minimum=1, maximum=1000)
+# The longest is below the interval of most jobs: after an outage each polls within its next interval.
+BREAKER_MAX_COOLDOWN_S = env_int("BREAKER_MAX_COOLDOWN_S", 4, minimum=1, maximum=3600)
 
 # --- Polling, outbox, latest ----------------------------------------------------------------------
 

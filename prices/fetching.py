@@ -8,8 +8,12 @@ from datetime import datetime
 
 from django.utils import timezone
 
+from prices.sent_times import load_sent_times
 from providers.base import ErrorKind, Provider, ProviderError, Quote, RawAnswer, Request, Results
+from providers.permits import Caller, Refusal, Refused, report_outcome, request_permit
 
+# A limit of a window this long is a pace: its poll waits, and goes on.
+PACE_S = 1.0
 # After one of these the provider would only refuse the next request too.
 _ENDS_THE_POLL = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY})
 
@@ -28,9 +32,13 @@ class Attempt:
 
 @dataclass(slots=True)
 class Asked:
-    """All requests of one poll, and the last word on each symbol."""
+    """All requests of one poll, and the last word on each symbol.
+
+    `refused` tells why no further request was sent, where the breaker or the budget said so.
+    """
 
     attempts: list[Attempt] = field(default_factory=list)
+    refused: Refused | None = None
     results: Results = field(default_factory=dict)
 
     @property
@@ -46,26 +54,42 @@ class Asked:
         }
 
 
-def ask_provider(provider: Provider, symbols: Sequence[str], *, may_ask: Callable[[], bool]) -> Asked:
+def ask_provider(
+    provider: Provider, symbols: Sequence[str], *, caller: Caller, may_ask: Callable[[], bool]
+) -> Asked:
     """Send the provider's requests for the symbols until all are answered.
 
-    `may_ask` is asked before each request; once it says no, nothing more is sent and the symbols
-    that are left have no result. A provider that limits the rate or refuses the key ends the poll:
-    the symbols that are left get the same error. Never raises a ProviderError.
+    `may_ask` is asked before each request, and so are the provider's breaker and budget; once one
+    says no, nothing more is sent and the symbols that are left have no result. A provider that
+    limits the rate or refuses the key ends the poll: the symbols that are left get the same error.
+    Never raises a ProviderError.
     """
     asked = Asked()
     waiting = deque(provider.plan(symbols))
     while waiting and may_ask():
+        permit = request_permit(provider.name, caller=caller, load_history=load_sent_times)
+        if isinstance(permit, Refused):
+            if _is_worth_waiting_for(permit):
+                time.sleep(permit.retry_after_s or 0)
+                continue
+            asked.refused = permit
+            break
         attempt = _attempt(provider, waiting.popleft())
         asked.attempts.append(attempt)
         asked.results.update(attempt.results)
-        if attempt.answer is not None:
-            waiting.extend(provider.fallback(attempt.answer))
+        more = provider.fallback(attempt.answer) if attempt.answer else []
+        report_outcome(permit, attempt.results, answer=attempt.answer, is_replaced=bool(more))
+        waiting.extend(more)
         final = _final_error(attempt)
         if final is not None and not _is_retried(attempt, waiting):
             _refuse_the_rest(asked, waiting, final)
             break
     return asked
+
+
+def _is_worth_waiting_for(refused: Refused) -> bool:
+    pace = refused.refusal == Refusal.BUDGET and refused.window_s is not None and refused.window_s <= PACE_S
+    return pace and (refused.retry_after_s or 0) <= 2 * PACE_S
 
 
 def _attempt(provider: Provider, request: Request) -> Attempt:

@@ -21,6 +21,7 @@ from prices.models import PricePoint
 from prices.outbox import publisher
 from prices.patience import patiently
 from providers.base import NotConfiguredError
+from providers.permits import Refused
 from providers.registry import get_provider, missing_setting
 
 CLOCKS_AGREE_WITHIN = timedelta(minutes=1)
@@ -31,6 +32,14 @@ _T = TypeVar("_T")
 
 class LatestTimeoutError(TimeoutError):
     """The provider did not answer in time; what it answers later is stored all the same."""
+
+
+class RequestRefusedError(RuntimeError):
+    """The provider's budget is used up, or its breaker is open; `refused` says which, and until when."""
+
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.refused = refused
 
 
 class TooManyFetchesError(RuntimeError):
@@ -44,7 +53,7 @@ def latest_price(symbol: str, provider: str | None, *, now: datetime) -> PricePo
     asked, once for all callers of this process who wait for the same.
 
     Raises NotConfiguredError, ProviderError (what the provider said), LatestTimeoutError after
-    LATEST_DEADLINE_S, TooManyFetchesError.
+    LATEST_DEADLINE_S, RequestRefusedError, TooManyFetchesError.
     """
     stored = stored_price(symbol, provider, received_after=now - timedelta(seconds=settings.LATEST_REUSE_S))
     if stored is not None:
@@ -77,9 +86,12 @@ def stored_price(symbol: str, provider: str | None, *, received_after: datetime)
 def fetch_price(provider: str, symbol: str) -> PricePoint:
     """Ask the provider for one symbol, store what it answered and have the point published.
 
-    Raises ProviderError where it gave no quote; its answer is stored all the same.
+    Raises ProviderError where it gave no quote (its answer is stored all the same),
+    RequestRefusedError where it was not asked.
     """
-    asked = ask_provider(get_provider(provider), [symbol], may_ask=lambda: True)
+    asked = ask_provider(get_provider(provider), [symbol], caller="latest", may_ask=lambda: True)
+    if asked.refused is not None and symbol not in asked.results:
+        raise RequestRefusedError(asked.refused)
     raw_ids = patiently(lambda: new_ids(len(asked.attempts)))
     stored = patiently(lambda: _store(asked, raw_ids, provider))
     if stored.points:

@@ -58,11 +58,13 @@ def poll_job(job_id: UUID, *, now: datetime) -> RunState | None:
     missing = missing_setting(name)
     if missing is not None:
         return skip_run(claim, reason=f"not configured: set {missing}")
-    asked = ask_provider(get_provider(name), claim.job.symbols, may_ask=lambda: _may_ask(claim))
+    asked = ask_provider(get_provider(name), claim.job.symbols, caller="job", may_ask=lambda: _may_ask(claim))
+    if asked.refused is not None and not asked.attempts:
+        reason = asked.refused.reason
+        return patiently(lambda: skip_run(claim, reason=reason))
     raw_ids = patiently(lambda: new_ids(len(asked.attempts)))
     stored = patiently(lambda: record_poll(claim, asked, raw_ids=raw_ids, provider=name))
     if stored.points:
-        raw_ids = {point.raw for point in stored.points}
         publisher().publish(stored.points, polls=dict.fromkeys(raw_ids, claim.run_id))
     return RunState.STORED if stored.points else RunState.FAILED
 
@@ -89,7 +91,8 @@ def record_poll(claim: Claim, asked: Asked, *, raw_ids: Sequence[UUID], provider
         stored = store_attempts(asked.attempts, raw_ids=raw_ids, provider=provider, poll=claim.run_id)
         errors = {symbol: str(error) for symbol, error in asked.errors.items()}
         errors |= dict.fromkeys(stored.refused, "the database cannot hold this price")
-        errors |= dict.fromkeys(_unasked(claim, asked), "not asked: the job was stopped or time ran out")
+        why = asked.refused.reason if asked.refused else "the job was stopped or time ran out"
+        errors |= dict.fromkeys(_unasked(claim, asked), f"not asked: {why}")
         state = RunState.STORED if stored.points else RunState.FAILED
         # The job before its run, as in a claim: in another order the two would wait for each other.
         _note_on_job(claim, _summary(errors), ok=bool(stored.points))

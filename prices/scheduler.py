@@ -85,16 +85,18 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
     @property
     def schedule(self) -> dict[str, ModelEntry]:
         """Give the entries by name, read anew after changes; while PostgreSQL is away, as they were."""
+        entries: dict[str, ModelEntry]
         try:
-            entries: dict[str, ModelEntry] = DatabaseScheduler.schedule.fget(self)
+            entries = DatabaseScheduler.schedule.fget(self)
         except (DatabaseError, InterfaceError) as error:
-            if self._schedule is None:
+            entries = self._schedule
+            if entries is None:
                 raise
             self._note_database(away=True, reason=str(error).partition("\n")[0])
             connection.close()
             # The change that was to be read is still to be read.
             self._initial_read = True
-            return self._schedule
+            return entries
         self._note_database(away=False)
         return entries
 

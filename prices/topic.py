@@ -18,14 +18,17 @@ def ensure_topic() -> bool:
 
     Raises KafkaException where Kafka does not answer within 30 s or refuses.
     """
-    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}, logger=_silent)
+    client = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}, logger=_silent)
+    # All topics: asking for one by its name makes it, on brokers that make topics by themselves.
+    if settings.KAFKA_TOPIC in client.list_topics(timeout=TIMEOUT_S).topics:
+        return False
     topic = NewTopic(
         settings.KAFKA_TOPIC,
         num_partitions=settings.KAFKA_PARTITIONS,
         # The broker's clock, not each producer's: ids that lie ahead of it are refused.
         config={"message.timestamp.type": "LogAppendTime"},
     )
-    future = admin.create_topics([topic], operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S)[
+    future = client.create_topics([topic], operation_timeout=TIMEOUT_S, request_timeout=TIMEOUT_S)[
         settings.KAFKA_TOPIC
     ]
     try:

@@ -213,7 +213,8 @@ def _observed(symbol: str, row: _Row, received_at: datetime) -> tuple[datetime |
         return None, "unknown"
     if row.zone is not None:
         return _to_moment(row.stamp, row.zone, received_at), "second"
-    return day_close(symbol, day=_to_day(row.stamp, received_at), received_at=received_at), "day"
+    day = _to_day(row.stamp, received_at)
+    return day_close(symbol, provider=AlphaVantage.name, day=day, received_at=received_at), "day"
 
 
 def _to_moment(stamp: object, zone: object, received_at: datetime) -> datetime:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from django.conf import settings as django_settings
@@ -32,15 +33,14 @@ def product(transactional_db: None, topic: str, tmp_path: Path) -> Iterator[Prod
     running.close()
 
 
-def create_job(api: APIClient, **body: object) -> str:
+def create_job(api: APIClient, **body: object) -> UUID:
     answer = api.post("/prices/poll", body, format="json")
     assert answer.status_code == 202, answer.content
-    job_id: str = answer.json()["job_id"]
-    return job_id
+    return UUID(answer.json()["job_id"])
 
 
-def stop_job(api: APIClient, job_id: str) -> None:
-    assert api.post("/prices/stop", {"job_id": job_id}, format="json").status_code == 200
+def stop_job(api: APIClient, job_id: UUID) -> None:
+    assert api.post("/prices/stop", {"job_id": str(job_id)}, format="json").status_code == 200
 
 
 def all_averaged() -> bool:

@@ -1,5 +1,6 @@
 """Errors as application/problem+json (RFC 9457): the one shape, made only here."""
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -12,8 +13,9 @@ from rest_framework.response import Response
 
 from prices.api.renderers import ExactJSONRenderer
 from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest import LatestTimeoutError, TooManyFetchesError
+from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
+from providers.permits import Refusal, Refused
 
 log = structlog.get_logger(__name__)
 
@@ -117,10 +119,20 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case LatestTimeoutError():
             detail = f"{error} did not answer in time."
             return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
+        case RequestRefusedError():
+            return _describe_refusal(error.refused)
         case TooManyFetchesError():
             detail = "As many fetches as may run at once are running."
             return HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, {}, {"Retry-After": "1"}
     return None, "", "", {}, {}
+
+
+def _describe_refusal(refused: Refused) -> _Description:
+    used_up = refused.refusal in {Refusal.BUDGET, Refusal.LATEST_SHARE, Refusal.HELD}
+    status = HTTPStatus.TOO_MANY_REQUESTS if used_up else HTTPStatus.SERVICE_UNAVAILABLE
+    headers = {"Retry-After": str(max(1, math.ceil(refused.retry_after_s or 1)))}
+    name = "budget-used" if used_up else "provider-not-asked"
+    return status, name, f"{refused.reason[:1].upper()}{refused.reason[1:]}.", {}, headers
 
 
 def _describe_provider_error(error: ProviderError) -> _Description:

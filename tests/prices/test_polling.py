@@ -10,6 +10,7 @@ import pytest
 from django.db import OperationalError, connection
 from pytest_django import Settings
 from pytest_httpserver import HTTPServer
+from redis import Redis as RedisClient
 from werkzeug import Request, Response
 
 from prices.fetching import ask_provider
@@ -18,6 +19,7 @@ from prices.jobs import pause_job, stop_job
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData, RunState
 from prices.polling import abandon_overdue_runs, claim_slot, poll_job, record_poll
 from providers.registry import get_provider
+from providers.shared_state import keys_of
 from tests.conftest import ChangeJob, MakeJob
 
 NOW = datetime.now(UTC)
@@ -178,7 +180,7 @@ def test_record_whose_commit_was_answered_by_an_error_is_not_doubled(make_job: M
     job = make_job(["SIM-A", "SIM-B"])
     claim = claim_slot(job.id, now=NOW)
     assert claim is not None
-    asked = ask_provider(get_provider("simulated"), job.symbols, may_ask=lambda: True)
+    asked = ask_provider(get_provider("simulated"), job.symbols, caller="job", may_ask=lambda: True)
     raw_ids = new_ids(len(asked.attempts))
     first = record_poll(claim, asked, raw_ids=raw_ids, provider="simulated")
     again = record_poll(claim, asked, raw_ids=raw_ids, provider="simulated")
@@ -231,3 +233,70 @@ def test_claims_and_stops_beside_polls_never_deadlock(make_job: MakeJob, topic: 
         for thread in threads:
             thread.join()
     assert errors == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_beyond_the_budget_is_skipped_with_the_reason(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
+    job = make_job(["AAPL"], provider="finnhub")
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    assert poll_job(job.id, now=NOW + timedelta(seconds=1)) == RunState.SKIPPED
+    assert PollRun.objects.get(state="skipped").reason == "budget: 1 requests in 60 s are used"
+    assert len(finnhub.log) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_whose_budget_ends_half_way_keeps_what_came(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
+    assert poll_job(make_job(["AAPL", "MSFT"], provider="finnhub").id, now=NOW) == RunState.STORED
+    assert PollRun.objects.get().reason == "MSFT: not asked: budget: 1 requests in 60 s are used"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_at_a_pace_by_the_second_waits_for_it(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/300ms"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
+    assert poll_job(make_job(["AAPL", "MSFT", "IBM"], provider="finnhub").id, now=NOW) == RunState.STORED
+    assert PollRun.objects.get().points == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_without_redis_sends_nothing_and_says_why(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings
+) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1"
+    assert poll_job(make_job(["AAPL"], provider="finnhub").id, now=NOW) == RunState.SKIPPED
+    assert PollRun.objects.get().reason == "budget unavailable: Redis cannot be reached"
+    assert finnhub.log == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_counts_that_redis_lost_are_taken_from_what_was_stored(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str, own_counts: RedisClient
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
+    job = make_job(["AAPL"], provider="finnhub")
+    poll_job(job.id, now=NOW)
+    own_counts.delete(*keys_of("finnhub"))
+    assert poll_job(job.id, now=NOW + timedelta(seconds=1)) == RunState.SKIPPED
+    assert len(finnhub.log) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_provider_that_fails_again_and_again_is_left_alone(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings
+) -> None:
+    finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
+    job = make_job(["AAPL"], provider="finnhub")
+    states = [poll_job(job.id, now=NOW + timedelta(seconds=second)) for second in range(7)]
+    assert states == [RunState.FAILED] * 5 + [RunState.SKIPPED] * 2
+    assert len(finnhub.log) == 5

@@ -1,12 +1,162 @@
-"""A day's price is dated at its close, and never in the future."""
+"""Which calendar a listing has, and what its market does at real moments of 2026."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from providers.market_hours import day_close
+from providers.market_hours import (
+    ALWAYS_OPEN,
+    CURRENCY_WEEK,
+    MarketState,
+    calendar_of,
+    day_close,
+    market_hours,
+    market_state,
+)
 
 LONG_AFTER = datetime(2026, 12, 1, tzinfo=UTC)
+NEW_YORK = ZoneInfo("America/New_York")
+LONDON = ZoneInfo("Europe/London")
+TOKYO = ZoneInfo("Asia/Tokyo")
+
+
+@pytest.mark.parametrize(
+    ("provider", "symbol", "calendar"),
+    [
+        ("yfinance", "AAPL", "XNYS"),
+        ("yfinance", "BRK-B", "XNYS"),
+        ("yfinance", "BRK.B", "XNYS"),
+        ("finnhub", "BRK.A", "XNYS"),
+        ("alpha_vantage", "DJIA", "XNYS"),
+        ("yfinance", "OCDO.L", "XLON"),
+        ("yfinance", "MUV2.DE", "XETR"),
+        ("yfinance", "AIR.PA", "XPAR"),
+        ("finnhub", "SHOP.TO", "XTSE"),
+        ("yfinance", "0700.HK", "XHKG"),
+        ("yfinance", "7203.T", "XTKS"),
+        ("yfinance", "ALL.AX", "XASX"),
+        ("yfinance", "ORSTED.CO", "XCSE"),
+        ("yfinance", "VOLV-B.ST", "XSTO"),
+        ("yfinance", "WSKT.JK", "XIDX"),
+        ("yfinance", "NESN.SW", "XSWX"),
+        ("yfinance", "M&M.NS", "XBOM"),
+        ("alpha_vantage", "TSCO.LON", "XLON"),
+        ("alpha_vantage", "SHOP.TRT", "XTSE"),
+        ("alpha_vantage", "MBG.DEX", "XETR"),
+        ("alpha_vantage", "RELIANCE.BSE", "XBOM"),
+        ("alpha_vantage", "600104.SHH", "XSHG"),
+        ("alpha_vantage", "SOLB.BR", "XBRU"),
+        # A suffix means what its provider means by it.
+        ("alpha_vantage", "7203.T", None),
+        ("yfinance", "RELIANCE.BSE", None),
+        ("yfinance", "SIE.F", None),
+        ("yfinance", "BTC-USD", ALWAYS_OPEN),
+        ("yfinance", "ETH-BTC", ALWAYS_OPEN),
+        ("finnhub", "BINANCE:BTCUSDT", ALWAYS_OPEN),
+        ("finnhub", "KRAKEN:EUR-USD", ALWAYS_OPEN),
+        ("alpha_vantage", "BTC/CNY", ALWAYS_OPEN),
+        ("simulated", "SIM-A", ALWAYS_OPEN),
+        ("simulated", "AAPL", None),
+        ("yfinance", "EURUSD=X", CURRENCY_WEEK),
+        ("yfinance", "JPY=X", CURRENCY_WEEK),
+        ("yfinance", "USD/JPY", CURRENCY_WEEK),
+        ("alpha_vantage", "USD/JPY", CURRENCY_WEEK),
+        ("finnhub", "OANDA:EUR_USD", CURRENCY_WEEK),
+        ("finnhub", "FHFX:USD-JPY", CURRENCY_WEEK),
+        ("finnhub", "IC MARKETS:1", None),
+        ("finnhub", "OANDA:XAU_USD", None),
+        ("finnhub", "OANDA:SPX500_USD", None),
+        ("alpha_vantage", "XAU/USD", None),
+        ("yfinance", "XAUUSD=X", None),
+        ("yfinance", "^GSPC", None),
+        ("yfinance", "GC=F", None),
+        ("yfinance", "VFINX", None),
+        ("yfinance", "0P000071W8.TO", None),
+        ("yfinance", "AAPL-2", None),
+        ("no such provider", "AAPL", None),
+        ("yfinance", "", None),
+    ],
+)
+def test_calendar_by_provider_and_spelling(provider: str, symbol: str, calendar: str | None) -> None:
+    assert calendar_of(symbol, provider=provider) == calendar
+
+
+@pytest.mark.parametrize(
+    ("symbol", "moment", "state"),
+    [
+        ("AAPL", datetime(2026, 11, 20, 9, 29, 59, tzinfo=NEW_YORK), "closed"),
+        ("AAPL", datetime(2026, 11, 20, 9, 30, tzinfo=NEW_YORK), "open"),
+        ("AAPL", datetime(2026, 11, 20, 15, 59, 59, tzinfo=NEW_YORK), "open"),
+        ("AAPL", datetime(2026, 11, 20, 16, tzinfo=NEW_YORK), "closed"),
+        ("AAPL", datetime(2026, 11, 21, 12, tzinfo=NEW_YORK), "closed"),
+        # Thanksgiving, the short day after it, and Labor Day.
+        ("AAPL", datetime(2026, 11, 26, 12, tzinfo=NEW_YORK), "closed"),
+        ("AAPL", datetime(2026, 11, 27, 12, 59, tzinfo=NEW_YORK), "open"),
+        ("AAPL", datetime(2026, 11, 27, 13, tzinfo=NEW_YORK), "closed"),
+        ("AAPL", datetime(2026, 9, 7, 12, tzinfo=NEW_YORK), "closed"),
+        # America changes its clocks on March 8 and November 1, Europe on March 29 and October 25.
+        ("AAPL", datetime(2026, 3, 6, 14, 29, tzinfo=UTC), "closed"),
+        ("AAPL", datetime(2026, 3, 9, 13, 30, tzinfo=UTC), "open"),
+        ("AAPL", datetime(2026, 3, 9, 20, tzinfo=UTC), "closed"),
+        ("AAPL", datetime(2026, 10, 30, 20, tzinfo=UTC), "closed"),
+        ("AAPL", datetime(2026, 11, 2, 20, 30, tzinfo=UTC), "open"),
+        ("OCDO.L", datetime(2026, 3, 27, 8, tzinfo=UTC), "open"),
+        ("OCDO.L", datetime(2026, 3, 30, 7, tzinfo=UTC), "open"),
+        ("OCDO.L", datetime(2026, 10, 26, 7, 30, tzinfo=UTC), "closed"),
+        # London trades on Thanksgiving, New York on Boxing Day's substitute (December 28).
+        ("OCDO.L", datetime(2026, 11, 26, 12, tzinfo=LONDON), "open"),
+        ("OCDO.L", datetime(2026, 12, 28, 12, tzinfo=LONDON), "closed"),
+        ("AAPL", datetime(2026, 12, 28, 12, tzinfo=NEW_YORK), "open"),
+        ("OCDO.L", datetime(2026, 12, 24, 12, 30, tzinfo=LONDON), "closed"),
+        ("7203.T", datetime(2026, 11, 20, 11, 29, tzinfo=TOKYO), "open"),
+        ("7203.T", datetime(2026, 11, 20, 11, 30, tzinfo=TOKYO), "closed"),
+        ("7203.T", datetime(2026, 11, 20, 12, 30, tzinfo=TOKYO), "open"),
+        ("7203.T", datetime(2026, 11, 20, 15, 30, tzinfo=TOKYO), "closed"),
+        # A year begins: the calendar of the new one knows what came before it.
+        ("AAPL", datetime(2026, 1, 1, 0, 30, tzinfo=UTC), "closed"),
+        ("AAPL", datetime(2026, 1, 2, 15, tzinfo=UTC), "open"),
+        ("BTC-USD", datetime(2026, 11, 22, 12, tzinfo=UTC), "open"),
+        ("EURUSD=X", datetime(2026, 11, 20, 16, 59, tzinfo=NEW_YORK), "open"),
+        ("EURUSD=X", datetime(2026, 11, 20, 17, 1, tzinfo=NEW_YORK), "closed"),
+        ("EURUSD=X", datetime(2026, 11, 22, 16, 59, tzinfo=NEW_YORK), "closed"),
+        ("EURUSD=X", datetime(2026, 11, 22, 17, tzinfo=NEW_YORK), "open"),
+        ("EURUSD=X", datetime(2026, 3, 8, 21, tzinfo=UTC), "open"),
+        ("EURUSD=X", datetime(2026, 11, 1, 21, 30, tzinfo=UTC), "closed"),
+        ("^GSPC", datetime(2026, 11, 20, 12, tzinfo=NEW_YORK), "unknown"),
+        # Where the library's holidays end, nothing is known.
+        ("WSKT.JK", datetime(2026, 11, 20, 4, tzinfo=UTC), "unknown"),
+        ("M&M.NS", datetime(2030, 11, 20, 5, tzinfo=UTC), "unknown"),
+    ],
+)
+def test_market_state_at_a_moment(symbol: str, moment: datetime, state: str) -> None:
+    assert market_state(symbol, provider="yfinance", moment=moment) == MarketState(state)
+
+
+def test_hours_on_the_weekend_are_those_of_friday() -> None:
+    hours = market_hours("AAPL", provider="yfinance", moment=datetime(2026, 11, 22, 12, tzinfo=UTC))
+    assert hours is not None
+    assert hours.opened_at == hours.session_opened_at == datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
+    assert hours.closed_at == hours.session_closed_at == datetime(2026, 11, 20, 21, tzinfo=UTC)
+    assert hours.in_session is False
+
+
+def test_hours_in_the_lunch_break_lie_inside_the_session() -> None:
+    hours = market_hours("7203.T", provider="yfinance", moment=datetime(2026, 11, 20, 12, tzinfo=TOKYO))
+    assert hours is not None
+    assert hours.opened_at == hours.session_opened_at == datetime(2026, 11, 20, 9, tzinfo=TOKYO)
+    assert hours.closed_at == datetime(2026, 11, 20, 11, 30, tzinfo=TOKYO)
+    assert hours.session_closed_at == datetime(2026, 11, 19, 15, 30, tzinfo=TOKYO)
+    assert (hours.state, hours.in_session) == (MarketState.CLOSED, True)
+
+
+def test_hours_of_currencies_have_sessions_by_the_day() -> None:
+    hours = market_hours("EURUSD=X", provider="yfinance", moment=datetime(2026, 11, 25, 12, tzinfo=UTC))
+    assert hours is not None
+    assert hours.opened_at == datetime(2026, 11, 22, 17, tzinfo=NEW_YORK)
+    assert hours.session_opened_at == hours.session_closed_at == datetime(2026, 11, 24, 17, tzinfo=NEW_YORK)
 
 
 @pytest.mark.parametrize(
@@ -14,17 +164,39 @@ LONG_AFTER = datetime(2026, 12, 1, tzinfo=UTC)
     [
         ("IBM", date(2026, 11, 20), datetime(2026, 11, 20, 21, tzinfo=UTC)),
         ("IBM", date(2026, 7, 1), datetime(2026, 7, 1, 20, tzinfo=UTC)),
+        ("IBM", date(2025, 11, 28), datetime(2025, 11, 28, 18, tzinfo=UTC)),
+        ("IBM", date(2018, 10, 5), datetime(2018, 10, 5, 20, tzinfo=UTC)),
         ("BRK.B", date(2026, 11, 20), datetime(2026, 11, 20, 21, tzinfo=UTC)),
         ("BRK-A", date(2026, 11, 20), datetime(2026, 11, 20, 21, tzinfo=UTC)),
-        ("RELIANCE.BSE", date(2026, 11, 20), datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)),
-        ("SHOP.TRT", date(2026, 11, 20), datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)),
+        ("RELIANCE.BSE", date(2026, 11, 20), datetime(2026, 11, 20, 10, tzinfo=UTC)),
+        ("SHOP.TRT", date(2026, 11, 20), datetime(2026, 11, 20, 21, tzinfo=UTC)),
+        # No session of the calendar, no calendar, no close.
+        ("IBM", date(2026, 11, 21), datetime(2026, 11, 21, 23, 59, 59, tzinfo=UTC)),
+        ("VFINX", date(2026, 11, 20), datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)),
+        ("BTC/CNY", date(2026, 11, 20), datetime(2026, 11, 20, 23, 59, 59, tzinfo=UTC)),
     ],
 )
 def test_day_close_by_listing(symbol: str, day: date, close: datetime) -> None:
-    assert day_close(symbol, day=day, received_at=LONG_AFTER) == close
+    assert day_close(symbol, provider="alpha_vantage", day=day, received_at=LONG_AFTER) == close
 
 
-@pytest.mark.parametrize("symbol", ["IBM", "RELIANCE.BSE"])
+@pytest.mark.parametrize("symbol", ["IBM", "VFINX"])
 def test_day_close_is_not_later_than_the_answer(symbol: str) -> None:
     received_at = datetime(2026, 11, 20, 15, 30, tzinfo=UTC)
-    assert day_close(symbol, day=date(2026, 11, 20), received_at=received_at) == received_at
+    close = day_close(symbol, provider="alpha_vantage", day=date(2026, 11, 20), received_at=received_at)
+    assert close == received_at
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(["AAPL", "7203.T", "EURUSD=X", "BTC-USD"]),
+    st.timedeltas(timedelta(0), timedelta(days=365)),
+)
+def test_hours_are_never_after_the_moment(symbol: str, since: timedelta) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC) + since
+    hours = market_hours(symbol, provider="yfinance", moment=moment)
+    assert hours is not None
+    assert max(hours.opened_at, hours.closed_at) <= moment
+    assert hours.session_opened_at <= moment
+    assert hours.session_closed_at <= moment
+    assert hours.state == "closed" or hours.in_session

@@ -10,8 +10,9 @@ from rest_framework.test import APIClient
 from prices import latest
 from prices.api.errors import STATUS_OF_KIND, problem_response
 from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest import LatestTimeoutError, TooManyFetchesError
+from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
+from providers.permits import Refusal, Refused
 
 KEY = "canary-key-123456"
 ERRORS: list[tuple[Exception, int, str | None]] = [
@@ -20,6 +21,13 @@ ERRORS: list[tuple[Exception, int, str | None]] = [
     (NotConfiguredError(provider="finnhub", variable="FINNHUB_API_KEY"), 503, None),
     (LatestTimeoutError("finnhub"), 504, "5"),
     (TooManyFetchesError(), 503, "1"),
+    (
+        RequestRefusedError(Refused(Refusal.BUDGET, "budget: 60 requests in 60 s are used", 12.2, 60)),
+        429,
+        "13",
+    ),
+    (RequestRefusedError(Refused(Refusal.BROKEN, "broken: the provider did not work", 3.0)), 503, "3"),
+    (RequestRefusedError(Refused(Refusal.UNAVAILABLE, "budget unavailable: Redis is away")), 503, "1"),
     (ProviderTimeoutError(kind=ErrorKind.UPSTREAM_ERROR, message="no answer within 10 s"), 504, "5"),
     (ProviderError(kind=ErrorKind.RATE_LIMITED, message="a limit", retry_after=29.6), 429, "30"),
     (ProviderError(kind=ErrorKind.RATE_LIMITED, message="a limit"), 429, "60"),

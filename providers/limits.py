@@ -1,0 +1,76 @@
+"""Limits of a provider: as settings write them, and as the headers of its answers tell them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+NO_LIMIT = "none"
+
+_UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_RULE = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,5})(ms|s|m|h|d)")
+_LONGEST_S = 31 * 86_400
+_NUMBER = re.compile(r"[0-9]{1,12}")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """No window of `window_s` seconds, wherever it begins, holds more than `requests` requests."""
+
+    requests: int
+    window_s: float
+
+    @property
+    def window_ms(self) -> int:
+        """The window in whole milliseconds."""
+        return round(self.window_s * 1000)
+
+
+def parse_limits(text: str) -> tuple[Limit, ...]:
+    """Read limits: "1/1s,25/1d" is 1 request in 1 s and 25 in a day (ms, s, m, h, d), "none" is no limit.
+
+    Raises ValueError with a text that says what is allowed.
+    """
+    if text.strip().lower() == NO_LIMIT:
+        return ()
+    return tuple(_parse_limit(part.strip()) for part in text.split(","))
+
+
+def told_by_headers(
+    limits: Sequence[Limit], headers: Mapping[str, str], received_at: datetime
+) -> dict[str, int] | None:
+    """Give the requests that the provider has counted in a window, by the x-ratelimit headers; else None.
+
+    The window is the one of that limit, or the longest: Finnhub's headers tell of its minute.
+    """
+    left, told_limit = (_number(headers, name) for name in ("x-ratelimit-remaining", "x-ratelimit-limit"))
+    if left is None or not limits:
+        return None
+    exact = [limit for limit in limits if limit.requests == told_limit]
+    limit = max(exact or limits, key=lambda each: each.window_s)
+    return {
+        "used": limit.requests - left,
+        "window": limit.window_ms,
+        "resets_in": _resets_in_ms(limit, _number(headers, "x-ratelimit-reset"), received_at),
+    }
+
+
+def _parse_limit(part: str) -> Limit:
+    rule = _RULE.fullmatch(part)
+    window_s = int(rule[2]) * _UNITS_S[rule[3]] if rule else 0
+    if rule is None or window_s > _LONGEST_S:
+        raise ValueError(f"{part!r} is no limit: write 1/1s,25/1d (units s, m, h, d; 31d at most) or none")
+    return Limit(int(rule[1]), window_s)
+
+
+def _resets_in_ms(limit: Limit, reset_epoch: int | None, received_at: datetime) -> int:
+    if reset_epoch is not None:
+        resets_in_ms = round((reset_epoch - received_at.timestamp()) * 1000)
+        if 0 < resets_in_ms <= limit.window_ms:
+            return resets_in_ms
+    return limit.window_ms
+
+
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "").strip()
+    return int(text) if _NUMBER.fullmatch(text) else None

@@ -1,0 +1,66 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from providers.limits import Limit, parse_limits, told_by_headers
+
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+MINUTE = parse_limits("30/1s,60/1m")
+
+
+@pytest.mark.parametrize(
+    ("text", "limits"),
+    [
+        ("30/1s,60/60s", (Limit(30, 1), Limit(60, 60))),
+        (" 1/1s , 25/1d ", (Limit(1, 1), Limit(25, 86_400))),
+        ("5/200ms", (Limit(5, 0.2),)),
+        ("7/2h", (Limit(7, 7200),)),
+        ("none", ()),
+        ("None", ()),
+    ],
+)
+def test_limits_are_read(text: str, limits: tuple[Limit, ...]) -> None:
+    assert parse_limits(text) == limits
+
+
+@pytest.mark.parametrize("text", ["", "60", "60/min", "0/1s", "60/0s", "-1/1s", "1.5/1s", "60/1m,", "1/32d"])
+def test_limits_that_cannot_be_read_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no limit: write"):
+        parse_limits(text)
+
+
+def told(limit: str | None, remaining: str | None, reset: str | None = None) -> dict[str, int] | None:
+    given = {"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset}
+    headers = {name: value for name, value in given.items() if value is not None}
+    return told_by_headers(MINUTE, headers, NOW)
+
+
+def test_headers_tell_of_the_window_with_their_limit() -> None:
+    assert told("60", "54") == {"used": 6, "window": 60_000, "resets_in": 60_000}
+    assert told("30", "10") == {"used": 20, "window": 1_000, "resets_in": 1_000}
+
+
+def test_headers_with_another_limit_tell_of_the_longest_window() -> None:
+    assert told("300", "20") == {"used": 40, "window": 60_000, "resets_in": 60_000}
+
+
+def test_headers_tell_when_the_window_ends() -> None:
+    found = told("60", "54", str(int(NOW.timestamp()) + 17))
+    assert found is not None
+    assert found["resets_in"] == 17_000
+
+
+@pytest.mark.parametrize("ends_in", [-5, 0, 61, 10**10])
+def test_headers_with_an_impossible_end_count_for_the_whole_window(ends_in: int) -> None:
+    found = told("60", "54", str(int(NOW.timestamp()) + ends_in))
+    assert found is not None
+    assert found["resets_in"] == 60_000
+
+
+@pytest.mark.parametrize("remaining", [None, "", "many", "-1", "1.5", "9" * 40, "\N{ARABIC-INDIC DIGIT ONE}"])
+def test_headers_without_a_remainder_tell_nothing(remaining: str | None) -> None:
+    assert told("60", remaining) is None
+
+
+def test_headers_of_a_provider_without_limits_tell_nothing() -> None:
+    assert told_by_headers((), {"x-ratelimit-remaining": "3"}, NOW) is None
