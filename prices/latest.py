@@ -14,6 +14,7 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from prices.fetching import Asked, ask_provider
+from prices.freshness import age_seconds
 from prices.ids import first_id_at, new_ids
 from prices.ingest import Stored, store_attempts
 from prices.jobs import choose_provider
@@ -40,6 +41,14 @@ class RequestRefusedError(RuntimeError):
     def __init__(self, refused: Refused) -> None:
         super().__init__(refused.reason)
         self.refused = refused
+
+
+class TooOldError(LookupError):
+    """The best price is older than the caller takes; `age_s` is None where its age is not known."""
+
+    def __init__(self, age_s: float | None) -> None:
+        super().__init__(age_s)
+        self.age_s = age_s
 
 
 class TooManyFetchesError(RuntimeError):
@@ -71,6 +80,17 @@ def latest_price(symbol: str, provider: str | None, *, now: datetime) -> PricePo
         return fetched
     # Another provider's stored price may be of a later moment than what was just fetched.
     return stored_price(symbol, None, received_after=now - COMPARED_WITHIN) or fetched
+
+
+def refuse_older(point: PricePoint, max_age_s: int | None, *, now: datetime) -> None:
+    """Raise TooOldError where the price is older than so many seconds, or has no time of its own."""
+    if max_age_s is None:
+        return
+    if point.observed_at is None:
+        raise TooOldError(None)
+    age_s = age_seconds(point.observed_at, now=now)
+    if age_s > max_age_s:
+        raise TooOldError(age_s)
 
 
 def stored_price(symbol: str, provider: str | None, *, received_after: datetime) -> PricePoint | None:

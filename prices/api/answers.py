@@ -1,9 +1,11 @@
 """What the calls answer, as plain data."""
 
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
 from prices.api.renderers import number, time
+from prices.freshness import age_seconds, freshness_of
 from prices.jobs import hindrances
 from prices.models import PollJob, PricePoint, SymbolAverage
 
@@ -15,6 +17,29 @@ def latest(point: PricePoint) -> dict[str, Any]:
         "price": number(point.price),
         "timestamp": time(point.observed_at or point.received_at),
         "provider": point.provider,
+    }
+
+
+def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
+    """Give how good a price is: its times, its age by the provider's time, and what that means."""
+    found = freshness_of(
+        symbol=point.symbol,
+        provider=point.provider,
+        observed_at=point.observed_at,
+        precision=point.precision,
+        now=now,
+    )
+    age_s = None if point.observed_at is None else age_seconds(point.observed_at, now=now)
+    return {
+        "observed_at": time(point.observed_at),
+        "precision": point.precision,
+        "received_at": time(point.received_at),
+        "age_seconds": age_s,
+        "currency": point.currency,
+        "market_state": str(found.market_state),
+        "freshness": str(found.state),
+        "freshness_rule": found.rule,
+        "raw_response_id": str(point.raw),
     }
 
 

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from prices.api.renderers import ExactJSONRenderer
 from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError
+from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError, TooOldError
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refusal, Refused
 
@@ -121,6 +121,10 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
             return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
         case RequestRefusedError():
             return _describe_refusal(error.refused)
+        case TooOldError():
+            age = "of unknown age" if error.age_s is None else f"{error.age_s:.0f} s old"
+            detail = f"The best price there is is {age}."
+            return HTTPStatus.NOT_FOUND, "too-old", detail, {"age_seconds": error.age_s}, {}
         case TooManyFetchesError():
             detail = "As many fetches as may run at once are running."
             return HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, {}, {"Retry-After": "1"}

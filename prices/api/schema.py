@@ -19,6 +19,15 @@ class Latest(serializers.Serializer[Any]):
     price = ExactNumber()
     timestamp = serializers.DateTimeField(help_text="The provider's own time; ours where it gives none.")
     provider = serializers.CharField()
+    observed_at = serializers.DateTimeField(required=False, allow_null=True, help_text="With expand=quality.")
+    precision = serializers.ChoiceField(["second", "day", "unknown"], required=False)
+    received_at = serializers.DateTimeField(required=False)
+    age_seconds = serializers.FloatField(required=False, allow_null=True)
+    currency = serializers.CharField(required=False, allow_null=True, help_text="GBp is pence.")
+    market_state = serializers.ChoiceField(["open", "closed", "unknown"], required=False)
+    freshness = serializers.ChoiceField(["fresh", "delayed", "stale", "unknown"], required=False)
+    freshness_rule = serializers.CharField(required=False, help_text="The rule that decided.")
+    raw_response_id = serializers.UUIDField(required=False)
 
 
 class Config(serializers.Serializer[Any]):

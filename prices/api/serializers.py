@@ -25,6 +25,7 @@ SYMBOL_ALLOWED = f"1 to {MAX_SYMBOL_LENGTH} {SYMBOL_ALPHABET}"
 WORLDS_ALLOWED = f"the provider simulated serves those that begin with {SIMULATED_PREFIX}, and only those"
 SYMBOLS_ALLOWED = f"a list of 1 to {MAX_SYMBOLS} symbols, each {SYMBOL_ALLOWED}; {WORLDS_ALLOWED}"
 MAX_LIMIT = 1000
+MAX_AGE_S = 10**9
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _UUID = re.compile(UUID_PATTERN)
 _T = TypeVar("_T")
@@ -164,11 +165,27 @@ class StopRequest(serializers.Serializer[Any]):
     job_id = IdField("the uuid that POST /prices/poll answered")
 
 
+@extend_schema_field({"type": "string", "enum": ["quality"]})
+class ExpandField(StrictField[str]):
+    """What an answer is to tell besides."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(help_text="quality", **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Give the word."""
+        if data != "quality":
+            raise serializers.ValidationError("is not known")
+        return "quality"
+
+
 class LatestRequest(serializers.Serializer[Any]):
     """The query of GET /prices/latest."""
 
     symbol = SymbolField()
     provider = ProviderField()
+    expand = ExpandField(required=False, default=None)
+    max_age = WholeNumberField(0, MAX_AGE_S, unit="(seconds)", required=False, default=None)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a simulated symbol with a real provider, and the other way round."""

@@ -19,7 +19,7 @@ from prices.api.serializers import (
     validated,
 )
 from prices.jobs import create_job, get_job, stop_job
-from prices.latest import latest_price
+from prices.latest import latest_price, refuse_older
 from prices.models import PollJob, SymbolAverage
 
 
@@ -32,10 +32,17 @@ class LatestView(APIView):
         responses={200: schema.Latest, **schema.problems(400, 404, 429, 502, 503, 504)},
     )
     def get(self, request: Request) -> Response:
-        """Give the freshest price of a symbol, from the named provider or any."""
+        """Give the freshest price of a symbol, from the named provider or any.
+
+        `expand=quality` tells how old the price is by the provider's own time, and whether that is
+        fresh for its market; `max_age` refuses an older one.
+        """
         query = validated(LatestRequest, request.query_params)
         point = latest_price(query["symbol"], query["provider"], now=timezone.now())
-        return Response(answers.latest(point))
+        now = timezone.now()
+        refuse_older(point, query["max_age"], now=now)
+        quality = answers.quality(point, now=now) if query["expand"] else {}
+        return Response(answers.latest(point) | quality)
 
 
 class PollView(APIView):

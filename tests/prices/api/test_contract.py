@@ -353,3 +353,43 @@ def test_detail_of_a_problem_is_one_sentence(api: APIClient) -> None:
     assert problem["detail"] == "interval: is out of range."
     assert problem["errors"][0]["allowed"] == "a whole number from 1 to 86400 (seconds)"
     assert re.fullmatch(r"urn:marketdata:invalid-interval", problem["type"])
+
+
+# --- Quality --------------------------------------------------------------------------------------
+
+
+def test_latest_with_quality_tells_its_age_and_freshness(api: APIClient) -> None:
+    point = add_point("150.25", observed_at=datetime.now(UTC) - timedelta(days=30))
+    body = api.get("/prices/latest?symbol=AAPL&expand=quality").json()
+    assert list(body)[:4] == ["symbol", "price", "timestamp", "provider"]
+    assert (body["freshness"], body["precision"], body["currency"]) == ("stale", "second", None)
+    assert body["age_seconds"] == pytest.approx(30 * 86_400, abs=10)
+    assert body["market_state"] in {"open", "closed"}
+    assert body["freshness_rule"]
+    assert body["raw_response_id"] == str(point.raw)
+    assert datetime.fromisoformat(body["observed_at"]) == point.observed_at
+
+
+def test_latest_with_quality_of_a_price_without_time_is_unknown(api: APIClient) -> None:
+    add_point("1", observed_at=None)
+    body = api.get("/prices/latest?symbol=AAPL&expand=quality").json()
+    assert (body["freshness"], body["observed_at"], body["age_seconds"]) == ("unknown", None, None)
+
+
+def test_latest_older_than_max_age_is_refused_with_its_age(api: APIClient) -> None:
+    add_point("1", observed_at=datetime.now(UTC) - timedelta(seconds=100))
+    assert api.get("/prices/latest?symbol=AAPL&max_age=200").status_code == 200
+    problem = assert_problem(api.get("/prices/latest?symbol=AAPL&max_age=50"), 404)
+    assert problem["age_seconds"] == pytest.approx(100, abs=10)
+
+
+def test_latest_of_unknown_age_is_refused_by_any_max_age(api: APIClient) -> None:
+    add_point("1", observed_at=None)
+    assert_problem(api.get("/prices/latest?symbol=AAPL&max_age=999999"), 404)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"), [("expand=all", "expand"), ("max_age=-1", "max_age"), ("max_age=1.5", "max_age")]
+)
+def test_latest_with_wrong_quality_query_names_the_field(api: APIClient, query: str, field: str) -> None:
+    assert_problem(api.get(f"/prices/latest?symbol=AAPL&{query}"), 400, field=field)
