@@ -8,6 +8,9 @@ from prices.api.renderers import number, time
 from prices.freshness import age_seconds, freshness_of
 from prices.jobs import hindrances
 from prices.models import PollJob, PricePoint, SymbolAverage
+from providers.breaker import breaker_state
+from providers.budget import remaining
+from providers.registry import missing_setting
 
 
 def latest(point: PricePoint) -> dict[str, Any]:
@@ -40,6 +43,30 @@ def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
         "freshness": str(found.state),
         "freshness_rule": found.rule,
         "raw_response_id": str(point.raw),
+    }
+
+
+def provider(name: str) -> dict[str, Any]:
+    """Give how a provider stands: its key, its breaker, what is left of its budget.
+
+    Raises SharedStateError where Redis, which knows of breaker and budget, is away.
+    """
+    breaker, left = breaker_state(name), remaining(name)
+    windows = left.windows or ()
+    return {
+        "provider": name,
+        "configured": missing_setting(name) is None,
+        "missing_setting": missing_setting(name),
+        "breaker": breaker.state,
+        "failures": breaker.failures,
+        "retry_after_s": max(breaker.retry_after_s, left.held_for_s) or None,
+        "last_success": time(breaker.last_success),
+        "last_error": breaker.last_error and str(breaker.last_error),
+        "last_error_at": time(breaker.last_error_at),
+        "budget": [
+            {"limit": use.limit, "window_s": use.window_s, "left": use.left, "resets_in_s": use.resets_in_s}
+            for use in windows
+        ],
     }
 
 

@@ -16,6 +16,7 @@ from prices.jobs import JobNotFoundError, JobStoppedError
 from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError, TooOldError
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refusal, Refused
+from providers.shared_state import SharedStateError
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +120,9 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case LatestTimeoutError():
             detail = f"{error} did not answer in time."
             return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
+        case SharedStateError():
+            detail = f"{error}: it knows of breakers and budgets."
+            return HTTPStatus.SERVICE_UNAVAILABLE, "redis-away", detail, {}, {"Retry-After": "5"}
         case RequestRefusedError():
             return _describe_refusal(error.refused)
         case TooOldError():

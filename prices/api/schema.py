@@ -83,6 +83,36 @@ class Job(serializers.Serializer[Any]):
     )
 
 
+class BudgetWindow(serializers.Serializer[Any]):
+    """One limit of a provider."""
+
+    limit = serializers.IntegerField(help_text="Requests in the window.")
+    window_s = serializers.FloatField()
+    left = serializers.IntegerField()
+    resets_in_s = serializers.FloatField(help_text="Until the oldest request leaves the window.")
+
+
+class ProviderStatus(serializers.Serializer[Any]):
+    """How a provider stands."""
+
+    provider = serializers.CharField()
+    configured = serializers.BooleanField()
+    missing_setting = serializers.CharField(allow_null=True, help_text="The setting to give a value.")
+    breaker = serializers.ChoiceField(["closed", "open", "half_open"])
+    failures = serializers.IntegerField(help_text="In a row.")
+    retry_after_s = serializers.FloatField(allow_null=True, help_text="Until it may be asked again.")
+    last_success = serializers.DateTimeField(allow_null=True)
+    last_error = serializers.CharField(allow_null=True)
+    last_error_at = serializers.DateTimeField(allow_null=True)
+    budget = BudgetWindow(many=True, help_text="Empty: no limit, or not asked since Redis lost its counts.")
+
+
+class ProvidersList(serializers.Serializer[Any]):
+    """All providers."""
+
+    results = ProviderStatus(many=True)
+
+
 class AveragesPage(serializers.Serializer[Any]):
     """A page of averages."""
 

@@ -4,7 +4,15 @@ from django.urls import URLPattern, re_path
 from django.views import View
 
 from prices.api.serializers import UUID_PATTERN
-from prices.api.views import AveragesView, JobsView, JobView, LatestView, PollView, StopView
+from prices.api.views import (
+    AveragesView,
+    JobsView,
+    JobView,
+    LatestView,
+    PollView,
+    ProvidersView,
+    StopView,
+)
 
 
 def either(pattern: str, view: type[View], name: str) -> URLPattern:
@@ -17,6 +25,7 @@ urlpatterns = [
     either("prices/poll", PollView, "poll"),
     either("prices/stop", StopView, "stop"),
     either("averages", AveragesView, "averages"),
+    either("providers", ProvidersView, "providers"),
     either("jobs", JobsView, "jobs"),
     either(f"jobs/(?P<job_id>{UUID_PATTERN})", JobView, "job"),
 ]

@@ -21,6 +21,7 @@ from prices.api.serializers import (
 from prices.jobs import create_job, get_job, stop_job
 from prices.latest import latest_price, refuse_older
 from prices.models import PollJob, SymbolAverage
+from providers.registry import PROVIDER_NAMES
 
 
 class LatestView(APIView):
@@ -120,6 +121,15 @@ class JobView(APIView):
     def get(self, request: Request, job_id: str) -> Response:
         """Give a job, how its last poll went, and what keeps it from polling."""
         return Response(answers.job(get_job(UUID(job_id))))
+
+
+class ProvidersView(APIView):
+    """GET /providers."""
+
+    @extend_schema(operation_id="providers", responses={200: schema.ProvidersList, **schema.problems(503)})
+    def get(self, request: Request) -> Response:
+        """Give the providers: which have a key, which work, and what is left of their budgets."""
+        return Response({"results": [answers.provider(name) for name in PROVIDER_NAMES]})
 
 
 def _page(request: Request, rows: list[dict[str, Any]], id_name: str) -> Response:

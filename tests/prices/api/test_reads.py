@@ -5,12 +5,14 @@ from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import pytest
-from pytest_django import DjangoAssertNumQueries
+from pytest_django import DjangoAssertNumQueries, Settings
+from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 
 from prices.ids import new_ids
 from prices.jobs import stop_job
 from prices.models import SymbolAverage
+from prices.polling import poll_job
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
@@ -146,6 +148,7 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/prices/poll",
         "/prices/stop",
         "/averages",
+        "/providers",
         "/jobs",
         "/jobs/{job_id}",
     }
@@ -165,6 +168,37 @@ def test_docs_use_local_assets_only(api: APIClient) -> None:
 
 def test_front_page_leads_to_what_there_is(api: APIClient) -> None:
     page = api.get("/").content.decode()
-    for address in ["/averages?limit=20", "/jobs", "/admin/", "/docs", "/api/schema", "/readyz"]:
+    for address in [
+        "/averages?limit=20",
+        "/jobs",
+        "/providers",
+        "/admin/",
+        "/docs",
+        "/api/schema",
+        "/readyz",
+    ]:
         assert f'href="{address}"' in page
         assert api.get(address, follow=True).status_code in {200, 503}
+
+
+def test_providers_tell_key_breaker_and_budget(
+    api: APIClient, settings: Settings, httpserver: HTTPServer, make_job: MakeJob
+) -> None:
+    settings.ALPHA_VANTAGE_API_KEY = ""
+    settings.FINNHUB_API_KEY = "canary-key-123456"
+    settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
+    httpserver.expect_request("/api/v1/quote").respond_with_data("down", status=503)
+    poll_job(make_job(["AAPL"], provider="finnhub").id, now=datetime.now(UTC))
+    found = {row["provider"]: row for row in api.get("/providers").json()["results"]}
+    assert set(found) == {"alpha_vantage", "finnhub", "yfinance", "simulated"}
+    assert found["alpha_vantage"]["missing_setting"] == "ALPHA_VANTAGE_API_KEY"
+    finnhub = found["finnhub"]
+    assert (finnhub["configured"], finnhub["breaker"], finnhub["failures"]) == (True, "closed", 1)
+    assert finnhub["last_error"] == "upstream_error"
+    assert [(window["limit"], window["left"]) for window in finnhub["budget"]] == [(30, 29), (60, 59)]
+
+
+def test_providers_without_redis_are_503(api: APIClient, settings: Settings) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1"
+    answer = api.get("/providers")
+    assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
