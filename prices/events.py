@@ -115,11 +115,6 @@ def decode_event(
     )
 
 
-def time_of_id(event_id: UUID) -> datetime:
-    """Give the time that a UUIDv7 carries, to the millisecond."""
-    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=event_id.int >> 80)
-
-
 def _decode_value(value: bytes | None) -> _Value:
     if value is None:
         raise EventError("there is no value")

@@ -9,7 +9,7 @@ from datetime import datetime
 from django.utils import timezone
 
 from prices.sent_times import load_sent_times
-from providers.base import ErrorKind, Provider, ProviderError, Quote, RawAnswer, Request, Results
+from providers.base import ErrorKind, Provider, ProviderError, RawAnswer, Request, Results
 from providers.permits import Caller, Refusal, Refused, report_outcome, request_permit
 
 # A limit of a window this long is a pace: its poll waits, and goes on.
@@ -20,11 +20,10 @@ _ENDS_THE_POLL = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY})
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One request that was sent, and what came of it: an answer, or the error in its place."""
+    """One request that was sent, and what came of it; `answer` is None where none came."""
 
     request: Request
     answer: RawAnswer | None
-    error: ProviderError | None
     results: Results
     received_at: datetime
     latency_ms: float
@@ -40,11 +39,6 @@ class Asked:
     attempts: list[Attempt] = field(default_factory=list)
     refused: Refused | None = None
     results: Results = field(default_factory=dict)
-
-    @property
-    def quotes(self) -> list[Quote]:
-        """Give the quotes among the results."""
-        return [result for result in self.results.values() if isinstance(result, Quote)]
 
     @property
     def errors(self) -> dict[str, ProviderError]:
@@ -100,7 +94,6 @@ def _attempt(provider: Provider, request: Request) -> Attempt:
         return Attempt(
             request=request,
             answer=None,
-            error=error,
             results=dict.fromkeys(request.symbols, error),
             received_at=timezone.now(),
             latency_ms=(time.monotonic() - started) * 1000,
@@ -108,7 +101,6 @@ def _attempt(provider: Provider, request: Request) -> Attempt:
     return Attempt(
         request=request,
         answer=answer,
-        error=None,
         results=provider.parse(answer),
         received_at=answer.received_at,
         latency_ms=answer.latency_ms,

@@ -1,6 +1,7 @@
 """The freshest quote of a symbol: what is stored, or one fetch shared by all who wait for it."""
 
 import threading
+import time
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -21,7 +22,7 @@ from prices.jobs import choose_provider
 from prices.models import PricePoint
 from prices.outbox import publisher
 from prices.patience import patiently
-from providers.base import NotConfiguredError
+from providers.base import NotConfiguredError, malformed
 from providers.permits import Refused
 from providers.registry import get_provider, missing_setting
 
@@ -107,18 +108,22 @@ def fetch_price(provider: str, symbol: str) -> PricePoint:
     """Ask the provider for one symbol, store what it answered and have the point published.
 
     Raises ProviderError where it gave no quote (its answer is stored all the same),
-    RequestRefusedError where it was not asked.
+    RequestRefusedError or LatestTimeoutError where it was not asked.
     """
-    asked = ask_provider(get_provider(provider), [symbol], caller="latest", may_ask=lambda: True)
-    if asked.refused is not None and symbol not in asked.results:
-        raise RequestRefusedError(asked.refused)
+    deadline = time.monotonic() + settings.LATEST_DEADLINE_S
+    asked = ask_provider(
+        get_provider(provider), [symbol], caller="latest", may_ask=lambda: time.monotonic() < deadline
+    )
+    if symbol not in asked.results:
+        # Refused, or its turn did not come: others were faster at each moment of the provider's pace.
+        raise RequestRefusedError(asked.refused) if asked.refused else LatestTimeoutError(provider)
     raw_ids = patiently(lambda: new_ids(len(asked.attempts)))
     stored = patiently(lambda: _store(asked, raw_ids, provider))
     if stored.points:
         # Nobody waits for Kafka to read a price that is stored.
         flights().afterwards(lambda: publisher().publish(stored.points, polls={}))
         return stored.points[0]
-    raise asked.errors[symbol]
+    raise asked.errors.get(symbol) or malformed("the database cannot hold this price")
 
 
 @transaction.atomic

@@ -53,8 +53,3 @@ def missing_setting(name: str) -> str | None:
     """
     variable = _KEY_SETTINGS.get(normalise_name(name))
     return variable if variable and not getattr(settings, variable) else None
-
-
-def is_configured(name: str) -> bool:
-    """Say whether the provider can be asked; raises UnknownProviderError."""
-    return missing_setting(name) is None

@@ -36,7 +36,6 @@ def make_attempt(body: bytes, *results: Quote, error: ProviderError | None = Non
     return Attempt(
         request=Request(call="quote", symbols=symbols),
         answer=answer,
-        error=None,
         results=found,
         received_at=NOW,
         latency_ms=12.5,

@@ -11,7 +11,7 @@ from werkzeug import Request, Response
 
 from prices import latest
 from prices.ids import new_ids
-from prices.latest import Flights, LatestTimeoutError, TooManyFetchesError, latest_price
+from prices.latest import Flights, LatestTimeoutError, TooManyFetchesError, fetch_price, latest_price
 from prices.models import PricePoint, RawMarketData
 from providers.base import NotConfiguredError, ProviderError
 from tests.waiting import wait_until
@@ -161,3 +161,25 @@ def test_flights_over_the_limit_are_refused() -> None:
     wait_until(lambda: flights.under_way == 0)
     assert flights.join("b", wait).result(5) is not None
     flights.close()
+
+
+def test_latest_whose_turn_does_not_come_in_time_is_given_up(finnhub: HTTPServer, settings: Settings) -> None:
+    settings.LATEST_DEADLINE_S = 0.2
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/900ms"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
+    fetch_price("finnhub", "AAPL")
+    with pytest.raises(LatestTimeoutError):
+        fetch_price("finnhub", "MSFT")
+    assert len(finnhub.log) == 1
+
+
+def test_latest_of_price_that_the_database_refuses_is_malformed(finnhub: HTTPServer) -> None:
+    finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE price_points ADD CONSTRAINT for_this_test CHECK (symbol <> 'AAPL')")
+        try:
+            with pytest.raises(ProviderError, match="cannot hold"):
+                fetch_price("finnhub", "AAPL")
+        finally:
+            cursor.execute("ALTER TABLE price_points DROP CONSTRAINT for_this_test")
+    assert RawMarketData.objects.count() == 1

@@ -7,7 +7,6 @@ from providers.registry import (
     PROVIDER_NAMES,
     UnknownProviderError,
     get_provider,
-    is_configured,
     missing_setting,
     normalise_name,
 )
@@ -30,7 +29,7 @@ def test_alias_is_finnhub(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "yahoo", " finnhub", "finnhub\n", "alpha-vantage"])
 def test_unknown_name_is_refused_with_those_allowed(name: str) -> None:
-    for ask in (normalise_name, get_provider, missing_setting, is_configured):
+    for ask in (normalise_name, get_provider, missing_setting):
         with pytest.raises(UnknownProviderError, match="alpha_vantage, finnhub, yfinance, simulated"):
             ask(name)
 
@@ -40,11 +39,11 @@ def test_unknown_name_is_refused_with_those_allowed(name: str) -> None:
 )
 def test_setting_is_missing_until_it_has_a_value(name: str, variable: str, settings: Settings) -> None:
     setattr(settings, variable, "")
-    assert (missing_setting(name), is_configured(name)) == (variable, False)
+    assert missing_setting(name) == variable
     setattr(settings, variable, "12345678")
-    assert (missing_setting(name), is_configured(name)) == (None, True)
+    assert missing_setting(name) is None
 
 
 @pytest.mark.parametrize("name", ["yfinance", "simulated"])
-def test_provider_without_a_key_is_configured(name: str) -> None:
-    assert is_configured(name)
+def test_provider_that_takes_no_key_misses_none(name: str) -> None:
+    assert missing_setting(name) is None
