@@ -48,6 +48,11 @@ def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
     return next((name for name in order if missing_setting(name) is None), order[0])
 
 
+def provider_of(job: PollJob) -> str:
+    """Give who is asked for the job at its next poll."""
+    return choose_provider(job.symbols, job.provider)
+
+
 def create_job(*, symbols: Sequence[str], interval: int, provider: str | None) -> PollJob:
     """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask."""
     with transaction.atomic():
@@ -71,7 +76,7 @@ def periodic_task_fields(job: PollJob) -> dict[str, Any]:
         "args": f'["{job.id}"]',
         "kwargs": "{}",
         "headers": "{}",
-        "queue": queue_of(choose_provider(job.symbols, job.provider)),
+        "queue": queue_of(provider_of(job)),
         "exchange": None,
         "routing_key": None,
         "priority": None,
@@ -98,7 +103,7 @@ def hindrances(job: PollJob) -> list[str]:
     found = []
     if not job.periodic_task.enabled:
         found.append("switched off: its periodic task was disabled by hand")
-    missing = missing_setting(choose_provider(job.symbols, job.provider))
+    missing = missing_setting(provider_of(job))
     if missing is not None:
         found.append(f"not configured: set {missing}")
     return found

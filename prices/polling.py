@@ -15,7 +15,7 @@ from django.utils import timezone
 from prices.fetching import Asked, ask_provider
 from prices.ids import new_ids
 from prices.ingest import Stored, store_attempts
-from prices.jobs import choose_provider
+from prices.jobs import provider_of
 from prices.models import JobStatus, PollJob, PollRun, RunState
 from prices.outbox import publisher
 from prices.patience import patiently
@@ -54,7 +54,7 @@ def poll_job(job_id: UUID, *, now: datetime) -> RunState | None:
     claim = claim_slot(job_id, now=now)
     if claim is None:
         return None
-    name = choose_provider(claim.job.symbols, claim.job.provider)
+    name = provider_of(claim.job)
     missing = missing_setting(name)
     if missing is not None:
         return skip_run(claim, reason=f"not configured: set {missing}")
