@@ -149,6 +149,8 @@ PROVIDER_BUDGETS = {
 }
 # What GET /prices/latest may take of a budget that is counted by the day or longer.
 LATEST_BUDGET_SHARE_PERCENT = env_int("LATEST_BUDGET_SHARE_PERCENT", 20, minimum=0, maximum=100)
+# A symbol that a provider does not know is not asked for again for so long.
+UNKNOWN_SYMBOL_MEMORY_S = env_int("UNKNOWN_SYMBOL_MEMORY_S", 300, minimum=0, maximum=86_400)
 # A provider that fails this often in a row is not asked for a while, which grows up to the longest one.
 BREAKER_FAILURES = env_int("BREAKER_FAILURES", 5, minimum=1, maximum=1000)
 # The longest is below the interval of most jobs: after an outage each polls within its next interval.

@@ -1,19 +1,37 @@
-"""Asking a provider: its requests one after the other, each answer read and kept as an attempt."""
+"""Asking a provider: its requests one after the other, each answer read, and kept as an attempt.
 
+Before each request stand three questions: does nobody else ask for the same just now (providers/flights.py),
+is it still wanted, and may it be sent (providers/permits.py). Each answer is stored before the next
+request goes out: a process that dies loses at most the answer that it waits for.
+"""
+
+import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from django.utils import timezone
 
 from prices.sent_times import load_sent_times
-from providers.base import ErrorKind, Provider, ProviderError, RawAnswer, Request, Results
-from providers.permits import Caller, Refusal, Refused, report_outcome, request_permit
+from providers.base import ErrorKind, Provider, ProviderError, RawAnswer, Request, Results, unknown_symbol
+from providers.budget import DAY_S, limits_of
+from providers.flights import Clearance, Flight
+from providers.permits import (
+    Caller,
+    Refusal,
+    Refused,
+    is_metered,
+    report_outcome,
+    request_permit,
+)
+from providers.shared_state import SharedStateError
 
-# A limit of a window this long is a pace: its poll waits, and goes on.
-PACE_S = 1.0
+# A refusal by the budget that ends so soon is waited for; a longer one ends the poll.
+WORTH_WAITING_S = 2.0
+RETRIES = 2
+RETRY_AFTER_S = 0.5
 # After one of these the provider would only refuse the next request too.
 _ENDS_THE_POLL = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY})
 
@@ -29,16 +47,24 @@ class Attempt:
     latency_ms: float
 
 
+# Of some symbols: those that are still to be asked for. Called just before each request.
+Wanted = Callable[[Sequence[str]], Sequence[str]]
+# Stores an attempt; of the symbols that the provider did not know, gives those to be remembered as unknown.
+Keep = Callable[[Attempt], Iterable[str]]
+
+
 @dataclass(slots=True)
 class Asked:
-    """All requests of one poll, and the last word on each symbol.
+    """The last word on each symbol that was asked for.
 
-    `refused` tells why no further request was sent, where the breaker or the budget said so.
+    `elsewhere`: symbols that another process or thread asks for just now. `refused` tells why no further
+    request was sent, where the breaker or the budget said so. `sent` counts the requests.
     """
 
-    attempts: list[Attempt] = field(default_factory=list)
-    refused: Refused | None = None
     results: Results = field(default_factory=dict)
+    elsewhere: list[str] = field(default_factory=list)
+    refused: Refused | None = None
+    sent: int = 0
 
     @property
     def errors(self) -> dict[str, ProviderError]:
@@ -49,41 +75,131 @@ class Asked:
 
 
 def ask_provider(
-    provider: Provider, symbols: Sequence[str], *, caller: Caller, may_ask: Callable[[], bool]
+    provider: Provider, symbols: Sequence[str], *, caller: Caller, wanted: Wanted, keep: Keep, until: float
 ) -> Asked:
-    """Send the provider's requests for the symbols until all are answered.
+    """Send the provider's requests for the symbols, until all are answered or the clock says `until`.
 
-    `may_ask` is asked before each request, and so are the provider's breaker and budget; once one
-    says no, nothing more is sent and the symbols that are left have no result. A provider that
-    limits the rate or refuses the key ends the poll: the symbols that are left get the same error.
-    Never raises a ProviderError.
+    `until` is by the monotonic clock. A request that failed in a way that may pass (upstream_error, a
+    time-out) is sent again, twice at most, after half a second and then a second, more or less. A provider
+    that limits the rate or refuses the key ends the poll: the symbols that are left get the same error.
+
+    Never raises a ProviderError; raises what `keep` and `wanted` raise.
     """
-    asked = Asked()
-    waiting = deque(provider.plan(symbols))
-    while waiting and may_ask():
-        permit = request_permit(provider.name, caller=caller, load_history=load_sent_times)
+    asking = _Asking(provider, caller, wanted, keep, until)
+    try:
+        asking.run(provider.plan(symbols))
+    except SharedStateError as error:
+        asking.asked.refused = Refused(Refusal.UNAVAILABLE, f"budget unavailable: {error}")
+    return asking.asked
+
+
+@dataclass(frozen=True, slots=True)
+class _Errand:
+    request: Request
+    retries_left: int
+
+
+class _Asking:
+    def __init__(self, provider: Provider, caller: Caller, wanted: Wanted, keep: Keep, until: float) -> None:
+        self.asked = Asked()
+        self._provider = provider
+        self._caller = caller
+        self._wanted = wanted
+        self._keep = keep
+        self._until = until
+        self._flight = Flight(provider.name) if is_metered(provider.name) else None
+        self._waiting: deque[_Errand] = deque()
+
+    def run(self, requests: Iterable[Request]) -> None:
+        retries = _retries(self._provider.name)
+        self._waiting.extend(_Errand(request, retries) for request in requests)
+        while self._waiting and time.monotonic() < self._until and self.asked.refused is None:
+            errand = self._waiting.popleft()
+            request = self._cleared(errand.request)
+            if request is not None:
+                self._send(replace(errand, request=request))
+
+    def _cleared(self, request: Request) -> Request | None:
+        symbols = request.symbols
+        if self._flight is not None:
+            symbols = self._note(self._flight.take_off(symbols))
+        # Only now: what others asked for until a moment ago is stored, and need not be asked for again.
+        wanted = tuple(self._wanted(symbols)) if symbols else ()
+        if len(wanted) < len(symbols):
+            self._land([symbol for symbol in symbols if symbol not in wanted])
+        return replace(request, symbols=wanted) if wanted else None
+
+    def _note(self, clearance: Clearance) -> tuple[str, ...]:
+        self.asked.elsewhere += clearance.elsewhere
+        self.asked.results.update(dict.fromkeys(clearance.unknown, unknown_symbol()))
+        return clearance.ours
+
+    def _send(self, errand: _Errand) -> None:
+        permit = request_permit(self._provider.name, caller=self._caller, load_history=load_sent_times)
         if isinstance(permit, Refused):
-            if _is_worth_waiting_for(permit):
-                time.sleep(permit.retry_after_s or 0)
-                continue
-            asked.refused = permit
-            break
-        attempt = _attempt(provider, waiting.popleft())
-        asked.attempts.append(attempt)
-        asked.results.update(attempt.results)
-        more = provider.fallback(attempt.answer) if attempt.answer else []
+            self._wait_or_give_up(errand, permit)
+            return
+        attempt = _attempt(self._provider, errand.request)
+        self.asked.sent += 1
+        self.asked.results.update(attempt.results)
+        more = self._provider.fallback(attempt.answer) if attempt.answer else []
         report_outcome(permit, attempt.results, answer=attempt.answer, is_replaced=bool(more))
-        waiting.extend(more)
+        self._land(errand.request.symbols, list(self._keep(attempt)))
+        self._waiting.extend(_Errand(request, errand.retries_left) for request in more)
+        self._go_on_after(errand, attempt, is_replaced=bool(more))
+
+    def _wait_or_give_up(self, errand: _Errand, refused: Refused) -> None:
+        wait_s = refused.retry_after_s
+        soon = refused.refusal == Refusal.BUDGET and wait_s is not None and wait_s <= WORTH_WAITING_S
+        if soon and self._sleep(wait_s or 0):
+            self._waiting.appendleft(errand)
+            return
+        self._land(errand.request.symbols)
+        self.asked.refused = refused
+
+    def _go_on_after(self, errand: _Errand, attempt: Attempt, *, is_replaced: bool) -> None:
         final = _final_error(attempt)
-        if final is not None and not _is_retried(attempt, waiting):
-            _refuse_the_rest(asked, waiting, final)
-            break
-    return asked
+        if final is not None and not is_replaced:
+            self._refuse_the_rest(final)
+        elif _may_pass(attempt) and not is_replaced and errand.retries_left:
+            self._retry(errand)
+
+    def _retry(self, errand: _Errand) -> None:
+        delay_s = RETRY_AFTER_S * 2 ** (RETRIES - errand.retries_left) * random.uniform(0.5, 1.0)  # noqa: S311
+        if self._sleep(delay_s):
+            self._waiting.appendleft(replace(errand, retries_left=errand.retries_left - 1))
+
+    def _refuse_the_rest(self, error: ProviderError) -> None:
+        for errand in self._waiting:
+            for symbol in errand.request.symbols:
+                self.asked.results.setdefault(symbol, error)
+        self._waiting.clear()
+
+    def _sleep(self, seconds: float) -> bool:
+        """Sleep if there is time left after it; tell whether there is."""
+        if time.monotonic() + seconds >= self._until:
+            return False
+        time.sleep(seconds)
+        return True
+
+    def _land(self, symbols: Sequence[str], unknown: Sequence[str] = ()) -> None:
+        if self._flight is not None:
+            self._flight.land(symbols, unknown=unknown)
 
 
-def _is_worth_waiting_for(refused: Refused) -> bool:
-    pace = refused.refusal == Refusal.BUDGET and refused.window_s is not None and refused.window_s <= PACE_S
-    return pace and (refused.retry_after_s or 0) <= 2 * PACE_S
+def unknown_symbols(attempt: Attempt) -> list[str]:
+    """Give the symbols that the provider did not know."""
+    return [
+        symbol
+        for symbol, result in attempt.results.items()
+        if isinstance(result, ProviderError) and result.kind == ErrorKind.UNKNOWN_SYMBOL
+    ]
+
+
+def _retries(provider: str) -> int:
+    # A request of a budget by the day is dear: what one retry does not cure, the next slot may.
+    by_the_day = is_metered(provider) and any(limit.window_s >= DAY_S for limit in limits_of(provider))
+    return 1 if by_the_day else RETRIES
 
 
 def _attempt(provider: Provider, request: Request) -> Attempt:
@@ -112,12 +228,8 @@ def _final_error(attempt: Attempt) -> ProviderError | None:
     return next((error for error in errors if error.kind in _ENDS_THE_POLL), None)
 
 
-def _is_retried(attempt: Attempt, waiting: deque[Request]) -> bool:
-    # A refused batch call (Yahoo's crumb) may be answered by the calls that take its place.
-    return any(request.call != attempt.request.call for request in waiting)
-
-
-def _refuse_the_rest(asked: Asked, waiting: deque[Request], error: ProviderError) -> None:
-    for request in waiting:
-        for symbol in request.symbols:
-            asked.results.setdefault(symbol, error)
+def _may_pass(attempt: Attempt) -> bool:
+    return all(
+        isinstance(result, ProviderError) and result.kind == ErrorKind.UPSTREAM_ERROR
+        for result in attempt.results.values()
+    )

@@ -15,12 +15,13 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from prices.ids import new_ids
 from prices.models import JobStatus, PollJob, PollRun, RunState
 from prices.symbols import is_simulated
-from providers.registry import missing_setting
+from providers.registry import PROVIDER_NAMES, missing_setting
 
 log = structlog.get_logger(__name__)
 
 SIMULATED = "simulated"
 POLL_TASK = "prices.tasks.poll_job"
+POLL_TOGETHER_TASK = "prices.tasks.poll_jobs"
 # A fetch starts within moments of the look at the job's status; the stop need not wait for its end.
 FETCH_STARTS_WITHIN_S = 2.0
 
@@ -38,6 +39,11 @@ def queue_of(provider: str) -> str:
     return f"poll.{provider}"
 
 
+def provider_of_queue(queue: str | None) -> str | None:
+    """Give the provider that the workers of a queue ask; None for any other queue."""
+    return next((name for name in PROVIDER_NAMES if queue_of(name) == queue), None)
+
+
 def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
     """Give who is asked: the named provider, else the first of PROVIDER_ORDER that is configured."""
     if provider is not None:
@@ -49,8 +55,18 @@ def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
 
 
 def provider_of(job: PollJob) -> str:
-    """Give who is asked for the job at its next poll."""
+    """Give who is asked for the job at its next poll: who served it last, where it names none."""
+    if job.provider is None and job.served_by is not None and missing_setting(job.served_by) is None:
+        return job.served_by
     return choose_provider(job.symbols, job.provider)
+
+
+def next_provider(job: PollJob, *, tried: Sequence[str]) -> str | None:
+    """Give who is asked after those that failed; None where the job names its provider, or nobody is left."""
+    if job.provider is not None or SIMULATED in tried:
+        return None
+    order: list[str] = settings.PROVIDER_ORDER
+    return next((name for name in order if name not in tried and missing_setting(name) is None), None)
 
 
 def create_job(*, symbols: Sequence[str], interval: int, provider: str | None) -> PollJob:

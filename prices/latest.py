@@ -13,8 +13,9 @@ from uuid import UUID
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import F
+from django.utils import timezone
 
-from prices.fetching import Asked, ask_provider
+from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
 from prices.freshness import age_seconds
 from prices.ids import first_id_at, new_ids
 from prices.ingest import Stored, store_attempts
@@ -22,9 +23,12 @@ from prices.jobs import choose_provider
 from prices.models import PricePoint
 from prices.outbox import publisher
 from prices.patience import patiently
+from prices.recent import last_error, without_recent_price
 from providers.base import NotConfiguredError, malformed
-from providers.permits import Refused
+from providers.flights import Flight
+from providers.permits import Refusal, Refused
 from providers.registry import get_provider, missing_setting
+from providers.shared_state import SharedStateError
 
 CLOCKS_AGREE_WITHIN = timedelta(minutes=1)
 COMPARED_WITHIN = timedelta(days=1)
@@ -107,28 +111,88 @@ def stored_price(symbol: str, provider: str | None, *, received_after: datetime)
 def fetch_price(provider: str, symbol: str) -> PricePoint:
     """Ask the provider for one symbol, store what it answered and have the point published.
 
+    Where another process, or a poll, asks for the same just now, its answer is waited for.
+
     Raises ProviderError where it gave no quote (its answer is stored all the same),
     RequestRefusedError or LatestTimeoutError where it was not asked.
     """
-    deadline = time.monotonic() + settings.LATEST_DEADLINE_S
-    asked = ask_provider(
-        get_provider(provider), [symbol], caller="latest", may_ask=lambda: time.monotonic() < deadline
-    )
-    if symbol not in asked.results:
-        # Refused, or its turn did not come: others were faster at each moment of the provider's pace.
-        raise RequestRefusedError(asked.refused) if asked.refused else LatestTimeoutError(provider)
-    raw_ids = patiently(lambda: new_ids(len(asked.attempts)))
-    stored = patiently(lambda: _store(asked, raw_ids, provider))
-    if stored.points:
-        # Nobody waits for Kafka to read a price that is stored.
-        flights().afterwards(lambda: publisher().publish(stored.points, polls={}))
-        return stored.points[0]
-    raise asked.errors.get(symbol) or malformed("the database cannot hold this price")
+    fetching = _Fetching(provider, symbol)
+    asked = fetching.ask()
+    while symbol in asked.elsewhere:
+        found = fetching.result_of_others()
+        if found is not None:
+            return found
+        asked = fetching.ask()
+    if fetching.points:
+        return fetching.points[0]
+    if symbol in asked.errors:
+        raise asked.errors[symbol]
+    if symbol in asked.results:
+        raise malformed("the database cannot hold this price")
+    # Refused, or its turn did not come: others were faster at each moment of the provider's pace.
+    raise RequestRefusedError(asked.refused) if asked.refused else LatestTimeoutError(provider)
 
 
-@transaction.atomic
-def _store(asked: Asked, raw_ids: Sequence[UUID], provider: str) -> Stored:
-    return store_attempts(asked.attempts, raw_ids=raw_ids, provider=provider, poll=None)
+class _Fetching:
+    def __init__(self, provider: str, symbol: str) -> None:
+        self.points: list[PricePoint] = []
+        self._provider = provider
+        self._symbol = symbol
+        self._until = time.monotonic() + settings.LATEST_DEADLINE_S
+        self._began = timezone.now()
+
+    def ask(self) -> Asked:
+        return ask_provider(
+            get_provider(self._provider),
+            [self._symbol],
+            caller="latest",
+            wanted=self._still_wanted,
+            keep=self._keep,
+            until=self._until,
+        )
+
+    def result_of_others(self) -> PricePoint | None:
+        """Wait for whoever asks for the symbol; give its point, None where it ended without a word.
+
+        Raises the ProviderError that it was answered, LatestTimeoutError, RequestRefusedError.
+        """
+        try:
+            has_ended = Flight(self._provider).wait_for_others([self._symbol], until=self._until)
+        except SharedStateError as error:
+            refused = Refused(Refusal.UNAVAILABLE, f"budget unavailable: {error}")
+            raise RequestRefusedError(refused) from error
+        if not has_ended:
+            raise LatestTimeoutError(self._provider)
+        found = self._stored()
+        if found is None:
+            error_of_others = last_error(self._provider, self._symbol, since=self._began)
+            if error_of_others is not None:
+                raise error_of_others
+        return found
+
+    def _still_wanted(self, symbols: Sequence[str]) -> Sequence[str]:
+        found = self._stored()
+        if found is None:
+            return symbols
+        self.points.append(found)
+        return ()
+
+    def _stored(self) -> PricePoint | None:
+        since = self._began - timedelta(seconds=settings.LATEST_REUSE_S)
+        return stored_price(self._symbol, self._provider, received_after=since)
+
+    def _keep(self, attempt: Attempt) -> list[str]:
+        (raw_id,) = patiently(lambda: new_ids(1))
+        stored = patiently(lambda: self._store(attempt, raw_id))
+        if stored.points:
+            self.points += stored.points
+            # Nobody waits for Kafka to read a price that is stored.
+            flights().afterwards(lambda: publisher().publish(stored.points, polls={}))
+        return patiently(lambda: without_recent_price(self._provider, unknown_symbols(attempt)))
+
+    def _store(self, attempt: Attempt, raw_id: UUID) -> Stored:
+        with transaction.atomic():
+            return store_attempts([attempt], raw_ids=[raw_id], provider=self._provider, poll=None)
 
 
 class Flights:

@@ -1,174 +1,205 @@
-"""One poll: claim the slot, ask the provider, store the answers, publish the points."""
+"""Polling: claim the slots of jobs that are due together, ask once for all of them, store, publish.
+
+What a provider does not give to a job that named none is handed to the next one's queue, so that each
+provider is asked by its own workers only.
+"""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 import structlog
-from django.conf import settings
 from django.db import InterfaceError, OperationalError, connection, transaction
-from django.db.models import F
 from django.utils import timezone
 
-from prices.fetching import Asked, ask_provider
+from prices.claims import active_jobs, claim_slots, finish
+from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
 from prices.ids import new_ids
 from prices.ingest import Stored, store_attempts
-from prices.jobs import provider_of
-from prices.models import JobStatus, PollJob, PollRun, RunState
+from prices.jobs import next_provider, provider_of
+from prices.merging import Merged, Slot, give_up
+from prices.models import RunState
 from prices.outbox import publisher
 from prices.patience import patiently
-from prices.slots import phase_of, run_id_of, slot_at
+from prices.recent import received_lately, without_recent_price
+from providers.flights import Flight
+from providers.permits import is_metered
 from providers.registry import get_provider, missing_setting
+from providers.shared_state import SharedStateError
 
 log = structlog.get_logger(__name__)
 
-# One statement: whoever pauses or stops the job waits for it, and it waits for them.
-_CLAIM = """
-    INSERT INTO poll_runs (id, job_id, due_at, state, reason, points, started_at)
-    SELECT %s, job.id, %s, 'claimed', '', 0, clock_timestamp()
-    FROM poll_jobs job JOIN django_celery_beat_periodictask task ON task.id = job.periodic_task_id
-    WHERE job.id = %s AND job.status = 'active' AND task.enabled
-    FOR SHARE OF job
-    ON CONFLICT DO NOTHING
-"""
+# How long a poll waits for one that asks for the same symbols, each time.
+WAIT_FOR_OTHERS_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A slot that this worker, and no other, polls."""
+@dataclass(slots=True)
+class Polled:
+    """What became of claimed slots: the state of each job's run, and those that go on at another provider."""
 
-    run_id: UUID
-    job: PollJob
-    due_at: datetime
-    claimed_at: float  # by the monotonic clock, in seconds
+    states: dict[UUID, RunState] = field(default_factory=dict)
+    go_on: dict[str, list[Slot]] = field(default_factory=dict)
 
 
-def poll_job(job_id: UUID, *, now: datetime) -> RunState | None:
-    """Poll the job's slot at `now`; give what became of it.
+def poll_jobs(job_ids: Sequence[UUID], *, now: datetime, at: str | None = None) -> Polled:
+    """Poll the jobs' slots at `now`, those of one provider together.
 
-    Gives None where there is nothing to do: the slot was claimed before, or the job is unknown,
-    paused, stopped or switched off. A provider's failure is an outcome, not an exception.
+    `at` is the only provider that this worker asks; None: it asks all. Jobs for which there is nothing to do
+    are left out: the slot was claimed before, or the job is unknown, paused, stopped or switched off. A
+    provider's failure is an outcome, not an exception.
     """
-    claim = claim_slot(job_id, now=now)
-    if claim is None:
-        return None
-    name = provider_of(claim.job)
-    missing = missing_setting(name)
+    slots = [Slot(claim, dict.fromkeys(claim.job.symbols)) for claim in claim_slots(job_ids, now=now)]
+    by_provider: dict[str, list[Slot]] = {}
+    for slot in slots:
+        by_provider.setdefault(provider_of(slot.claim.job), []).append(slot)
+    polled = Polled()
+    for provider, together in by_provider.items():
+        if at is None or at == provider:
+            poll_slots(provider, together, polled)
+        else:
+            polled.go_on.setdefault(provider, []).extend(together)
+    return polled
+
+
+def poll_slots(provider: str, slots: Sequence[Slot], polled: Polled) -> None:
+    """Ask the provider for what the slots wait for, and note in `polled` what became of each."""
+    poll = _Poll(provider, slots, polled)
+    missing = missing_setting(provider)
     if missing is not None:
-        return skip_run(claim, reason=f"not configured: set {missing}")
-    asked = ask_provider(get_provider(name), claim.job.symbols, caller="job", may_ask=lambda: _may_ask(claim))
-    if asked.refused is not None and not asked.attempts:
-        reason = asked.refused.reason
-        return patiently(lambda: skip_run(claim, reason=reason))
-    raw_ids = patiently(lambda: new_ids(len(asked.attempts)))
-    stored = patiently(lambda: record_poll(claim, asked, raw_ids=raw_ids, provider=name))
-    if stored.points:
-        publisher().publish(stored.points, polls=dict.fromkeys(raw_ids, claim.run_id))
-    return RunState.STORED if stored.points else RunState.FAILED
-
-
-def claim_slot(job_id: UUID, *, now: datetime) -> Claim | None:
-    """Claim the job's slot at `now` for this worker, or give None where that cannot be."""
-    job = PollJob.objects.filter(id=job_id).first()
-    if job is None:
-        log.warning("poll.job_unknown", job_id=str(job_id))
-        return None
-    due_at = slot_at(now, job.interval, phase_of(job.provider, job.interval, job.symbols))
-    run_id = run_id_of(job.id, due_at)
-    with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, [run_id, due_at, job.id])
-        return Claim(run_id, job, due_at, time.monotonic()) if cursor.rowcount else None
-
-
-def record_poll(claim: Claim, asked: Asked, *, raw_ids: Sequence[UUID], provider: str) -> Stored:
-    """Store the answers, their points and the outcome of the run, all in one transaction.
-
-    Called again with the same `raw_ids`, it stores no answer twice.
-    """
-    with transaction.atomic():
-        stored = store_attempts(asked.attempts, raw_ids=raw_ids, provider=provider, poll=claim.run_id)
-        errors = {symbol: str(error) for symbol, error in asked.errors.items()}
-        errors |= dict.fromkeys(stored.refused, "the database cannot hold this price")
-        why = asked.refused.reason if asked.refused else "the job was stopped or time ran out"
-        errors |= dict.fromkeys(_unasked(claim, asked), f"not asked: {why}")
-        state = RunState.STORED if stored.points else RunState.FAILED
-        # The job before its run, as in a claim: in another order the two would wait for each other.
-        _note_on_job(claim, _summary(errors), ok=bool(stored.points))
-        _finish_run(claim, state, reason=_summary(errors), points=len(stored.points))
-    if errors:
-        log.warning(
-            "poll.failed" if state == RunState.FAILED else "poll.partly_failed",
-            job_id=str(claim.job.id),
-            provider=provider,
-            kinds=sorted({error.kind for error in asked.errors.values()}),
-            symbols=len(errors),
-        )
-    return stored
-
-
-def skip_run(claim: Claim, *, reason: str) -> RunState:
-    """Note that the slot was claimed but nothing was asked, and why."""
-    with transaction.atomic():
-        _note_on_job(claim, reason, ok=False)
-        _finish_run(claim, RunState.SKIPPED, reason=reason, points=0)
-    return RunState.SKIPPED
-
-
-def abandon_overdue_runs(*, now: datetime) -> int:
-    """Mark claims without an outcome after POLL_DEADLINE_S as abandoned; give how many.
-
-    Their worker died. Such a slot is not fetched again: another answer would be of another time.
-    """
-    overdue = now - timedelta(seconds=settings.POLL_DEADLINE_S)
-    count = PollRun.objects.filter(state=RunState.CLAIMED, started_at__lt=overdue).update(
-        state=RunState.ABANDONED, reason="the worker ended before the poll did", finished_at=now
-    )
-    if count:
-        log.warning("poll.abandoned", runs=count)
-    return count
-
-
-def _may_ask(claim: Claim) -> bool:
-    # Half of the deadline is left for the last request and for storing what came.
-    if time.monotonic() - claim.claimed_at > settings.POLL_DEADLINE_S / 2:
-        return False
-    try:
-        return _is_wanted(claim)
-    except (OperationalError, InterfaceError):
-        # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
-        connection.close()
-        return False
-
-
-def _is_wanted(claim: Claim) -> bool:
-    return PollJob.objects.filter(
-        id=claim.job.id, status=JobStatus.ACTIVE, periodic_task__enabled=True
-    ).exists()
-
-
-def _unasked(claim: Claim, asked: Asked) -> list[str]:
-    return [symbol for symbol in claim.job.symbols if symbol not in asked.results]
-
-
-def _finish_run(claim: Claim, state: RunState, *, reason: str, points: int) -> None:
-    PollRun.objects.filter(id=claim.run_id).update(
-        state=state, reason=reason, points=points, finished_at=timezone.now()
-    )
-
-
-def _note_on_job(claim: Claim, error: str, *, ok: bool) -> None:
-    now = timezone.now()
-    job = PollJob.objects.filter(id=claim.job.id)
-    if ok:
-        job.update(last_run_at=now, last_success_at=now, last_error=error, failures=0)
+        poll.fail(poll.merged.symbols, f"not_configured: set {missing}")
     else:
-        job.update(last_run_at=now, last_error=error, failures=F("failures") + 1)
+        poll.share_recent(poll.merged.symbols)
+        poll.ask()
+    poll.end()
 
 
-def _summary(errors: dict[str, str]) -> str:
-    by_text: dict[str, list[str]] = {}
-    for symbol, text in errors.items():
-        by_text.setdefault(text, []).append(symbol)
-    return "; ".join(f"{', '.join(symbols)}: {text}" for text, symbols in by_text.items())[:2000]
+class _Poll:
+    def __init__(self, provider: str, slots: Sequence[Slot], polled: Polled) -> None:
+        self.provider = provider
+        self.merged = Merged(slots, provider=provider)
+        self.polled = polled
+        self._until = min(slot.claim.asks_until for slot in slots)
+        for slot in slots:
+            slot.tried.append(provider)
+        following = {slot.claim.run_id: next_provider(slot.claim.job, tried=slot.tried) for slot in slots}
+        self._next = {run_id: name for run_id, name in following.items() if name is not None}
+
+    def share_recent(self, symbols: Sequence[str]) -> None:
+        """Serve what others asked for a moment ago, or since the slot was claimed."""
+        now = timezone.now()
+        for symbol, received_at in received_lately(self.provider, symbols, now=now).items():
+            self.merged.share(symbol, age_s=(now - received_at).total_seconds())
+
+    def ask(self) -> None:
+        """Ask for what is left, and wait for what others ask for."""
+        while self.merged.symbols and time.monotonic() < self._until:
+            asked = self._ask_once()
+            for symbol, error in asked.errors.items():
+                if symbol not in asked.elsewhere:
+                    self.fail([symbol], str(error))
+            if asked.refused is not None:
+                self.fail(self.merged.symbols, asked.refused.reason)
+            if not asked.elsewhere or not self._wait_for(asked.elsewhere):
+                return
+            self.share_recent(asked.elsewhere)
+
+    def fail(self, symbols: Iterable[str], reason: str) -> None:
+        """Settle the symbols without a price here, as far as they still wait."""
+        for symbol in list(symbols):
+            self.merged.fail(symbol, reason, has_next=set(self._next))
+
+    def end(self) -> None:
+        """Write what became of the slots that are left; those that go on elsewhere stay claimed."""
+        for slot in self.merged.slots:
+            give_up(slot, list(slot.waiting), "not asked: the job was stopped or time ran out")
+        settled = self.merged.take_settled()
+        patiently(lambda: finish([slot.outcome for slot in settled]))
+        self._note(settled)
+        for slot in self.merged.slots:
+            self.polled.go_on.setdefault(self._next[slot.claim.run_id], []).append(slot)
+
+    def _ask_once(self) -> Asked:
+        return ask_provider(
+            get_provider(self.provider),
+            self.merged.symbols,
+            caller="job",
+            wanted=self._still_wanted,
+            keep=self._keep,
+            until=self._until,
+        )
+
+    def _still_wanted(self, symbols: Sequence[str]) -> Sequence[str]:
+        try:
+            if is_metered(self.provider):
+                self.share_recent(symbols)
+            active = active_jobs([slot.claim.job.id for slot in self.merged.slots])
+        except (OperationalError, InterfaceError):
+            # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
+            connection.close()
+            return ()
+        return self.merged.still_wanted(symbols, active=active)
+
+    def _keep(self, attempt: Attempt) -> list[str]:
+        self.merged.note_asked(attempt.request.symbols)
+        payers = (self.merged.payer_of(symbol) for symbol in attempt.request.symbols)
+        run_id = next((slot.claim.run_id for slot in payers if slot is not None), None)
+        (raw_id,) = patiently(lambda: new_ids(1))
+        keeping = _Keeping(self, attempt, raw_id=raw_id, run_id=run_id)
+        stored = patiently(keeping)
+        self._note(keeping.settled)
+        if stored.points:
+            publisher().publish(stored.points, polls={raw_id: run_id})
+        return patiently(lambda: without_recent_price(self.provider, unknown_symbols(attempt)))
+
+    def _wait_for(self, symbols: Sequence[str]) -> bool:
+        until = min(self._until, time.monotonic() + WAIT_FOR_OTHERS_S)
+        try:
+            return Flight(self.provider).wait_for_others(symbols, until=until)
+        except SharedStateError as error:
+            self.fail(symbols, f"budget unavailable: {error}")
+            return False
+
+    def _note(self, settled: Sequence[Slot]) -> None:
+        outcomes = [slot.outcome for slot in settled]
+        self.polled.states |= {outcome.claim.job.id: outcome.state for outcome in outcomes}
+        failed = [outcome for outcome in outcomes if outcome.reason and outcome.counts]
+        if failed:
+            log.warning(
+                "poll.failed" if all(not outcome.points for outcome in failed) else "poll.partly_failed",
+                provider=self.provider,
+                jobs=[str(outcome.claim.job.id) for outcome in failed[:10]],
+                job_count=len(failed),
+                reason=failed[0].reason[:200],
+            )
+
+
+class _Keeping:
+    """Stores an attempt with the outcomes of the slots that it settles; called again, it doubles nothing."""
+
+    def __init__(self, poll: _Poll, attempt: Attempt, *, raw_id: UUID, run_id: UUID | None) -> None:
+        self._poll = poll
+        self._attempt = attempt
+        self._raw_id = raw_id
+        self._run_id = run_id
+        self._is_settled = False
+        self.settled: list[Slot] = []
+
+    def __call__(self) -> Stored:
+        with transaction.atomic():
+            stored = store_attempts(
+                [self._attempt], raw_ids=[self._raw_id], provider=self._poll.provider, poll=self._run_id
+            )
+            self._settle(stored)
+            finish([slot.outcome for slot in self.settled])
+        return stored
+
+    def _settle(self, stored: Stored) -> None:
+        if self._is_settled:
+            return
+        self._is_settled = True
+        for point in stored.points:
+            self._poll.merged.serve(point.symbol)
+        self._poll.fail(stored.refused, "the database cannot hold this price")
+        self.settled = self._poll.merged.take_settled()

@@ -1,6 +1,6 @@
 """The beat scheduler: django-celery-beat's, with poll jobs on their fixed grid."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,13 +10,18 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
+from kombu.exceptions import OperationalError
 
 from prices.heartbeat import touch_heartbeat
-from prices.jobs import periodic_task_fields
+from prices.jobs import POLL_TOGETHER_TASK, periodic_task_fields, provider_of_queue
 from prices.models import PollJob
 from prices.slots import next_slot, phase_of
+from providers.registry import get_provider
 
 log = structlog.get_logger(__name__)
+
+JOBS_IN_A_MESSAGE = 100
+_TWO_SYMBOLS = ("A", "B")
 
 
 class GridSchedule(schedule):
@@ -76,11 +81,34 @@ class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no
         )
 
 
+def _polled_together(queue: str, entries: Sequence[PriceEntry]) -> list[list[PriceEntry]]:
+    """Give the entries as groups that one message is for.
+
+    A provider that answers for many symbols at once gets them all. One that is asked symbol by symbol gets
+    the jobs of the same symbols together, and the others side by side: they would wait for each other.
+    """
+    provider = provider_of_queue(queue)
+    if provider is not None and len(get_provider(provider).plan(_TWO_SYMBOLS)) == 1:
+        starts = range(0, len(entries), JOBS_IN_A_MESSAGE)
+        return [list(entries[start : start + JOBS_IN_A_MESSAGE]) for start in starts]
+    by_symbols: dict[tuple[str, ...], list[PriceEntry]] = {}
+    for entry in entries:
+        by_symbols.setdefault(tuple(sorted(entry.model.poll_job.symbols)), []).append(entry)
+    return list(by_symbols.values())
+
+
 class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-beat has no types
-    """Beat's scheduler; its heartbeat tells that its loop turns."""
+    """Beat's scheduler: the poll jobs that are due together go out together, in one message for each queue.
+
+    Its heartbeat tells that its loop turns.
+    """
 
     Entry = PriceEntry
     _database_away = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._due: dict[str, list[PriceEntry]] = {}
+        super().__init__(*args, **kwargs)
 
     @property
     def schedule(self) -> dict[str, ModelEntry]:
@@ -126,4 +154,35 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         """Send what is due; give the seconds until the next is."""
         touch_heartbeat("beat")
         seconds: float = super().tick(*args, **kwargs)
+        # The stock tick takes one due entry at a time, and tells by a wait of 0 that there may be more.
+        if seconds > 0 or sum(len(entries) for entries in self._due.values()) >= JOBS_IN_A_MESSAGE:
+            self.send_due_jobs()
         return seconds
+
+    def apply_entry(self, entry: ModelEntry, producer: Any = None) -> None:
+        """Send a task; a poll job waits for the others that are due in this moment."""
+        if isinstance(entry.schedule, GridSchedule):
+            self._due.setdefault(entry.options["queue"], []).append(entry)
+        else:
+            super().apply_entry(entry, producer=producer)
+
+    def send_due_jobs(self) -> None:
+        """Send the poll jobs that are due."""
+        due, self._due = self._due, {}
+        for queue, entries in due.items():
+            for together in _polled_together(queue, entries):
+                self._send(queue, together)
+
+    def _send(self, queue: str, entries: Sequence[PriceEntry]) -> None:
+        job_ids = [str(entry.model.poll_job.id) for entry in entries]
+        # A message that waited for a whole interval is answered by the next slot's.
+        expires_s = min(entry.schedule.interval for entry in entries)
+        try:
+            self.app.send_task(POLL_TOGETHER_TASK, args=[job_ids], queue=queue, expires=expires_s)
+        except OperationalError as error:
+            log.error("beat.not_sent", queue=queue, jobs=len(job_ids), reason=str(error))  # noqa: TRY400
+
+    def close(self) -> None:
+        """End: what is due is sent first."""
+        self.send_due_jobs()
+        super().close()

@@ -1,17 +1,35 @@
 """Celery tasks: each calls one function."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from celery import shared_task
+from celery import Task, shared_task
 from django.utils import timezone
 
-from prices import outbox, partitions, polling
+from prices import claims, outbox, partitions
+from prices.handover import hand_over, take_over
+from prices.jobs import provider_of_queue
+from prices.polling import poll_jobs as poll_slots_of
+
+
+@shared_task(bind=True)
+def poll_job(self: Task[[str], None], job_id: str) -> None:
+    """Poll the job's current slot, unless that was done before."""
+    hand_over(poll_slots_of([UUID(job_id)], now=timezone.now(), at=_provider_asked_by(self)))
+
+
+@shared_task(bind=True)
+def poll_jobs(self: Task[[list[str]], None], job_ids: list[str]) -> None:
+    """Poll the current slots of jobs that are due together."""
+    ids = [UUID(job_id) for job_id in job_ids]
+    hand_over(poll_slots_of(ids, now=timezone.now(), at=_provider_asked_by(self)))
 
 
 @shared_task
-def poll_job(job_id: str) -> None:
-    """Poll the job's current slot, unless that was done before."""
-    polling.poll_job(UUID(job_id), now=timezone.now())
+def go_on_polling(provider: str, messages: Sequence[dict[str, Any]]) -> None:
+    """Go on with slots that another provider did not serve, or not in full."""
+    hand_over(take_over(provider, messages))
 
 
 @shared_task
@@ -23,10 +41,16 @@ def sweep_outbox() -> None:
 @shared_task
 def abandon_overdue_runs() -> None:
     """Mark claims whose worker died."""
-    polling.abandon_overdue_runs(now=timezone.now())
+    claims.abandon_overdue_runs(now=timezone.now())
 
 
 @shared_task
 def make_partitions() -> None:
     """Make the partitions of the coming days."""
     partitions.make_partitions(timezone.now().date())
+
+
+def _provider_asked_by(task: Task[Any, Any]) -> str | None:
+    # Called in place and not by a worker, a task has no queue.
+    delivery = task.request.delivery_info or {}
+    return provider_of_queue(delivery.get("routing_key"))

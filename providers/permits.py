@@ -108,6 +108,11 @@ class Refused:
     window_s: float | None = None
 
 
+def is_metered(provider: str) -> bool:
+    """Tell whether the provider's requests are counted: all that go over a network are."""
+    return provider not in _UNMETERED
+
+
 def request_permit(provider: str, *, caller: Caller, load_history: LoadHistory) -> Granted | Refused:
     """Ask whether one request may be sent to the provider now; if so it is counted.
 
@@ -115,7 +120,7 @@ def request_permit(provider: str, *, caller: Caller, load_history: LoadHistory) 
     each restart. What it raises is raised here.
     """
     permit = Granted(provider, caller, uuid.uuid4().hex)
-    if provider in _UNMETERED:
+    if not is_metered(provider):
         return permit
     try:
         found = _ask(permit)
@@ -137,7 +142,7 @@ def report_outcome(
     quote), so that its refusal is no word on the provider. Never raises where Redis is away: the
     request then counts as under way until its time-out is over.
     """
-    if permit.provider in _UNMETERED:
+    if not is_metered(permit.provider):
         return
     try:
         call_script(_REPORT, permit.provider, _question(permit) | _told(permit, results, answer, is_replaced))

@@ -59,7 +59,12 @@ def call_script(script: str, provider: str, ask: Mapping[str, Any]) -> Any:
 
 def keys_of(provider: str) -> list[str]:
     """Give the names of the provider's keys, for the API key that is set now."""
-    return [f"{PREFIX}:{provider}:{_scope(provider)}:{name}" for name in _NAMES]
+    return [f"{key_base(provider)}:{name}" for name in _NAMES]
+
+
+def key_base(provider: str) -> str:
+    """Give what all names of the provider's keys begin with."""
+    return f"{PREFIX}:{provider}:{_scope(provider)}"
 
 
 def under_way_ms() -> int:

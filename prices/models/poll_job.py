@@ -23,8 +23,8 @@ class JobStatus(models.TextChoices):
 class PollJob(models.Model):
     """A list of symbols that is polled each `interval` seconds.
 
-    `provider` null leaves the choice to the service. Rows are never deleted: runs, gaps and raw
-    answers refer to them.
+    `provider` null leaves the choice to the service, which keeps `served_by` until that one fails. Rows are
+    never deleted: runs, gaps and raw answers refer to them.
     """
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
@@ -32,6 +32,9 @@ class PollJob(models.Model):
     interval = models.PositiveIntegerField(help_text="Seconds between polls.")
     provider = models.TextField(  # noqa: DJ001 - null: the service chooses
         null=True, blank=True, help_text="Empty: the service chooses."
+    )
+    served_by = models.TextField(  # noqa: DJ001 - null: nobody yet
+        null=True, blank=True, help_text="Who is asked where no provider is named: who served last."
     )
     status = models.TextField(choices=JobStatus.choices, default=JobStatus.ACTIVE)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -28,7 +28,7 @@ class PollRun(models.Model):
     due_at = models.DateTimeField()
     state = models.TextField(choices=RunState.choices, default=RunState.CLAIMED)
     reason = models.TextField(blank=True)
-    points = models.PositiveIntegerField(default=0, help_text="Prices that were stored.")
+    points = models.PositiveIntegerField(default=0, help_text="Prices that answered the slot.")
     started_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True)
 

@@ -7,7 +7,14 @@ import pytest
 import redis
 from django.conf import settings as django_settings
 
+from prices import fetching
 from providers import shared_state
+
+
+@pytest.fixture(autouse=True)
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry within moments."""
+    monkeypatch.setattr(fetching, "RETRY_AFTER_S", 0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from prices.claims import claim_slots
 from prices.ids import new_ids
 from prices.jobs import stop_job
 from prices.models import (
@@ -21,7 +22,6 @@ from prices.models import (
     RawMarketData,
     SymbolAverage,
 )
-from prices.polling import claim_slot
 from tests.conftest import MakeJob
 
 NOW = datetime.now(UTC)
@@ -35,7 +35,7 @@ def add_rows(make_job: MakeJob) -> Callable[[str], UUID]:
 
     def add(symbol: str) -> UUID:
         job = make_job([symbol])
-        claim_slot(job.id, now=timezone.now())
+        claim_slots([job.id], now=timezone.now())
         PollGap.objects.create(job=job, from_due=NOW, to_due=NOW, slots=1, reason="down")
         raw_id, point_id = new_ids(2)
         RawMarketData.objects.create(

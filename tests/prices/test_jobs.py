@@ -9,6 +9,7 @@ from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
 from pytest_django import Settings
 
+from prices.claims import Outcome, claim_slots, finish
 from prices.jobs import (
     JobNotFoundError,
     JobStoppedError,
@@ -19,8 +20,7 @@ from prices.jobs import (
     resume_job,
     stop_job,
 )
-from prices.models import PollJob, PollRun
-from prices.polling import claim_slot, skip_run
+from prices.models import PollJob, PollRun, RunState
 from tests.conftest import ChangeJob, MakeJob
 
 
@@ -120,8 +120,7 @@ def test_provider_chosen_is_the_first_configured(settings: Settings) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_stop_waits_for_a_poll_that_is_about_to_fetch(make_job: MakeJob) -> None:
     job = make_job()
-    claim = claim_slot(job.id, now=timezone.now())
-    assert claim is not None
+    (claim,) = claim_slots([job.id], now=timezone.now())
     stopped = threading.Event()
 
     def stop() -> None:
@@ -134,14 +133,14 @@ def test_stop_waits_for_a_poll_that_is_about_to_fetch(make_job: MakeJob) -> None
     thread = threading.Thread(target=stop)
     thread.start()
     assert not stopped.wait(0.3)
-    skip_run(claim, reason="done")
+    finish([Outcome(claim, RunState.SKIPPED, reason="done")])
     assert stopped.wait(1.0)
     thread.join()
 
 
 def test_stop_does_not_wait_for_a_claim_of_long_ago(make_job: MakeJob) -> None:
     job = make_job()
-    claim_slot(job.id, now=timezone.now())
+    claim_slots([job.id], now=timezone.now())
     PollRun.objects.update(started_at=timezone.now() - timedelta(minutes=3))
     before = timezone.now()
     stop_job(job.id)

@@ -1,6 +1,10 @@
+import json
+from base64 import b64decode
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 from django.conf import settings as django_settings
 from django.db import OperationalError
 from django_celery_beat.models import PeriodicTask
@@ -146,3 +150,54 @@ def test_scheduler_keeps_its_tasks_while_the_database_is_away(
 def test_grid_with_a_last_run_ahead_of_the_clock_is_due() -> None:
     schedule = GridSchedule(60, timedelta(0), nowfun=lambda: START)
     assert schedule.is_due(START + timedelta(hours=1)).is_due
+
+
+@pytest.fixture
+def beat() -> Iterator[PriceScheduler]:
+    scheduler = PriceScheduler(app=app, lazy=True)
+    yield scheduler
+    # Else it writes to a database that is gone when the tests end.
+    scheduler._finalize.cancel()
+
+
+def tick_until_all_is_sent(scheduler: PriceScheduler) -> None:
+    while scheduler.tick() == 0:
+        pass
+
+
+def sent_to(queue: str) -> list[set[str]]:
+    with redis.Redis.from_url(django_settings.REDIS_URL) as broker:
+        messages = [json.loads(raw) for raw in broker.lrange(queue, 0, -1)]
+        broker.delete(queue)
+    return [set(json.loads(b64decode(message["body"]))[0][0]) for message in messages]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_jobs_due_together_are_sent_together(make_job: MakeJob, beat: PriceScheduler) -> None:
+    sent_to("poll.simulated")
+    jobs = {str(make_job([f"SIM-{number}"], interval=60).id) for number in range(20)}
+    tick_until_all_is_sent(beat)
+    assert sent_to("poll.simulated") == [jobs]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_jobs_of_provider_asked_symbol_by_symbol_are_sent_side_by_side(
+    make_job: MakeJob, beat: PriceScheduler
+) -> None:
+    sent_to("poll.finnhub")
+    equal = {
+        str(make_job(symbols, interval=60, provider="finnhub").id) for symbols in (["A", "B"], ["B", "A"])
+    }
+    other = {str(make_job(["A"], interval=60, provider="finnhub").id)}
+    tick_until_all_is_sent(beat)
+    assert sorted(sent_to("poll.finnhub"), key=len) == [other, equal]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_is_due_is_sent_before_beat_ends(make_job: MakeJob, beat: PriceScheduler) -> None:
+    sent_to("poll.simulated")
+    job = make_job(interval=60)
+    while not beat._due:
+        beat.tick()
+    beat.close()
+    assert sent_to("poll.simulated") == [{str(job.id)}]

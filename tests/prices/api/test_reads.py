@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 from prices.ids import new_ids
 from prices.jobs import stop_job
 from prices.models import SymbolAverage
-from prices.polling import poll_job
+from prices.polling import poll_jobs
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
@@ -188,14 +188,14 @@ def test_providers_tell_key_breaker_and_budget(
     settings.FINNHUB_API_KEY = "canary-key-123456"
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     httpserver.expect_request("/api/v1/quote").respond_with_data("down", status=503)
-    poll_job(make_job(["AAPL"], provider="finnhub").id, now=datetime.now(UTC))
+    poll_jobs([make_job(["AAPL"], provider="finnhub").id], now=datetime.now(UTC))
     found = {row["provider"]: row for row in api.get("/providers").json()["results"]}
     assert set(found) == {"alpha_vantage", "finnhub", "yfinance", "simulated"}
     assert found["alpha_vantage"]["missing_setting"] == "ALPHA_VANTAGE_API_KEY"
     finnhub = found["finnhub"]
-    assert (finnhub["configured"], finnhub["breaker"], finnhub["failures"]) == (True, "closed", 1)
+    assert (finnhub["configured"], finnhub["breaker"], finnhub["failures"]) == (True, "closed", 3)
     assert finnhub["last_error"] == "upstream_error"
-    assert [(window["limit"], window["left"]) for window in finnhub["budget"]] == [(30, 29), (60, 59)]
+    assert [(window["limit"], window["left"]) for window in finnhub["budget"]] == [(30, 27), (60, 57)]
 
 
 def test_providers_without_redis_are_503(api: APIClient, settings: Settings) -> None:

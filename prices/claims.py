@@ -1,0 +1,170 @@
+"""Claims: who polls a slot. One row of poll_runs for each, written before anything is asked.
+
+A claim is an insert whose id is made of the slot and the job, so a second one conflicts; it ends with one
+outcome. A slot is never polled twice, whatever process dies.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+
+from prices.models import JobStatus, PollJob, PollRun, RunState
+from prices.slots import phase_of, run_id_of, slot_at
+
+log = structlog.get_logger(__name__)
+
+# One statement: whoever pauses or stops a job waits for it, and it waits for them. In the order of the ids,
+# as in `finish`: in another order two of them would wait for each other.
+_CLAIM = """
+    WITH wanted AS (
+        SELECT job.id, slot.run_id, slot.due_at
+        FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[]) slot (job_id, run_id, due_at)
+        JOIN poll_jobs job ON job.id = slot.job_id
+        JOIN django_celery_beat_periodictask task ON task.id = job.periodic_task_id
+        WHERE job.status = 'active' AND task.enabled
+        ORDER BY job.id
+        FOR SHARE OF job
+    )
+    INSERT INTO poll_runs (id, job_id, due_at, state, reason, points, started_at)
+    SELECT run_id, id, due_at, 'claimed', '', 0, clock_timestamp() FROM wanted
+    ON CONFLICT DO NOTHING
+    RETURNING job_id
+"""
+_LOCK_JOBS = "SELECT 1 FROM poll_jobs WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+# A run that has its outcome keeps it: told a second time (the answer to a COMMIT was lost), nothing changes.
+_FINISH = """
+    WITH outcome AS (
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::boolean[], %s::text[])
+            AS told (run_id, state, reason, points, counts, served_by)
+    ), finished AS (
+        UPDATE poll_runs run
+        SET state = outcome.state, reason = outcome.reason, points = outcome.points,
+            finished_at = clock_timestamp()
+        FROM outcome
+        WHERE run.id = outcome.run_id AND run.state = 'claimed'
+        RETURNING run.job_id, outcome.*
+    )
+    UPDATE poll_jobs job
+    SET last_run_at = clock_timestamp(),
+        last_success_at = CASE WHEN finished.points > 0 THEN clock_timestamp() ELSE last_success_at END,
+        last_error = finished.reason,
+        failures = CASE WHEN finished.points > 0 THEN 0 ELSE failures + 1 END,
+        served_by = coalesce(finished.served_by, job.served_by)
+    FROM finished
+    WHERE job.id = finished.job_id AND finished.counts
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A slot that this worker, and no other, polls."""
+
+    run_id: UUID
+    job: PollJob
+    due_at: datetime
+    claimed_at: float  # by the monotonic clock, in seconds
+
+    @property
+    def asks_until(self) -> float:
+        """Give when the last request may begin, by the monotonic clock.
+
+        Half of the deadline is left for that request's answer and for storing what came.
+        """
+        return self.claimed_at + settings.POLL_DEADLINE_S / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a claimed slot.
+
+    `points` counts the prices that answered it, `reason` says what is missing and why. `counts`: the job's
+    last run, error and failures follow it; a slot that the plan withheld is no failure. `served_by` is the
+    provider that the job keeps, None where that does not change.
+    """
+
+    claim: Claim
+    state: RunState
+    reason: str = ""
+    points: int = 0
+    counts: bool = True
+    served_by: str | None = None
+
+
+def claim_slots(job_ids: Sequence[UUID], *, now: datetime) -> list[Claim]:
+    """Claim the jobs' slots at `now` for this worker; those that cannot be claimed are left out.
+
+    A slot was claimed before, or its job is unknown, paused, stopped or switched off.
+    """
+    jobs = PollJob.objects.in_bulk(job_ids)
+    for job_id in set(job_ids) - set(jobs):
+        log.warning("poll.job_unknown", job_id=str(job_id))
+    slots = {
+        job.id: slot_at(now, job.interval, phase_of(job.provider, job.interval, job.symbols))
+        for job in jobs.values()
+    }
+    run_ids = {job_id: run_id_of(job_id, due_at) for job_id, due_at in slots.items()}
+    with connection.cursor() as cursor:
+        cursor.execute(_CLAIM, [list(slots), list(run_ids.values()), list(slots.values())])
+        claimed = [row[0] for row in cursor.fetchall()]
+    claimed_at = time.monotonic()
+    return [Claim(run_ids[job_id], jobs[job_id], slots[job_id], claimed_at) for job_id in claimed]
+
+
+def reopen_claims(run_ids: Sequence[UUID]) -> list[Claim]:
+    """Give claims that another worker handed over: those without an outcome, in time, of active jobs."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT id, extract(epoch FROM clock_timestamp() - started_at) FROM poll_runs"
+            " WHERE id = ANY(%s) AND state = 'claimed'",
+            [list(run_ids)],
+        )
+        age_s = {run_id: float(age) for run_id, age in cursor.fetchall()}
+    runs = PollRun.objects.filter(id__in=age_s).select_related("job").order_by("id")
+    now = time.monotonic()
+    claims = [Claim(run.id, run.job, run.due_at, now - age_s[run.id]) for run in runs]
+    return [claim for claim in claims if claim.asks_until > now]
+
+
+def active_jobs(job_ids: Sequence[UUID]) -> set[UUID]:
+    """Give those of the jobs that are to be polled: active, and not switched off by hand."""
+    jobs = PollJob.objects.filter(id__in=job_ids, status=JobStatus.ACTIVE, periodic_task__enabled=True)
+    return set(jobs.values_list("id", flat=True))
+
+
+def finish(outcomes: Sequence[Outcome]) -> None:
+    """Write what became of claims, on the runs and on their jobs; told twice, it changes nothing more."""
+    if not outcomes:
+        return
+    columns: list[Any] = [
+        [outcome.claim.run_id for outcome in outcomes],
+        [str(outcome.state) for outcome in outcomes],
+        [outcome.reason[:2000] for outcome in outcomes],
+        [outcome.points for outcome in outcomes],
+        [outcome.counts for outcome in outcomes],
+        [outcome.served_by for outcome in outcomes],
+    ]
+    with transaction.atomic(), connection.cursor() as cursor:
+        # Jobs before runs, as in a claim.
+        cursor.execute(_LOCK_JOBS, [[outcome.claim.job.id for outcome in outcomes]])
+        cursor.execute(_FINISH, columns)
+
+
+def abandon_overdue_runs(*, now: datetime) -> int:
+    """Mark claims without an outcome after POLL_DEADLINE_S as abandoned; give how many.
+
+    Their worker died. Such a slot is not fetched again: another answer would be of another time.
+    """
+    overdue = now - timedelta(seconds=settings.POLL_DEADLINE_S)
+    count = PollRun.objects.filter(state=RunState.CLAIMED, started_at__lt=overdue).update(
+        state=RunState.ABANDONED, reason="the worker ended before the poll did", finished_at=now
+    )
+    if count:
+        log.warning("poll.abandoned", runs=count)
+    return count

@@ -1,0 +1,56 @@
+"""Prices that came a short while ago, so that nobody asks for them again."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db import connection
+from django.utils import timezone
+
+from prices.ids import first_id_at
+from prices.models import Outcome, RawMarketData
+from providers.base import ErrorKind, ProviderError
+
+# A symbol that had a price so lately is known, whatever a provider says once.
+KNOWN_FOR = timedelta(days=1)
+_LOOKED_AT = timedelta(seconds=30)
+_CLOCKS_AGREE_WITHIN = timedelta(minutes=1)
+
+_LAST_RECEIVED = """
+    SELECT wanted.symbol, last.received_at
+    FROM unnest(%s::text[]) wanted (symbol)
+    CROSS JOIN LATERAL (
+        SELECT received_at FROM price_points point
+        WHERE point.symbol = wanted.symbol AND point.provider = %s AND point.id >= %s
+        ORDER BY id DESC LIMIT 1
+    ) last
+"""
+
+
+def received_lately(provider: str, symbols: Sequence[str], *, now: datetime) -> dict[str, datetime]:
+    """Give when the last price of each symbol came from the provider, for those of the last half minute."""
+    return _last_received(provider, symbols, since=now - _LOOKED_AT)
+
+
+def without_recent_price(provider: str, symbols: Sequence[str]) -> list[str]:
+    """Give those of the symbols that had no price from the provider for a day."""
+    if not symbols:
+        return []
+    known = _last_received(provider, symbols, since=timezone.now() - KNOWN_FOR)
+    return [symbol for symbol in symbols if symbol not in known]
+
+
+def last_error(provider: str, symbol: str, *, since: datetime) -> ProviderError | None:
+    """Give what the provider last said of the symbol since a moment, if that was an error."""
+    answers = RawMarketData.objects.filter(
+        provider=provider, symbols__contains=[symbol], id__gte=first_id_at(since - _CLOCKS_AGREE_WITHIN)
+    )
+    last = answers.filter(received_at__gte=since).order_by("-id").first()
+    if last is None or last.outcome == Outcome.QUOTE:
+        return None
+    return ProviderError(kind=ErrorKind(last.outcome), message=last.message)
+
+
+def _last_received(provider: str, symbols: Sequence[str], *, since: datetime) -> dict[str, datetime]:
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST_RECEIVED, [list(symbols), provider, first_id_at(since)])
+        return dict(cursor.fetchall())
