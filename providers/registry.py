@@ -46,10 +46,18 @@ def get_provider(name: str) -> Provider:
     return _ADAPTERS[normalise_name(name)]
 
 
+def key_setting(name: str) -> str | None:
+    """Give the name of the setting that holds the provider's key, None where it needs none.
+
+    Raises UnknownProviderError.
+    """
+    return _KEY_SETTINGS.get(normalise_name(name))
+
+
 def missing_setting(name: str) -> str | None:
     """Give the name of the setting without which the provider cannot be asked, None if nothing is missing.
 
     Raises UnknownProviderError.
     """
-    variable = _KEY_SETTINGS.get(normalise_name(name))
+    variable = key_setting(name)
     return variable if variable and not getattr(settings, variable) else None

@@ -18,13 +18,12 @@ from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.retry import Retry
 
-from providers import alpha_vantage, finnhub
+from providers.registry import key_setting
 
 CONNECT_TIMEOUT_S = 0.3
 ANSWER_TIMEOUT_S = 0.5
 PREFIX = "marketdata"
 
-_KEY_SETTINGS = {"alpha_vantage": alpha_vantage.KEY_SETTING, "finnhub": finnhub.KEY_SETTING}
 _CANNOT_WRITE = ("MISCONF", "NOREPLICAS")
 
 # Every script begins so. Times are whole milliseconds.
@@ -73,7 +72,7 @@ def under_way_ms() -> int:
 
 
 def _scope(provider: str) -> str:
-    setting = _KEY_SETTINGS.get(provider)
+    setting = key_setting(provider)
     if setting is None:
         return "address"
     return hashlib.sha256(f"{setting}={getattr(settings, setting)}".encode()).hexdigest()[:16]
