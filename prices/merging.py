@@ -23,8 +23,8 @@ class Slot:
     `waiting` holds the symbols that have neither a price nor a reason yet, `put_off` those that the next
     provider is to be asked for, with what kept the earlier ones. `paid` and `shared` count the prices that
     were asked for on its account, and those that another slot or an earlier poll asked for. `tried`: the
-    providers before this one. `asked`: at least one request was sent for it. `withheld`: the plan left some
-    of its symbols out.
+    providers before this one. `asked`: at least one request was sent for it. `withheld`: the symbols that
+    the provider's budget leaves out this time; it takes their prices where somebody else asks for them.
     """
 
     claim: Claim
@@ -35,7 +35,7 @@ class Slot:
     shared: int = 0
     tried: list[str] = field(default_factory=list)
     asked: bool = False
-    withheld: bool = False
+    withheld: list[str] = field(default_factory=list)
     served_by: str | None = None
 
     @property
@@ -52,7 +52,7 @@ class Slot:
             self._state,
             reason=self._reason,
             points=points,
-            # What the plan withholds is no failure of the job.
+            # What the budget withholds is no failure of the job.
             counts=points > 0 or self.asked or not self.withheld,
             served_by=self.served_by if self.claim.job.provider is None else None,
         )
@@ -87,11 +87,11 @@ class Merged:
     @property
     def symbols(self) -> list[str]:
         """Give what is to be asked for: each symbol once."""
-        return [symbol for symbol in self._by_symbol if self._waiting_for(symbol)]
+        return [symbol for symbol in self._by_symbol if self._paying_for(symbol)]
 
     def payer_of(self, symbol: str) -> Slot | None:
-        """Give the slot on whose account the symbol is asked for: the first that waits for it."""
-        return next(iter(self._waiting_for(symbol)), None)
+        """Give the slot on whose account the symbol is asked for: the first that may and waits for it."""
+        return next(iter(self._paying_for(symbol)), None)
 
     def still_wanted(self, symbols: Sequence[str], *, active: set[UUID]) -> list[str]:
         """Give those of the symbols that an active job wants; the slots of other jobs give them up."""
@@ -99,18 +99,19 @@ class Merged:
             for slot in self._waiting_for(symbol):
                 if slot.claim.job.id not in active:
                     give_up(slot, [symbol], "not asked: the job was stopped")
-        return [symbol for symbol in symbols if self._waiting_for(symbol)]
+        return [symbol for symbol in symbols if self._paying_for(symbol)]
 
     def note_asked(self, symbols: Iterable[str]) -> None:
         """Note that a request was sent for the symbols."""
         for symbol in symbols:
-            for slot in self._waiting_for(symbol):
+            for slot in self._paying_for(symbol):
                 slot.asked = True
 
     def serve(self, symbol: str) -> None:
-        """Give the symbol's price to all who wait for it; the first of them paid for it."""
-        for number, slot in enumerate(self._waiting_for(symbol)):
-            serve(slot, symbol, provider=self.provider, paid=number == 0)
+        """Give the symbol's price to all who wait for it; one of them paid for it."""
+        payer = self.payer_of(symbol)
+        for slot in self._waiting_for(symbol):
+            serve(slot, symbol, provider=self.provider, paid=slot is payer)
 
     def share(self, symbol: str, *, age_s: float) -> None:
         """Give a price of others to the slots claimed before it came, or that take one of its age."""
@@ -121,7 +122,7 @@ class Merged:
 
     def fail(self, symbol: str, reason: str, *, has_next: set[UUID]) -> None:
         """Settle the symbol without a price; for the runs that have a next provider it is put off."""
-        for slot in self._waiting_for(symbol):
+        for slot in self._paying_for(symbol):
             # Where several are asked one after the other, each one's reason says whose it is.
             text = f"{self.provider}: {reason}" if slot.claim.job.provider is None else reason
             give_up(slot, [symbol], text)
@@ -133,6 +134,9 @@ class Merged:
         settled = [slot for slot in self.slots if slot.is_settled]
         self.slots = [slot for slot in self.slots if not slot.is_settled]
         return settled
+
+    def _paying_for(self, symbol: str) -> list[Slot]:
+        return [slot for slot in self._waiting_for(symbol) if symbol not in slot.withheld]
 
     def _waiting_for(self, symbol: str) -> list[Slot]:
         return [slot for slot in self._by_symbol.get(symbol, ()) if symbol in slot.waiting]

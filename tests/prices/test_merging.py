@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prices.claims import Claim
-from prices.merging import Merged, Slot, summary
+from prices.merging import Merged, Slot, give_up, summary
 from prices.models import PollJob, RunState
 
 SYMBOLS = st.lists(st.sampled_from("ABCDEF"), min_size=1, max_size=4, unique=True)
@@ -73,11 +73,33 @@ def test_served_by_is_told_only_for_jobs_without_provider() -> None:
     assert (named.outcome.served_by, unnamed.outcome.served_by) == (None, "finnhub")
 
 
-def test_what_the_plan_withholds_is_no_failure() -> None:
+def test_what_the_budget_withholds_is_no_failure_and_is_not_asked_for() -> None:
     slot = make_slot("A")
-    slot.withheld = True
-    merge(slot).fail("A", "budget: each 12th slot", has_next=set())
+    slot.withheld = ["A"]
+    merged = merge(slot)
+    assert merged.symbols == []
+    give_up(slot, ["A"], "budget: one slot in 12")
+    assert (slot.outcome.state, slot.outcome.reason) == (RunState.SKIPPED, "budget: one slot in 12")
     assert not slot.outcome.counts
+
+
+def test_slot_takes_a_withheld_price_that_another_asks_for() -> None:
+    poor, rich = make_slot("A"), make_slot("A")
+    poor.withheld = ["A"]
+    merged = merge(poor, rich)
+    assert merged.payer_of("A") is rich
+    merged.note_asked(["A"])
+    merged.serve("A")
+    assert (poor.outcome.state, rich.outcome.state) == (RunState.SHARED, RunState.STORED)
+
+
+def test_failure_of_a_request_is_not_that_of_a_slot_that_did_not_ask() -> None:
+    poor, rich = make_slot("A"), make_slot("A")
+    poor.withheld = ["A"]
+    merged = merge(poor, rich)
+    merged.note_asked(["A"])
+    merged.fail("A", "down", has_next=set())
+    assert (rich.outcome.state, list(poor.waiting)) == (RunState.FAILED, ["A"])
 
 
 @given(st.lists(SYMBOLS, min_size=1, max_size=6), st.sets(st.sampled_from("ABCDEF")))
