@@ -15,6 +15,8 @@ from prices.jobs import create_job
 from prices.models import PollJob
 from prices.topic import ensure_topic
 
+pytest_plugins = ["tests.simulator"]
+
 MakeJob: TypeAlias = Callable[..., PollJob]
 ChangeJob: TypeAlias = Callable[[uuid.UUID], PollJob]
 
