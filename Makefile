@@ -10,7 +10,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint lock venv install
+.PHONY: help run test soak lint lock venv install
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -20,6 +20,9 @@ run: venv ## Run the service until Ctrl-C (PORT=8001 make run: on another port t
 
 test: venv ## Run all tests (make test ARGS="-k average": some of them)
 	@exec $(BIN)/python -m pytest $(ARGS)
+
+soak: venv ## Run the tests that take minutes
+	@exec $(BIN)/python -m pytest -m soak --timeout 1800 -s $(ARGS)
 
 lint: venv ## Check style and types
 	$(BIN)/ruff check

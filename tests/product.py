@@ -81,6 +81,11 @@ class Product:
         return list(self._commands)
 
     @property
+    def redis_url(self) -> str:
+        """Where its processes keep what they share."""
+        return self._environment["REDIS_URL"]
+
+    @property
     def address(self) -> str:
         """Host and port of the web server."""
         return f"127.0.0.1:{self._port}"

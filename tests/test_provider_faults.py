@@ -1,0 +1,87 @@
+"""The whole service at a provider that misbehaves: real processes, and the simulator as the provider."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from prices.models import PollRun
+from providers.breaker import breaker_state
+from providers.simulator.simulator import Simulator
+from tests.product import Product
+from tests.simulator import pointing_at
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+INTERVAL_S = 5
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What became of polls and requests when a provider was away and came back."""
+
+    requests_a_second: float
+    resumed_after_s: list[float]
+
+
+@pytest.fixture
+def product(
+    transactional_db: None, topic: str, tmp_path: Path, simulator: Simulator, settings: Settings
+) -> Iterator[Product]:
+    running = Product(tmp_path, **pointing_at(simulator))
+    settings.REDIS_URL = running.redis_url
+    yield running
+    running.close()
+
+
+def create_job(api: APIClient, symbols: list[str], interval: int) -> UUID:
+    body = {"symbols": symbols, "interval": interval, "provider": "finnhub"}
+    return UUID(api.post("/prices/poll", body, format="json").json()["job_id"])
+
+
+def first_stored_after(job_id: UUID, moment: datetime) -> datetime | None:
+    runs = PollRun.objects.filter(job=job_id, state="stored", finished_at__gt=moment)
+    return runs.order_by("finished_at").values_list("finished_at", flat=True).first()
+
+
+def run_outage(api: APIClient, product: Product, simulator: Simulator, *, seconds: int) -> Outage:
+    product.start("poller-finnhub", "beat")
+    jobs = [create_job(api, [f"S{number}", f"T{number}"], INTERVAL_S) for number in range(5)]
+    start = datetime.now(UTC)
+    wait_until(lambda: all(first_stored_after(job_id, start) for job_id in jobs), timeout_s=30)
+    simulator.change(outage=True)
+    wait_until(lambda: breaker_state("finnhub").state != "closed", timeout_s=30)
+    simulator.forget_requests()
+    opened = datetime.now(UTC)
+    wait_until(lambda: datetime.now(UTC) - opened > timedelta(seconds=seconds), timeout_s=seconds + 5)
+    sent = len(simulator.requests())
+    simulator.change(outage=False)
+    back = datetime.now(UTC)
+    resumed = [wait_until(lambda: first_stored_after(job_id, back), timeout_s=30) for job_id in jobs]  # noqa: B023
+    return Outage(sent / seconds, sorted((moment - back).total_seconds() for moment in resumed if moment))
+
+
+def check_outage(outage: Outage) -> None:
+    # Without a breaker: 5 jobs, 2 symbols each, 5 s, and each request sent three times: 6 a second.
+    assert outage.requests_a_second < 1.0
+    assert outage.resumed_after_s[0] <= INTERVAL_S + 0.5
+    # A job whose slot came while the breaker waited for its next probe is polled at the slot after that.
+    assert outage.resumed_after_s[-1] <= 2 * INTERVAL_S + 0.5
+
+
+def test_provider_down_is_left_alone_and_polled_again_once_back(
+    api: APIClient, product: Product, simulator: Simulator
+) -> None:
+    check_outage(run_outage(api, product, simulator, seconds=8))
+
+
+@pytest.mark.soak
+def test_provider_down_for_a_minute(api: APIClient, product: Product, simulator: Simulator) -> None:
+    outage = run_outage(api, product, simulator, seconds=60)
+    print(f"\nprovider down for 60 s: {outage}")  # noqa: T201
+    check_outage(outage)
