@@ -134,7 +134,8 @@ FINNHUB_API_KEY = env_text("FINNHUB_API_KEY")
 ALPHA_VANTAGE_BASE_URL = env_text("ALPHA_VANTAGE_BASE_URL", "https://www.alphavantage.co")
 FINNHUB_BASE_URL = env_text("FINNHUB_BASE_URL", "https://finnhub.io")
 YAHOO_BASE_URL = env_text("YAHOO_BASE_URL")
-# Who is asked where a job or a call names no provider: the first that is configured.
+# Who is asked where no provider is named: for a job the first that is configured, for a call one after
+# the other.
 PROVIDER_ORDER = env_list("PROVIDER_ORDER", "finnhub,yfinance,alpha_vantage")
 PROVIDER_TIMEOUT_S = env_int("PROVIDER_TIMEOUT_S", 10, minimum=1, maximum=120)
 
@@ -165,7 +166,8 @@ OUTBOX_SWEEP_AFTER_S = env_int("OUTBOX_SWEEP_AFTER_S", 5, minimum=1, maximum=360
 ADMIN_PASSWORD = env_text("ADMIN_PASSWORD")
 
 LATEST_REUSE_S = env_int("LATEST_REUSE_S", 15, minimum=0, maximum=3600)
-# Half of the web server's threads: the rest go on answering what is stored.
+# Half of the web server's threads may wait: the rest go on answering what is stored. As many fetches run from
+# each provider, in threads of their own.
 LATEST_MAX_FETCHES = env_int("LATEST_MAX_FETCHES", 8, minimum=1, maximum=1000)
 LATEST_DEADLINE_S = env_int("LATEST_DEADLINE_S", 5, minimum=1, maximum=60)
 

@@ -1,6 +1,6 @@
 """Asking a provider: its requests one after the other, each answer read, and kept as an attempt.
 
-Before each request stand three questions: does nobody else ask for the same just now (providers/flights.py),
+Before each request stand three questions: does nobody else ask for the same just now (providers/leases.py),
 is it still wanted, and may it be sent (providers/permits.py). Each answer is stored before the next
 request goes out: a process that dies loses at most the answer that it waits for.
 """
@@ -17,7 +17,7 @@ from django.utils import timezone
 from prices.sent_times import load_sent_times
 from providers.base import ErrorKind, Provider, ProviderError, RawAnswer, Request, Results, unknown_symbol
 from providers.budget import DAY_S, limits_of
-from providers.flights import Clearance, Flight
+from providers.leases import Lease, Leased
 from providers.permits import (
     Caller,
     Refusal,
@@ -107,7 +107,7 @@ class _Asking:
         self._wanted = wanted
         self._keep = keep
         self._until = until
-        self._flight = Flight(provider.name) if is_metered(provider.name) else None
+        self._lease = Lease(provider.name) if is_metered(provider.name) else None
         self._waiting: deque[_Errand] = deque()
 
     def run(self, requests: Iterable[Request]) -> None:
@@ -121,18 +121,18 @@ class _Asking:
 
     def _cleared(self, request: Request) -> Request | None:
         symbols = request.symbols
-        if self._flight is not None:
-            symbols = self._note(self._flight.take_off(symbols))
+        if self._lease is not None:
+            symbols = self._note(self._lease.take(symbols))
         # Only now: what others asked for until a moment ago is stored, and need not be asked for again.
         wanted = tuple(self._wanted(symbols)) if symbols else ()
         if len(wanted) < len(symbols):
-            self._land([symbol for symbol in symbols if symbol not in wanted])
+            self._release([symbol for symbol in symbols if symbol not in wanted])
         return replace(request, symbols=wanted) if wanted else None
 
-    def _note(self, clearance: Clearance) -> tuple[str, ...]:
-        self.asked.elsewhere += clearance.elsewhere
-        self.asked.results.update(dict.fromkeys(clearance.unknown, unknown_symbol()))
-        return clearance.ours
+    def _note(self, leased: Leased) -> tuple[str, ...]:
+        self.asked.elsewhere += leased.elsewhere
+        self.asked.results.update(dict.fromkeys(leased.unknown, unknown_symbol()))
+        return leased.ours
 
     def _send(self, errand: _Errand) -> None:
         permit = request_permit(self._provider.name, caller=self._caller, load_history=load_sent_times)
@@ -144,7 +144,7 @@ class _Asking:
         self.asked.results.update(attempt.results)
         more = self._provider.fallback(attempt.answer) if attempt.answer else []
         report_outcome(permit, attempt.results, answer=attempt.answer, is_replaced=bool(more))
-        self._land(errand.request.symbols, list(self._keep(attempt)))
+        self._release(errand.request.symbols, list(self._keep(attempt)))
         self._waiting.extend(_Errand(request, errand.retries_left) for request in more)
         self._go_on_after(errand, attempt, is_replaced=bool(more))
 
@@ -154,7 +154,7 @@ class _Asking:
         if soon and self._sleep(wait_s or 0):
             self._waiting.appendleft(errand)
             return
-        self._land(errand.request.symbols)
+        self._release(errand.request.symbols)
         self.asked.refused = refused
 
     def _go_on_after(self, errand: _Errand, attempt: Attempt, *, is_replaced: bool) -> None:
@@ -182,9 +182,9 @@ class _Asking:
         time.sleep(seconds)
         return True
 
-    def _land(self, symbols: Sequence[str], unknown: Sequence[str] = ()) -> None:
-        if self._flight is not None:
-            self._flight.land(symbols, unknown=unknown)
+    def _release(self, symbols: Sequence[str], unknown: Sequence[str] = ()) -> None:
+        if self._lease is not None:
+            self._lease.release(symbols, unknown=unknown)
 
 
 def unknown_symbols(attempt: Attempt) -> list[str]:

@@ -24,7 +24,7 @@ from prices.models import RunState
 from prices.outbox import publisher
 from prices.patience import patiently
 from prices.recent import received_lately, without_recent_price
-from providers.flights import Flight
+from providers.leases import Lease
 from providers.permits import is_metered
 from providers.registry import get_provider, missing_setting
 from providers.shared_state import SharedStateError
@@ -156,7 +156,7 @@ class _Poll:
     def _wait_for(self, symbols: Sequence[str]) -> bool:
         until = min(self._until, time.monotonic() + WAIT_FOR_OTHERS_S)
         try:
-            return Flight(self.provider).wait_for_others(symbols, until=until)
+            return Lease(self.provider).wait_for_others(symbols, until=until)
         except SharedStateError as error:
             self.fail(symbols, f"budget unavailable: {error}")
             return False

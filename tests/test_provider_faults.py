@@ -1,12 +1,15 @@
 """The whole service at a provider that misbehaves: real processes, and the simulator as the provider."""
 
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 import pytest
+import requests
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -30,13 +33,23 @@ class Outage:
 
 
 @pytest.fixture
-def product(
+def products(
     transactional_db: None, topic: str, tmp_path: Path, simulator: Simulator, settings: Settings
-) -> Iterator[Product]:
-    running = Product(tmp_path, **pointing_at(simulator))
-    settings.REDIS_URL = running.redis_url
+) -> Iterator[list[Product]]:
+    """Give two of everything, on the same parts."""
+    running = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        running.append(Product(tmp_path / name, **pointing_at(simulator)))
+    settings.REDIS_URL = running[0].redis_url
     yield running
-    running.close()
+    for product in running:
+        product.close()
+
+
+@pytest.fixture
+def product(products: list[Product]) -> Product:
+    return products[0]
 
 
 def create_job(api: APIClient, symbols: list[str], interval: int) -> UUID:
@@ -85,3 +98,29 @@ def test_provider_down_for_a_minute(api: APIClient, product: Product, simulator:
     outage = run_outage(api, product, simulator, seconds=60)
     print(f"\nprovider down for 60 s: {outage}")  # noqa: T201
     check_outage(outage)
+
+
+def test_crowd_at_two_web_servers_costs_one_request(products: list[Product], simulator: Simulator) -> None:
+    simulator.change(latency_s=1.0)
+    for product in products:
+        product.start("web")
+    wait_until(lambda: all(product.is_healthy("web") for product in products), timeout_s=30)
+
+    def ask(number: int) -> requests.Response:
+        address = products[number % 2].address
+        return requests.get(
+            f"http://{address}/prices/latest", {"symbol": "COLD", "provider": "finnhub"}, timeout=30
+        )
+
+    with ThreadPoolExecutor(200) as callers:
+        answers = list(callers.map(ask, range(200)))
+    assert len(simulator.requests()) == 1
+    found = Counter(answer.status_code for answer in answers)
+    # Half of each server's 16 threads wait for the fetch.
+    assert set(found) == {200, 503}
+    assert found[200] >= 16
+    assert len({answer.content for answer in answers if answer.ok}) == 1
+    assert {answer.headers["Retry-After"] for answer in answers if not answer.ok} == {"1"}
+    print(f"\n200 concurrent calls: 1 request upstream, {dict(found)}")  # noqa: T201
+    assert ask(0).content == ask(1).content == next(answer.content for answer in answers if answer.ok)
+    assert len(simulator.requests()) == 1

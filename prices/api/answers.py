@@ -1,13 +1,18 @@
 """What the calls answer, as plain data."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
+from django.conf import settings
+
 from prices.api.renderers import number, time
-from prices.freshness import age_seconds, freshness_of
+from prices.freshness import age_seconds
 from prices.jobs import hindrances
+from prices.latest_errors import Failure
 from prices.models import PollJob, PricePoint, SymbolAverage
+from prices.stored import point_freshness
 from providers.breaker import breaker_state
 from providers.budget import remaining
 from providers.registry import missing_setting
@@ -25,13 +30,7 @@ def latest(point: PricePoint) -> dict[str, Any]:
 
 def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
     """Give how good a price is: its times, its age by the provider's time, and what that means."""
-    found = freshness_of(
-        symbol=point.symbol,
-        provider=point.provider,
-        observed_at=point.observed_at,
-        precision=point.precision,
-        now=now,
-    )
+    found = point_freshness(point, now=now)
     age_s = None if point.observed_at is None else age_seconds(point.observed_at, now=now)
     return {
         "observed_at": time(point.observed_at),
@@ -44,6 +43,27 @@ def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
         "freshness_rule": found.rule,
         "raw_response_id": str(point.raw),
     }
+
+
+def cache_headers(point: PricePoint, *, is_kept: bool, now: datetime) -> dict[str, str]:
+    """Give what tells a cache how long it may give the same price again: as long as it is reused here."""
+    # The age began when the provider answered, so caches and this service together never exceed it.
+    age_s = max(int((now - point.received_at).total_seconds()), 0)
+    kept = f"public, max-age={settings.LATEST_REUSE_S}" if is_kept else "no-store"
+    return {"Age": str(age_s), "Cache-Control": kept}
+
+
+def attempts(failures: Iterable[Failure]) -> list[dict[str, str]]:
+    """Give who was asked and gave no price, and why."""
+    return [
+        {"provider": failure.provider, "error": failure.kind, "message": sentence(failure.message)}
+        for failure in failures
+    ]
+
+
+def sentence(text: str) -> str:
+    """Give the text with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def provider(name: str) -> dict[str, Any]:

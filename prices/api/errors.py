@@ -11,16 +11,26 @@ from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from prices.api import answers
 from prices.api.renderers import ExactJSONRenderer
 from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError, TooOldError
+from prices.latest_errors import (
+    BUDGET_REFUSALS,
+    LatestTimeoutError,
+    NoPriceError,
+    RequestRefusedError,
+    TooManyFetchesError,
+    TooOldError,
+)
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
-from providers.permits import Refusal, Refused
+from providers.permits import Refused
 from providers.shared_state import SharedStateError
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+# What was wrong a moment ago may be right now; a cache may keep a 404 or 405 of which nothing is said.
+NOT_KEPT = {"Cache-Control": "no-store"}
 
 STATUS_OF_KIND: Mapping[ErrorKind, HTTPStatus] = {
     ErrorKind.UNKNOWN_SYMBOL: HTTPStatus.NOT_FOUND,
@@ -48,7 +58,10 @@ def problem_response(error: Exception, context: Mapping[str, Any]) -> Response |
     if status is None:
         return None
     return Response(
-        problem(status, name, detail, **more), status=status, headers=headers, content_type=MEDIA_TYPE
+        problem(status, name, detail, **more),
+        status=status,
+        headers=NOT_KEPT | headers,
+        content_type=MEDIA_TYPE,
     )
 
 
@@ -66,7 +79,7 @@ def problem(status: HTTPStatus, name: str, detail: str, **more: Any) -> dict[str
 def problem_page(status: HTTPStatus, name: str, detail: str, **more: Any) -> HttpResponse:
     """Give a problem outside of the REST views."""
     body = ExactJSONRenderer().render(problem(status, name, detail, **more))
-    return HttpResponse(body, status=status, content_type=MEDIA_TYPE)
+    return HttpResponse(body, status=status, headers=NOT_KEPT, content_type=MEDIA_TYPE)
 
 
 def plain_problem(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -128,19 +141,33 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case TooOldError():
             age = "of unknown age" if error.age_s is None else f"{error.age_s:.0f} s old"
             detail = f"The best price there is is {age}."
-            return HTTPStatus.NOT_FOUND, "too-old", detail, {"age_seconds": error.age_s}, {}
+            more = {"age_seconds": error.age_s} | _attempts_of(error)
+            return HTTPStatus.NOT_FOUND, "too-old", detail, more, {}
         case TooManyFetchesError():
-            detail = "As many fetches as may run at once are running."
+            detail = answers.sentence(str(error))
             return HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, {}, {"Retry-After": "1"}
+        case NoPriceError():
+            return _describe_no_price(error)
     return None, "", "", {}, {}
 
 
 def _describe_refusal(refused: Refused) -> _Description:
-    used_up = refused.refusal in {Refusal.BUDGET, Refusal.LATEST_SHARE, Refusal.HELD}
+    used_up = refused.refusal in BUDGET_REFUSALS
     status = HTTPStatus.TOO_MANY_REQUESTS if used_up else HTTPStatus.SERVICE_UNAVAILABLE
     headers = {"Retry-After": str(max(1, math.ceil(refused.retry_after_s or 1)))}
     name = "budget-used" if used_up else "provider-not-asked"
-    return status, name, f"{refused.reason[:1].upper()}{refused.reason[1:]}.", {}, headers
+    return status, name, answers.sentence(refused.reason), {}, headers
+
+
+def _describe_no_price(error: NoPriceError) -> _Description:
+    told = error.telling
+    status, name, _, more, headers = _describe(told.error)
+    detail = f"No provider gave a price. {told.provider}: {told.message}."
+    return status, name, detail, more | _attempts_of(error), headers
+
+
+def _attempts_of(error: NoPriceError | TooOldError) -> dict[str, Any]:
+    return {"attempts": answers.attempts(error.failures)}
 
 
 def _describe_provider_error(error: ProviderError) -> _Description:
@@ -148,7 +175,7 @@ def _describe_provider_error(error: ProviderError) -> _Description:
     if error.kind == ErrorKind.RATE_LIMITED:
         headers["Retry-After"] = str(max(1, round(error.retry_after or 60)))
     name = error.kind.replace("_", "-")
-    return STATUS_OF_KIND[error.kind], name, f"{error.message[:1].upper()}{error.message[1:]}.", {}, headers
+    return STATUS_OF_KIND[error.kind], name, answers.sentence(error.message), {}, headers
 
 
 def _body_error(error: exceptions.ParseError) -> dict[str, Any]:

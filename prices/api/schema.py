@@ -2,7 +2,11 @@
 
 from typing import Any
 
+from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
+
+from providers.base import ErrorKind
+from providers.permits import Refusal
 
 
 class ExactNumber(serializers.DecimalField):
@@ -10,6 +14,17 @@ class ExactNumber(serializers.DecimalField):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(max_digits=None, decimal_places=None, coerce_to_string=False, **kwargs)
+
+
+class Attempt(serializers.Serializer[Any]):
+    """A provider that gave no price, and why."""
+
+    provider = serializers.CharField()
+    error = serializers.ChoiceField(
+        [*map(str, ErrorKind), *map(str, Refusal), "timeout", "too_many_fetches"],
+        help_text="What the provider answered, or why it was not asked or not waited for.",
+    )
+    message = serializers.CharField(help_text="The same for people.")
 
 
 class Latest(serializers.Serializer[Any]):
@@ -28,6 +43,7 @@ class Latest(serializers.Serializer[Any]):
     freshness = serializers.ChoiceField(["fresh", "delayed", "stale", "unknown"], required=False)
     freshness_rule = serializers.CharField(required=False, help_text="The rule that decided.")
     raw_response_id = serializers.UUIDField(required=False)
+    attempts = Attempt(many=True, required=False, help_text="Who was asked before and gave no price.")
 
 
 class Config(serializers.Serializer[Any]):
@@ -145,7 +161,35 @@ class Problem(serializers.Serializer[Any]):
     # A declared field, which the metaclass takes out of the class: Serializer.errors stays.
     errors = FieldError(many=True, required=False)  # type: ignore[assignment]
     variable = serializers.CharField(required=False, help_text="The setting that has no value.")
+    age_seconds = serializers.FloatField(required=False, allow_null=True, help_text="Of a price too old.")
+    attempts = Attempt(
+        many=True, required=False, help_text="Who was asked for a price, and why none gave one."
+    )
 
+
+LATEST_HEADERS = [
+    OpenApiParameter(
+        "Age",
+        int,
+        OpenApiParameter.HEADER,
+        response=[200],
+        description="Whole seconds since the provider's answer was received.",
+    ),
+    OpenApiParameter(
+        "Cache-Control",
+        str,
+        OpenApiParameter.HEADER,
+        response=True,
+        description="How long a cache may give the same answer; no-store for errors, expand and max_age.",
+    ),
+    OpenApiParameter(
+        "Retry-After",
+        int,
+        OpenApiParameter.HEADER,
+        response=[429, 503, 504],
+        description="Seconds until asking again makes sense.",
+    ),
+]
 
 Endpoint = tuple[str, str, str, Any]
 

@@ -29,21 +29,28 @@ class LatestView(APIView):
 
     @extend_schema(
         operation_id="latest_price",
-        parameters=[LatestRequest],
+        parameters=[LatestRequest, *schema.LATEST_HEADERS],
         responses={200: schema.Latest, **schema.problems(400, 404, 429, 502, 503, 504)},
     )
     def get(self, request: Request) -> Response:
         """Give the freshest price of a symbol, from the named provider or any.
 
-        `expand=quality` tells how old the price is by the provider's own time, and whether that is
-        fresh for its market; `max_age` refuses an older one.
+        Where none is named, those that are configured are asked in turn until one gives a price. Where
+        that fails, a stored price that is fresh or delayed by its own time is given, with that time.
+
+        `expand=quality` tells how old the price is by the provider's own time, whether that is fresh for
+        its market, and which providers failed; `max_age` refuses an older one.
         """
         query = validated(LatestRequest, request.query_params)
-        point = latest_price(query["symbol"], query["provider"], now=timezone.now())
+        served = latest_price(query["symbol"], query["provider"], now=timezone.now())
         now = timezone.now()
-        refuse_older(point, query["max_age"], now=now)
-        quality = answers.quality(point, now=now) if query["expand"] else {}
-        return Response(answers.latest(point) | quality)
+        refuse_older(served, query["max_age"], now=now)
+        body = answers.latest(served.point)
+        if query["expand"]:
+            body |= answers.quality(served.point, now=now) | {"attempts": answers.attempts(served.failures)}
+        # An age, and that it is low enough, is true at this moment only.
+        is_kept = query["expand"] is None and query["max_age"] is None
+        return Response(body, headers=answers.cache_headers(served.point, is_kept=is_kept, now=now))
 
 
 class PollView(APIView):

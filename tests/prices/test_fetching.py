@@ -9,7 +9,7 @@ from redis import Redis as RedisClient
 from prices import fetching
 from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
 from providers.base import ErrorKind
-from providers.flights import Flight
+from providers.leases import Lease
 from providers.permits import Refusal
 from providers.registry import get_provider
 
@@ -119,7 +119,7 @@ def test_limit_of_the_rate_ends_the_poll_and_is_not_retried_before_its_time(finn
 
 def test_symbol_under_way_elsewhere_is_left_to_those_who_ask(finnhub: HTTPServer) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
-    Flight("finnhub").take_off(["MSFT"])
+    Lease("finnhub").take(["MSFT"])
     asked = ask("AAPL", "MSFT")
     assert (asked.elsewhere, list(asked.results)) == (["MSFT"], ["AAPL"])
 
@@ -137,14 +137,14 @@ def test_symbol_not_wanted_any_more_is_free_for_others(finnhub: HTTPServer) -> N
         until=time.monotonic() + 5,
     )
     assert finnhub.log == []
-    assert Flight("finnhub").take_off(["AAPL"]).ours == ("AAPL",)
+    assert Lease("finnhub").take(["AAPL"]).ours == ("AAPL",)
 
 
 def test_symbol_refused_by_the_budget_is_free_for_others(finnhub: HTTPServer, settings: Settings) -> None:
     settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
     finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
     assert ask("AAPL", "MSFT").refused is not None
-    assert Flight("finnhub").take_off(["AAPL", "MSFT"]).ours == ("AAPL", "MSFT")
+    assert Lease("finnhub").take(["AAPL", "MSFT"]).ours == ("AAPL", "MSFT")
 
 
 def test_short_wait_for_the_budget_is_waited_for(finnhub: HTTPServer, settings: Settings) -> None:

@@ -9,16 +9,11 @@ from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from prices import latest
+from prices.fetch_price import fetch_price
+from prices.flights import flights, forget_flights
 from prices.ids import new_ids
-from prices.latest import (
-    Flights,
-    LatestTimeoutError,
-    RequestRefusedError,
-    TooManyFetchesError,
-    fetch_price,
-    latest_price,
-)
+from prices.latest import latest_price
+from prices.latest_errors import LatestTimeoutError, RequestRefusedError
 from prices.models import PricePoint, RawMarketData
 from providers.base import NotConfiguredError, ProviderError
 from tests.waiting import wait_until
@@ -30,9 +25,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def finnhub(settings: Settings, httpserver: HTTPServer, topic: str) -> Iterator[HTTPServer]:
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     settings.FINNHUB_API_KEY = "canary-key-123456"
-    latest.forget_flights()
+    forget_flights()
     yield httpserver
-    latest.forget_flights()
+    forget_flights()
 
 
 def quote(price: str = "150.25") -> str:
@@ -56,7 +51,7 @@ def add_point(provider: str, *, price: str, observed_s_ago: int, received_s_ago:
 
 
 def ask(provider: str | None = "finnhub") -> PricePoint:
-    return latest_price("AAPL", provider, now=datetime.now(UTC))
+    return latest_price("AAPL", provider, now=datetime.now(UTC)).point
 
 
 def test_latest_cold_is_fetched_stored_and_published(finnhub: HTTPServer) -> None:
@@ -96,7 +91,9 @@ def test_latest_without_provider_prefers_a_stored_price_of_a_later_moment(
     assert ask("finnhub").price == Decimal("55.5")
 
 
-def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer) -> None:
+def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer, settings: Settings) -> None:
+    settings.LATEST_MAX_FETCHES = 20
+    forget_flights()
     release = threading.Event()
 
     def answer_late(_request: Request) -> Response:
@@ -115,7 +112,7 @@ def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer) -> None:
     callers = [threading.Thread(target=call) for _ in range(20)]
     for caller in callers:
         caller.start()
-    wait_until(lambda: latest.flights().under_way == 1)
+    wait_until(lambda: flights().under_way == 1)
     release.set()
     for caller in callers:
         caller.join()
@@ -149,25 +146,6 @@ def test_latest_of_failing_provider_keeps_its_answer(finnhub: HTTPServer) -> Non
     with pytest.raises(ProviderError):
         ask()
     assert {raw.status for raw in RawMarketData.objects.all()} == {503}
-
-
-def test_flights_over_the_limit_are_refused() -> None:
-    flights = Flights(1)
-    release = threading.Event()
-
-    def wait() -> PricePoint:
-        release.wait(5)
-        return PricePoint()
-
-    first = flights.join("a", wait)
-    assert flights.join("a", wait) is first
-    with pytest.raises(TooManyFetchesError):
-        flights.join("b", wait)
-    release.set()
-    first.result(5)
-    wait_until(lambda: flights.under_way == 0)
-    assert flights.join("b", wait).result(5) is not None
-    flights.close()
 
 
 def test_latest_whose_turn_does_not_come_in_time_is_refused(finnhub: HTTPServer, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from prices.handover import take_over, to_message
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData
 from prices.polling import Polled, poll_jobs
 from prices.slots import phase_of, slot_at
-from providers.flights import Flight
+from providers.leases import Lease
 from tests.conftest import MakeJob
 from tests.waiting import wait_until
 
@@ -113,13 +113,13 @@ def test_poll_waits_for_what_others_ask_for_and_asks_itself_where_they_die(
     finnhub: HTTPServer, make_job: MakeJob
 ) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
-    other = Flight("finnhub")
-    other.take_off(["AAPL"])
+    other = Lease("finnhub")
+    other.take(["AAPL"])
     job = make_job(["AAPL", "MSFT"], interval=60, provider="finnhub")
     thread = in_thread([job.id], NOW)
     wait_until(lambda: PricePoint.objects.filter(symbol="MSFT").exists())
     assert asked_for(finnhub) == {"MSFT": 1}
-    other.land(["AAPL"])
+    other.release(["AAPL"])
     thread.join()
     assert asked_for(finnhub) == {"MSFT": 1, "AAPL": 1}
     assert states() == {"stored": 1}

@@ -7,10 +7,10 @@ from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 
-from prices import latest
 from prices.api.errors import STATUS_OF_KIND, problem_response
+from prices.flights import forget_flights
 from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError
+from prices.latest_errors import LatestTimeoutError, RequestRefusedError, TooManyFetchesError
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refusal, Refused
 
@@ -20,7 +20,7 @@ ERRORS: list[tuple[Exception, int, str | None]] = [
     (JobStoppedError(), 409, None),
     (NotConfiguredError(provider="finnhub", variable="FINNHUB_API_KEY"), 503, None),
     (LatestTimeoutError("finnhub"), 504, "5"),
-    (TooManyFetchesError(), 503, "1"),
+    (TooManyFetchesError("all places are taken"), 503, "1"),
     (
         RequestRefusedError(Refused(Refusal.BUDGET, "budget: 60 requests in 60 s are used", 12.2, 60)),
         429,
@@ -78,7 +78,7 @@ def test_latest_maps_what_the_provider_says_and_never_shows_the_key(
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     httpserver.expect_request("/api/v1/quote").respond_with_data(body, status=status)
     answer = api.get("/prices/latest", {"symbol": "AAPL", "provider": "finnhub"})
-    latest.forget_flights()
+    forget_flights()
     assert answer.status_code == expected
     assert answer["Content-Type"] == "application/problem+json"
     assert json.loads(answer.content)["status"] == expected

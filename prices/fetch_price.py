@@ -1,0 +1,113 @@
+"""Fetching one price for a caller who waits: asked, stored, published."""
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
+from prices.flights import flights
+from prices.ids import new_ids
+from prices.ingest import Stored, store_attempts
+from prices.latest_errors import LatestTimeoutError, RequestRefusedError
+from prices.models import PricePoint
+from prices.outbox import publisher
+from prices.patience import patiently
+from prices.recent import last_error, without_recent_price
+from prices.stored import stored_price
+from providers.base import malformed
+from providers.leases import Lease
+from providers.permits import Refusal, Refused
+from providers.registry import get_provider
+from providers.shared_state import SharedStateError
+
+
+def fetch_price(provider: str, symbol: str) -> PricePoint:
+    """Ask the provider for one symbol, store what it answered and have the point published.
+
+    Where another process, or a poll, asks for the same just now, its answer is waited for.
+
+    Raises ProviderError where it gave no quote (its answer is stored all the same),
+    RequestRefusedError or LatestTimeoutError where it was not asked.
+    """
+    fetching = _Fetching(provider, symbol)
+    asked = fetching.ask()
+    while symbol in asked.elsewhere:
+        found = fetching.result_of_others()
+        if found is not None:
+            return found
+        asked = fetching.ask()
+    if fetching.points:
+        return fetching.points[0]
+    if symbol in asked.errors:
+        raise asked.errors[symbol]
+    if symbol in asked.results:
+        raise malformed("the database cannot hold this price")
+    # Refused, or its turn did not come: others were faster at each moment of the provider's pace.
+    raise RequestRefusedError(asked.refused) if asked.refused else LatestTimeoutError(provider)
+
+
+class _Fetching:
+    def __init__(self, provider: str, symbol: str) -> None:
+        self.points: list[PricePoint] = []
+        self._provider = provider
+        self._symbol = symbol
+        self._until = time.monotonic() + settings.LATEST_DEADLINE_S
+        self._began = timezone.now()
+
+    def ask(self) -> Asked:
+        return ask_provider(
+            get_provider(self._provider),
+            [self._symbol],
+            caller="latest",
+            wanted=self._still_wanted,
+            keep=self._keep,
+            until=self._until,
+        )
+
+    def result_of_others(self) -> PricePoint | None:
+        """Wait for whoever asks for the symbol; give its point, None where it ended without a word.
+
+        Raises the ProviderError that it was answered, LatestTimeoutError, RequestRefusedError.
+        """
+        try:
+            has_ended = Lease(self._provider).wait_for_others([self._symbol], until=self._until)
+        except SharedStateError as error:
+            refused = Refused(Refusal.UNAVAILABLE, f"budget unavailable: {error}")
+            raise RequestRefusedError(refused) from error
+        if not has_ended:
+            raise LatestTimeoutError(self._provider)
+        found = self._stored()
+        if found is None:
+            error_of_others = last_error(self._provider, self._symbol, since=self._began)
+            if error_of_others is not None:
+                raise error_of_others
+        return found
+
+    def _still_wanted(self, symbols: Sequence[str]) -> Sequence[str]:
+        found = self._stored()
+        if found is None:
+            return symbols
+        self.points.append(found)
+        return ()
+
+    def _stored(self) -> PricePoint | None:
+        since = self._began - timedelta(seconds=settings.LATEST_REUSE_S)
+        return stored_price(self._symbol, self._provider, received_after=since)
+
+    def _keep(self, attempt: Attempt) -> list[str]:
+        (raw_id,) = patiently(lambda: new_ids(1))
+        stored = patiently(lambda: self._store(attempt, raw_id))
+        if stored.points:
+            self.points += stored.points
+            # Nobody waits for Kafka to read a price that is stored.
+            flights().afterwards(lambda: publisher().publish(stored.points, polls={}))
+        return patiently(lambda: without_recent_price(self._provider, unknown_symbols(attempt)))
+
+    def _store(self, attempt: Attempt, raw_id: UUID) -> Stored:
+        with transaction.atomic():
+            return store_attempts([attempt], raw_ids=[raw_id], provider=self._provider, poll=None)
