@@ -42,6 +42,10 @@ class Product:
         }
         redis.Redis.from_url(self._environment["REDIS_URL"]).flushdb()
 
+    def set_environment(self, **changes: str) -> None:
+        """Change variables of what is started from now on."""
+        self._environment |= changes
+
     def start(self, *names: str) -> None:
         """Start these processes; their output goes to files in the folder."""
         for name in names:

@@ -13,8 +13,9 @@ import requests
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from prices.models import PollRun
+from prices.models import PollRun, PricePoint
 from providers.breaker import breaker_state
+from providers.simulator.log import busiest_window
 from providers.simulator.simulator import Simulator
 from tests.product import Product
 from tests.simulator import pointing_at
@@ -45,6 +46,13 @@ def products(
     yield running
     for product in running:
         product.close()
+
+
+@pytest.fixture
+def pollers(products: list[Product], budget: str) -> list[Product]:
+    for product in products:
+        product.set_environment(FINNHUB_BUDGET=budget)
+    return products
 
 
 @pytest.fixture
@@ -124,3 +132,62 @@ def test_crowd_at_two_web_servers_costs_one_request(products: list[Product], sim
     print(f"\n200 concurrent calls: 1 request upstream, {dict(found)}")  # noqa: T201
     assert ask(0).content == ask(1).content == next(answer.content for answer in answers if answer.ok)
     assert len(simulator.requests()) == 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each job got of a budget that all of them exceed, and what the provider saw."""
+
+    busiest_window: int
+    prices_by_job: list[int]
+    requests_by_symbol: list[int]
+
+
+def run_shared_budget(
+    api: APIClient, pollers: list[Product], simulator: Simulator, *, limit: int, window_s: int, windows: int
+) -> Share:
+    """Poll ten times what the budget allows, by two workers, for so many windows."""
+    for product in pollers:
+        product.start("poller-finnhub")
+    pollers[0].start("beat")
+    interval = max(window_s // 6, 1)
+    symbols = 10 * limit * interval // window_s // 5
+    jobs = [create_job(api, [f"J{job}S{symbol}" for symbol in range(symbols)], interval) for job in range(5)]
+    wait_until(lambda: len(simulator.requests()) >= limit, timeout_s=30)
+    simulator.forget_requests()
+    start = datetime.now(UTC)
+    end = start + timedelta(seconds=windows * window_s)
+    wait_until(lambda: datetime.now(UTC) > end, timeout_s=windows * window_s + 5)
+    asked = simulator.requests("finnhub")
+    assert {request.outcome for request in asked} == {"quote"}
+    by_symbol = Counter(request.symbol for request in asked)
+    return Share(
+        busiest_window([request.time for request in asked], window_s=window_s),
+        sorted(PricePoint.objects.filter(symbol__startswith=f"J{job}S").count() for job in range(len(jobs))),
+        sorted(by_symbol[f"J{job}S{symbol}"] for job in range(5) for symbol in range(symbols)),
+    )
+
+
+def check_share(share: Share, *, limit: int) -> None:
+    assert share.busiest_window <= limit
+    assert share.prices_by_job[0] > 0.7 * share.prices_by_job[-1]
+
+
+@pytest.mark.parametrize("budget", ["12/6s"])
+def test_budget_that_all_jobs_exceed_is_kept_and_shared(
+    api: APIClient, pollers: list[Product], simulator: Simulator, budget: str
+) -> None:
+    share = run_shared_budget(api, pollers, simulator, limit=12, window_s=6, windows=3)
+    print(f"\n{share}")  # noqa: T201
+    check_share(share, limit=12)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("budget", ["60/1m"])
+def test_budget_of_a_minute_is_kept_and_shared_for_five(
+    api: APIClient, pollers: list[Product], simulator: Simulator, budget: str
+) -> None:
+    share = run_shared_budget(api, pollers, simulator, limit=60, window_s=60, windows=5)
+    print(f"\n60 a minute, 600 wanted, two workers, 5 minutes: {share}")  # noqa: T201
+    check_share(share, limit=60)
+    assert share.requests_by_symbol[0] > 0
