@@ -14,6 +14,7 @@ from rest_framework.response import Response
 from prices.api.renderers import ExactJSONRenderer
 from prices.jobs import JobNotFoundError, JobStoppedError
 from prices.latest import LatestTimeoutError, RequestRefusedError, TooManyFetchesError, TooOldError
+from prices.quota import BeyondBudgetError, StrictKeyError, figure
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refusal, Refused
 from providers.shared_state import SharedStateError
@@ -112,6 +113,12 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case NotConfiguredError():
             more = {"variable": error.variable}
             return HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more, {}
+        case StrictKeyError():
+            more = {"variable": error.plan.variable}
+            detail = f"{error.plan.provider} is {error.plan}."
+            return HTTPStatus.UNPROCESSABLE_ENTITY, "not-configured", detail, more, {}
+        case BeyondBudgetError():
+            return _describe_excess(error)
         case ProviderTimeoutError():
             detail = f"{error.message.capitalize()}."
             return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
@@ -133,6 +140,19 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
             detail = "As many fetches as may run at once are running."
             return HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, {}, {"Retry-After": "1"}
     return None, "", "", {}, {}
+
+
+def _describe_excess(error: BeyondBudgetError) -> _Description:
+    plan = error.plan
+    shortest = plan.shortest_interval
+    fits = f"the shortest interval that fits is {shortest} s" if shortest else "not even 86400 s fits"
+    wanted, granted = figure(plan.wanted_per_day), figure(plan.granted_per_day)
+    detail = (
+        f"The job wants {wanted} requests a day of {plan.provider}'s budget {plan.budget}"
+        f" and would get {granted}; {fits}."
+    )
+    more = {"shortest_interval": shortest}
+    return HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-budget", detail, more, {}
 
 
 def _describe_refusal(refused: Refused) -> _Description:
