@@ -152,6 +152,8 @@ PROVIDER_BUDGETS = {
 LATEST_BUDGET_SHARE_PERCENT = env_int("LATEST_BUDGET_SHARE_PERCENT", 20, minimum=0, maximum=100)
 # A symbol that a provider does not know is not asked for again for so long.
 UNKNOWN_SYMBOL_MEMORY_S = env_int("UNKNOWN_SYMBOL_MEMORY_S", 300, minimum=0, maximum=86_400)
+# Whether a job that the budget does not carry in full, or whose key is missing, is refused.
+QUOTA_STRICT = env_bool("QUOTA_STRICT", default=False)
 # A provider that fails this often in a row is not asked for a while, which grows up to the longest one.
 BREAKER_FAILURES = env_int("BREAKER_FAILURES", 5, minimum=1, maximum=1000)
 # The longest is below the interval of most jobs: after an outage each polls within its next interval.
@@ -223,6 +225,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"JobStatus": ["active", "paused", "stopped"]},
     "PREPROCESSING_HOOKS": ["prices.api.schema.without_trailing_slashes"],
 }
 

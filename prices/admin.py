@@ -8,10 +8,11 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from prices.jobs import JobStoppedError, hindrances, pause_job, resume_job, stop_job
+from prices.jobs import JobStoppedError, pause_job, resume_job, stop_job
 from prices.models import (
     DeadLetter,
     PollGap,
@@ -21,6 +22,7 @@ from prices.models import (
     RawMarketData,
     SymbolAverage,
 )
+from prices.quota import all_hindrances, plan_in_words, plan_of_active
 from prices.symbols import normalise_symbol
 from providers.registry import PROVIDER_NAMES
 
@@ -223,7 +225,7 @@ class PollJobAdmin(EvidenceAdmin):
     list_select_related = ["periodic_task"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
-    readonly_fields = ["created_at", "hindrances"]
+    readonly_fields = ["created_at", "hindrances", "quota_plan"]
     actions = ["pause", "resume", "stop"]
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
@@ -238,7 +240,13 @@ class PollJobAdmin(EvidenceAdmin):
     @admin.display(description="what keeps it from polling")
     def hindrances(self, job: PollJob) -> str:
         """Give what keeps an active job from polling."""
-        return "; ".join(hindrances(job)) or "nothing"
+        return "; ".join(all_hindrances(job, plan_of_active(job, now=timezone.now()))) or "nothing"
+
+    @admin.display(description="what the budget gives it")
+    def quota_plan(self, job: PollJob) -> str:
+        """Give the plan of an active job."""
+        plan = plan_of_active(job, now=timezone.now())
+        return "-" if plan is None else plan_in_words(plan)
 
     @admin.action(description="Pause selected jobs", permissions=["manage"])
     def pause(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:

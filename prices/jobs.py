@@ -54,11 +54,16 @@ def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
     return next((name for name in order if missing_setting(name) is None), order[0])
 
 
+def provider_for(symbols: Sequence[str], *, served_by: str | None) -> str:
+    """Give who is asked where no provider is named: who served last, else the first that is configured."""
+    if served_by is not None and missing_setting(served_by) is None:
+        return served_by
+    return choose_provider(symbols, None)
+
+
 def provider_of(job: PollJob) -> str:
-    """Give who is asked for the job at its next poll: who served it last, where it names none."""
-    if job.provider is None and job.served_by is not None and missing_setting(job.served_by) is None:
-        return job.served_by
-    return choose_provider(job.symbols, job.provider)
+    """Give who is asked for the job at its next poll."""
+    return job.provider or provider_for(job.symbols, served_by=job.served_by)
 
 
 def next_provider(job: PollJob, *, tried: Sequence[str]) -> str | None:

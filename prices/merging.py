@@ -74,20 +74,20 @@ class Slot:
 
 
 class Merged:
-    """Slots that are polled together, at one provider."""
+    """Slots that are polled together, at one provider; `by_symbol` gives those that want a symbol."""
 
     def __init__(self, slots: Iterable[Slot], *, provider: str) -> None:
         self.slots = list(slots)
         self.provider = provider
-        self._by_symbol: dict[str, list[Slot]] = {}
+        self.by_symbol: dict[str, list[Slot]] = {}
         for slot in self.slots:
             for symbol in slot.waiting:
-                self._by_symbol.setdefault(symbol, []).append(slot)
+                self.by_symbol.setdefault(symbol, []).append(slot)
 
     @property
     def symbols(self) -> list[str]:
         """Give what is to be asked for: each symbol once."""
-        return [symbol for symbol in self._by_symbol if self._paying_for(symbol)]
+        return [symbol for symbol in self.by_symbol if self._paying_for(symbol)]
 
     def payer_of(self, symbol: str) -> Slot | None:
         """Give the slot on whose account the symbol is asked for: the first that may and waits for it."""
@@ -139,7 +139,7 @@ class Merged:
         return [slot for slot in self._waiting_for(symbol) if symbol not in slot.withheld]
 
     def _waiting_for(self, symbol: str) -> list[Slot]:
-        return [slot for slot in self._by_symbol.get(symbol, ()) if symbol in slot.waiting]
+        return [slot for slot in self.by_symbol.get(symbol, ()) if symbol in slot.waiting]
 
 
 def serve(slot: Slot, symbol: str, *, provider: str, paid: bool) -> None:

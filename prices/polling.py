@@ -23,6 +23,7 @@ from prices.merging import Merged, Slot, give_up
 from prices.models import RunState
 from prices.outbox import publisher
 from prices.patience import patiently
+from prices.quota import allowance_of
 from prices.recent import received_lately, without_recent_price
 from providers.leases import Lease
 from providers.permits import is_metered
@@ -70,7 +71,8 @@ def poll_slots(provider: str, slots: Sequence[Slot], polled: Polled) -> None:
     if missing is not None:
         poll.fail(poll.merged.symbols, f"not_configured: set {missing}")
     else:
-        poll.share_recent(poll.merged.symbols)
+        poll.withhold()
+        poll.share_recent(list(poll.merged.by_symbol))
         poll.ask()
     poll.end()
 
@@ -84,7 +86,19 @@ class _Poll:
         for slot in slots:
             slot.tried.append(provider)
         following = {slot.claim.run_id: next_provider(slot.claim.job, tried=slot.tried) for slot in slots}
+        self._withheld_because: dict[UUID, str] = {}
         self._next = {run_id: name for run_id, name in following.items() if name is not None}
+
+    def withhold(self) -> None:
+        """Note for each new slot what the provider's budget leaves out this time."""
+        allowance = allowance_of(self.provider, now=timezone.now())
+        for slot in self.merged.slots:
+            # What comes from another provider's workers is not in this one's plan.
+            if len(slot.tried) == 1:
+                granted = set(allowance.symbols_at(slot.claim.job, slot.claim.due_at))
+                slot.withheld = [symbol for symbol in slot.waiting if symbol not in granted]
+                if slot.withheld:
+                    self._withheld_because[slot.claim.run_id] = allowance.withheld_reason(slot.claim.job)
 
     def share_recent(self, symbols: Sequence[str]) -> None:
         """Serve what others asked for a moment ago, or since the slot was claimed."""
@@ -113,6 +127,7 @@ class _Poll:
     def end(self) -> None:
         """Write what became of the slots that are left; those that go on elsewhere stay claimed."""
         for slot in self.merged.slots:
+            give_up(slot, slot.withheld, self._withheld_because.get(slot.claim.run_id, ""))
             give_up(slot, list(slot.waiting), "not asked: the job was stopped or time ran out")
         settled = self.merged.take_settled()
         patiently(lambda: finish([slot.outcome for slot in settled]))

@@ -173,6 +173,13 @@ def limits_of(provider: str) -> tuple[Limit, ...]:
     return parse_limits(settings.PROVIDER_BUDGETS[provider])
 
 
+def kept_for_latest(limit: Limit) -> int:
+    """Give the requests of a window that GET latest may use: of a day's or longer a share, else none."""
+    if limit.window_s < DAY_S:
+        return 0
+    return limit.requests * int(settings.LATEST_BUDGET_SHARE_PERCENT) // 100
+
+
 def remaining(provider: str) -> Remaining:
     """Give what is left of the provider's budget; raises SharedStateError."""
     limits = limits_of(provider)
@@ -221,8 +228,7 @@ def budget_question(limits: tuple[Limit, ...]) -> dict[str, Any]:
 def _rule(limit: Limit) -> dict[str, int]:
     rule = {"limit": limit.requests, "window": limit.window_ms}
     if limit.window_s >= DAY_S:
-        percent = settings.LATEST_BUDGET_SHARE_PERCENT
-        rule["share"] = limit.requests * percent // 100
+        rule["share"] = kept_for_latest(limit)
     return rule
 
 

@@ -25,6 +25,14 @@ class Limit:
         """The window in whole milliseconds."""
         return round(self.window_s * 1000)
 
+    def __str__(self) -> str:
+        # As settings write it: the largest unit that leaves a whole number.
+        units_ms = {name: round(unit_s * 1000) for name, unit_s in _UNITS_S.items()}
+        name = max(
+            (name for name, ms in units_ms.items() if self.window_ms % ms == 0), key=units_ms.__getitem__
+        )
+        return f"{self.requests}/{self.window_ms // units_ms[name]}{name}"
+
 
 def parse_limits(text: str) -> tuple[Limit, ...]:
     """Read limits: "1/1s,25/1d" is 1 request in 1 s and 25 in a day (ms, s, m, h, d), "none" is no limit.
@@ -34,6 +42,11 @@ def parse_limits(text: str) -> tuple[Limit, ...]:
     if text.strip().lower() == NO_LIMIT:
         return ()
     return tuple(_parse_limit(part.strip()) for part in text.split(","))
+
+
+def binding_limit(limits: Sequence[Limit]) -> Limit | None:
+    """Give the limit that holds back most in the long run: of the lowest rate; None where there is none."""
+    return min(limits, key=lambda each: (each.requests / each.window_s, -each.window_s), default=None)
 
 
 def told_by_headers(

@@ -97,6 +97,10 @@ class MarketState(StrEnum):
     UNKNOWN = "unknown"
 
 
+# When it opens, when it closes.
+Session = tuple[datetime, datetime]
+
+
 @dataclass(frozen=True, slots=True)
 class MarketHours:
     """A market at one moment: when, at or before it, trading and its sessions last began and ended.
@@ -152,6 +156,19 @@ def market_state(symbol: str, *, provider: str, moment: datetime) -> MarketState
     """Tell whether the listing's market is open at a moment, as far as its hours are known."""
     hours = market_hours(symbol, provider=provider, moment=moment)
     return hours.state if hours else MarketState.UNKNOWN
+
+
+def trading_sessions(calendar: str, *, start: datetime, end: datetime) -> list[Session] | None:
+    """Give the sessions of a calendar that touch the time from `start` to `end`, in order; None: unknown.
+
+    Currencies have one session a week, which nothing interrupts; what trades always is open all the time.
+    The first call for an exchange and a year takes 0.1 to 0.3 s, the first of a process 1 s more.
+    """
+    if calendar == ALWAYS_OPEN:
+        return [(start, end)]
+    currency = calendar == CURRENCY_WEEK
+    found = _currency_weeks(start, end) if currency else _exchange_sessions(calendar, start, end)
+    return found and [(opens, closes) for opens, closes in found if closes > start and opens < end]
 
 
 def day_close(symbol: str, *, provider: str, day: date, received_at: datetime) -> datetime:
@@ -220,11 +237,21 @@ def _currency_hours(moment: datetime) -> MarketHours:
     )
 
 
+def _currency_weeks(start: datetime, end: datetime) -> list[Session]:
+    first = start.astimezone(NEW_YORK).date() - timedelta(days=8)
+    days = (first + timedelta(days=number) for number in range((end - start).days + 11))
+    return [(_five_pm(day), _five_pm(day + timedelta(days=5))) for day in days if day.weekday() == SUNDAY]
+
+
+def _five_pm(day: date) -> datetime:
+    return datetime.combine(day, time(17), tzinfo=NEW_YORK).astimezone(UTC)
+
+
 def _last_five_pm(moment: datetime, weekdays: set[int]) -> datetime:
     today = moment.astimezone(NEW_YORK).date()
     days = (today - timedelta(days=back) for back in range(8))
-    evenings = (datetime.combine(day, time(17), tzinfo=NEW_YORK) for day in days if day.weekday() in weekdays)
-    return next(evening.astimezone(UTC) for evening in evenings if evening <= moment)
+    evenings = (_five_pm(day) for day in days if day.weekday() in weekdays)
+    return next(evening for evening in evenings if evening <= moment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +275,16 @@ def _exchange_hours(code: str, moment: datetime) -> MarketHours | None:
         session_opened_at=_last(schedule.session_opens, moment),
         session_closed_at=_last(schedule.session_closes, moment),
     )
+
+
+def _exchange_sessions(code: str, start: datetime, end: datetime) -> list[Session] | None:
+    found: dict[datetime, datetime] = {}
+    for year in range(start.astimezone(UTC).year, end.astimezone(UTC).year + 1):
+        schedule = _schedule(code, year)
+        if schedule is None:
+            return None
+        found |= zip(schedule.session_opens, schedule.session_closes, strict=True)
+    return sorted(found.items())
 
 
 def _last(times: Sequence[datetime], moment: datetime) -> datetime:

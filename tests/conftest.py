@@ -13,6 +13,7 @@ from rest_framework.test import APIClient
 from prices import outbox
 from prices.jobs import create_job
 from prices.models import PollJob
+from prices.quota import forget_allowances
 from prices.topic import ensure_topic
 
 pytest_plugins = ["tests.simulator"]
@@ -25,6 +26,12 @@ ChangeJob: TypeAlias = Callable[[uuid.UUID], PollJob]
 def fast_passwords(settings: Settings) -> None:
     """Hash passwords fast: the real hasher takes half a second on purpose."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def own_allowances() -> None:
+    """Let each test share budgets among its own jobs."""
+    forget_allowances()
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """What the calls answer, as plain data."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -9,9 +11,9 @@ from django.conf import settings
 
 from prices.api.renderers import number, time
 from prices.freshness import age_seconds
-from prices.jobs import hindrances
 from prices.latest_errors import Failure
 from prices.models import PollJob, PricePoint, SymbolAverage
+from prices.quota import NotConfigured, Plan, all_hindrances, figure
 from prices.stored import point_freshness
 from providers.breaker import breaker_state
 from providers.budget import remaining
@@ -90,6 +92,30 @@ def provider(name: str) -> dict[str, Any]:
     }
 
 
+def quota_plan(plan: Plan) -> dict[str, Any]:
+    """Give a plan as an object."""
+    if isinstance(plan, NotConfigured):
+        return {"not_configured": f"set {plan.variable}"}
+    return {
+        name: figure(value) if isinstance(value, Fraction) else value for name, value in asdict(plan).items()
+    }
+
+
+def quota_plan_header(plan: Plan) -> str:
+    """Give a plan as a structured field: a dictionary (RFC 9651) of what is not null."""
+    if isinstance(plan, NotConfigured):
+        return str(plan)
+    members = quota_plan(plan).items()
+    return ", ".join(f"{name}={_bare_item(value)}" for name, value in members if value is not None)
+
+
+def _bare_item(value: bool | float | str) -> str:
+    # All texts are names of providers and budgets: nothing to escape.
+    if isinstance(value, bool):
+        return f"?{int(value)}"
+    return f'"{value}"' if isinstance(value, str) else f"{value}"
+
+
 def accepted(job: PollJob) -> dict[str, Any]:
     """Give a new job."""
     return {
@@ -104,7 +130,7 @@ def stopped(job: PollJob) -> dict[str, Any]:
     return {"status": str(job.status), "job_id": str(job.id)}
 
 
-def job(job: PollJob) -> dict[str, Any]:
+def job(job: PollJob, plan: Plan | None) -> dict[str, Any]:
     """Give a job's settings, how its polls fare, and what keeps it from polling."""
     return {
         "job_id": str(job.id),
@@ -117,7 +143,7 @@ def job(job: PollJob) -> dict[str, Any]:
         "last_success_at": time(job.last_success_at),
         "last_error": job.last_error or None,
         "failures": job.failures,
-        "hindrances": hindrances(job),
+        "hindrances": all_hindrances(job, plan),
     }
 
 

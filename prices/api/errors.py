@@ -22,6 +22,7 @@ from prices.latest_errors import (
     TooManyFetchesError,
     TooOldError,
 )
+from prices.quota import BeyondBudgetError, StrictKeyError, figure
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refused
 from providers.shared_state import SharedStateError
@@ -125,6 +126,12 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case NotConfiguredError():
             more = {"variable": error.variable}
             return HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more, {}
+        case StrictKeyError():
+            more = {"variable": error.plan.variable}
+            detail = f"{error.plan.provider} is {error.plan}."
+            return HTTPStatus.UNPROCESSABLE_ENTITY, "not-configured", detail, more, {}
+        case BeyondBudgetError():
+            return _describe_excess(error)
         case ProviderTimeoutError():
             detail = f"{error.message.capitalize()}."
             return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
@@ -149,6 +156,19 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case NoPriceError():
             return _describe_no_price(error)
     return None, "", "", {}, {}
+
+
+def _describe_excess(error: BeyondBudgetError) -> _Description:
+    plan = error.plan
+    shortest = plan.shortest_interval
+    fits = f"the shortest interval that fits is {shortest} s" if shortest else "not even 86400 s fits"
+    wanted, granted = figure(plan.wanted_per_day), figure(plan.granted_per_day)
+    detail = (
+        f"The job wants {wanted} requests a day of {plan.provider}'s budget {plan.budget}"
+        f" and would get {granted}; {fits}."
+    )
+    more = {"shortest_interval": shortest}
+    return HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-budget", detail, more, {}
 
 
 def _describe_refusal(refused: Refused) -> _Description:

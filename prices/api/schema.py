@@ -99,6 +99,39 @@ class Job(serializers.Serializer[Any]):
     )
 
 
+class QuotaPlan(serializers.Serializer[Any]):
+    """What a provider's budget gives a job; of a provider without a key only `not_configured`."""
+
+    provider = serializers.CharField(required=False)
+    budget = serializers.CharField(required=False, help_text="The limit that binds: 25/1d; or none.")
+    kept_for_latest = serializers.IntegerField(
+        required=False, help_text="Requests of the budget that GET /prices/latest may use."
+    )
+    in_use = serializers.FloatField(
+        required=False, help_text="Requests of the budget that other active jobs want; at most all for jobs."
+    )
+    wanted_per_day = serializers.FloatField(required=False, help_text="Requests that the interval takes.")
+    granted_per_day = serializers.FloatField(required=False, help_text="Requests that the job gets.")
+    in_full = serializers.BooleanField(required=False, help_text="Nothing is ever withheld.")
+    interval = serializers.IntegerField(required=False, help_text="Seconds, as asked for.")
+    reached_interval = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Seconds between requests for a symbol; null: never."
+    )
+    market_hours_only = serializers.BooleanField(
+        required=False, help_text="Nothing is asked for while all of the job's markets are closed."
+    )
+    shortest_interval = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Seconds; null: not even 86400 s fits."
+    )
+    not_configured = serializers.CharField(required=False, help_text="What to set: set FINNHUB_API_KEY.")
+
+
+class JobDetail(Job):
+    """A job, and what the budget gives it."""
+
+    quota_plan = QuotaPlan(allow_null=True, help_text="Null for a job that is not active.")
+
+
 class BudgetWindow(serializers.Serializer[Any]):
     """One limit of a provider."""
 
@@ -165,6 +198,9 @@ class Problem(serializers.Serializer[Any]):
     attempts = Attempt(
         many=True, required=False, help_text="Who was asked for a price, and why none gave one."
     )
+    shortest_interval = serializers.IntegerField(
+        required=False, allow_null=True, help_text="Seconds that fit the budget; null: not even 86400."
+    )
 
 
 LATEST_HEADERS = [
@@ -190,6 +226,18 @@ LATEST_HEADERS = [
         description="Seconds until asking again makes sense.",
     ),
 ]
+
+
+QUOTA_PLAN_HEADER = OpenApiParameter(
+    "Quota-Plan",
+    str,
+    OpenApiParameter.HEADER,
+    response=[202],
+    description=(
+        "What the budget gives the job: a dictionary (RFC 9651) of the members of a job's `quota_plan`"
+        " that are not null; or `not configured: set FINNHUB_API_KEY`."
+    ),
+)
 
 Endpoint = tuple[str, str, str, Any]
 

@@ -159,6 +159,26 @@ class PollRequest(serializers.Serializer[Any]):
         return attrs
 
 
+@extend_schema_field({"type": "boolean", "default": False})
+class SwitchField(StrictField[bool]):
+    """A query's true or false."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(help_text="true or false", **kwargs)
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Give the boolean."""
+        if data not in {"true", "false"}:
+            raise serializers.ValidationError("is not a switch")
+        return bool(data == "true")
+
+
+class PollQuery(serializers.Serializer[Any]):
+    """The query of POST /prices/poll."""
+
+    strict = SwitchField(required=False, default=False)
+
+
 class StopRequest(serializers.Serializer[Any]):
     """The body of POST /prices/stop."""
 

@@ -14,13 +14,15 @@ from prices.api.serializers import (
     AveragesRequest,
     LatestRequest,
     PageRequest,
+    PollQuery,
     PollRequest,
     StopRequest,
     validated,
 )
-from prices.jobs import create_job, get_job, stop_job
+from prices.jobs import get_job, stop_job
 from prices.latest import latest_price, refuse_older
 from prices.models import PollJob, SymbolAverage
+from prices.quota import Target, create_planned_job, plan_of_active
 from providers.registry import PROVIDER_NAMES
 
 
@@ -59,12 +61,20 @@ class PollView(APIView):
     @extend_schema(
         operation_id="poll_prices",
         request=PollRequest,
-        responses={202: schema.Accepted, **schema.problems(400, 415)},
+        parameters=[PollQuery, schema.QUOTA_PLAN_HEADER],
+        responses={202: schema.Accepted, **schema.problems(400, 415, 422)},
     )
     def post(self, request: Request) -> Response:
-        """Create a job that polls the symbols each `interval` seconds."""
-        job = create_job(**validated(PollRequest, request.data))
-        return Response(answers.accepted(job), status=202)
+        """Create a job that polls the symbols each `interval` seconds.
+
+        A job that the provider's budget does not carry in full is accepted too; the header `Quota-Plan`
+        tells what it gets. With `strict=true` it is refused, and so is one whose provider has no key.
+        """
+        strict = validated(PollQuery, request.query_params)["strict"]
+        target = Target(**validated(PollRequest, request.data))
+        job, plan = create_planned_job(target, strict=strict, now=timezone.now())
+        headers = {"Quota-Plan": answers.quota_plan_header(plan)}
+        return Response(answers.accepted(job), status=202, headers=headers)
 
 
 class StopView(APIView):
@@ -111,10 +121,12 @@ class JobsView(APIView):
     def get(self, request: Request) -> Response:
         """Give the jobs, newest first."""
         query = validated(PageRequest, request.query_params)
+        now = timezone.now()
         jobs = PollJob.objects.select_related("periodic_task").order_by("-id")
         if query["before"]:
             jobs = jobs.filter(id__lt=query["before"])
-        return _page(request, [answers.job(row) for row in jobs[: query["limit"] + 1]], "job_id")
+        rows = [answers.job(row, plan_of_active(row, now=now)) for row in jobs[: query["limit"] + 1]]
+        return _page(request, rows, "job_id")
 
 
 class JobView(APIView):
@@ -123,11 +135,14 @@ class JobView(APIView):
     @extend_schema(
         operation_id="job",
         parameters=[OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)],
-        responses={200: schema.Job, **schema.problems(404)},
+        responses={200: schema.JobDetail, **schema.problems(404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
-        """Give a job, how its last poll went, and what keeps it from polling."""
-        return Response(answers.job(get_job(UUID(job_id))))
+        """Give a job, how its last poll went, what keeps it from polling, and what the budget gives it."""
+        job = get_job(UUID(job_id))
+        plan = plan_of_active(job, now=timezone.now())
+        quota_plan = None if plan is None else answers.quota_plan(plan)
+        return Response(answers.job(job, plan) | {"quota_plan": quota_plan})
 
 
 class ProvidersView(APIView):

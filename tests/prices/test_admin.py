@@ -9,6 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from pytest_django import Settings
 
 from prices.claims import claim_slots
 from prices.ids import new_ids
@@ -180,6 +181,18 @@ def test_jobs_are_paused_resumed_and_stopped_by_actions(admin_client: Client, ma
         for job in (first, second):
             job.refresh_from_db()
             assert job.status == status
+
+
+def test_job_page_tells_what_the_budget_gives_it(
+    admin_client: Client, make_job: MakeJob, settings: Settings
+) -> None:
+    settings.ALPHA_VANTAGE_API_KEY = "canary-key-123456"
+    job = make_job(["AAPL", "MSFT"], interval=60, provider="alpha_vantage")
+    page = admin_client.get(f"/admin/prices/polljob/{job.id}/change/").content.decode()
+    assert "20 of 2880 requests a day: each symbol each 2700 s while its markets are open" in page
+    stop_job(job.id)
+    page = admin_client.get(f"/admin/prices/polljob/{job.id}/change/").content.decode()
+    assert "requests a day" not in page
 
 
 def test_job_stopped_cannot_be_resumed_and_says_so(admin_client: Client, make_job: MakeJob) -> None:

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from providers.limits import Limit, parse_limits, told_by_headers
+from providers.limits import Limit, binding_limit, parse_limits, told_by_headers
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = parse_limits("30/1s,60/1m")
@@ -33,6 +33,30 @@ def told(limit: str | None, remaining: str | None, reset: str | None = None) -> 
     given = {"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset}
     headers = {name: value for name, value in given.items() if value is not None}
     return told_by_headers(MINUTE, headers, NOW)
+
+
+@pytest.mark.parametrize("text", ["25/1d", "1/1s", "60/1m", "3/40ms", "500/31d", "7/90s", "2/36h"])
+def test_limit_is_written_as_it_is_read(text: str) -> None:
+    (limit,) = parse_limits(text)
+    assert str(limit) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "binding"),
+    [
+        ("1/1s,25/1d", "25/1d"),
+        ("30/1s,60/1m", "60/1m"),
+        ("10/1m,1000/1h", "10/1m"),
+        # The same rate: what the longer one forbids, the shorter one does not.
+        ("1/1s,60/1m", "60/1m"),
+    ],
+)
+def test_limit_that_binds_is_the_one_of_the_lowest_rate(text: str, binding: str) -> None:
+    assert str(binding_limit(parse_limits(text))) == binding
+
+
+def test_limit_that_binds_is_none_where_there_is_none() -> None:
+    assert binding_limit(parse_limits("none")) is None
 
 
 def test_headers_tell_of_the_window_with_their_limit() -> None:

@@ -15,6 +15,7 @@ from providers.market_hours import (
     day_close,
     market_hours,
     market_state,
+    trading_sessions,
 )
 
 LONG_AFTER = datetime(2026, 12, 1, tzinfo=UTC)
@@ -200,3 +201,46 @@ def test_hours_are_never_after_the_moment(symbol: str, since: timedelta) -> None
     assert hours.session_opened_at <= moment
     assert hours.session_closed_at <= moment
     assert hours.state == "closed" or hours.in_session
+
+
+def test_sessions_of_a_week_with_a_holiday_and_a_short_day() -> None:
+    start = datetime(2026, 11, 23, tzinfo=NEW_YORK)
+    sessions = trading_sessions("XNYS", start=start, end=start + timedelta(days=7))
+    assert sessions == [
+        (
+            datetime(2026, 11, day, 9, 30, tzinfo=NEW_YORK),
+            datetime(2026, 11, day, 13 if day == 27 else 16, tzinfo=NEW_YORK),
+        )
+        for day in (23, 24, 25, 27)
+    ]
+
+
+def test_sessions_at_the_turn_of_the_year_are_there_once() -> None:
+    start = datetime(2025, 12, 29, tzinfo=NEW_YORK)
+    sessions = trading_sessions("XNYS", start=start, end=start + timedelta(days=7)) or []
+    assert [opens.day for opens, _ in sessions] == [29, 30, 31, 2]
+
+
+def test_sessions_that_only_touch_the_time_are_whole() -> None:
+    noon = datetime(2026, 11, 24, 12, tzinfo=NEW_YORK)
+    sessions = trading_sessions("XNYS", start=noon, end=noon + timedelta(minutes=1))
+    opens = datetime(2026, 11, 24, 9, 30, tzinfo=NEW_YORK)
+    assert sessions == [(opens, opens + timedelta(hours=6.5))]
+
+
+@pytest.mark.parametrize("day", [datetime(2026, 3, 6, tzinfo=UTC), datetime(2026, 11, 4, tzinfo=UTC)])
+def test_sessions_of_currencies_are_weeks_of_five_days(day: datetime) -> None:
+    sessions = trading_sessions(CURRENCY_WEEK, start=day, end=day + timedelta(days=7)) or []
+    assert len(sessions) == 2
+    for opens, closes in sessions:
+        assert (opens.astimezone(NEW_YORK).hour, opens.astimezone(NEW_YORK).weekday()) == (17, 6)
+        assert closes - opens == timedelta(days=5)
+
+
+def test_sessions_of_what_trades_always_are_the_whole_time() -> None:
+    end = LONG_AFTER + timedelta(days=3)
+    assert trading_sessions(ALWAYS_OPEN, start=LONG_AFTER, end=end) == [(LONG_AFTER, end)]
+
+
+def test_sessions_where_holidays_are_not_known_are_unknown() -> None:
+    assert trading_sessions("XIDX", start=LONG_AFTER, end=LONG_AFTER + timedelta(days=1)) is None

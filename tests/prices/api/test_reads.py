@@ -106,6 +106,19 @@ def test_job_detail_tells_how_it_fares(api: APIClient, make_job: MakeJob) -> Non
         "last_error": None,
         "failures": 0,
         "hindrances": [],
+        "quota_plan": {
+            "provider": "simulated",
+            "budget": "none",
+            "kept_for_latest": 0,
+            "in_use": 0,
+            "wanted_per_day": 1440,
+            "granted_per_day": 1440,
+            "in_full": True,
+            "interval": 60,
+            "reached_interval": 60,
+            "market_hours_only": False,
+            "shortest_interval": 1,
+        },
     }
 
 
@@ -152,7 +165,7 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/jobs",
         "/jobs/{job_id}",
     }
-    assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {"202", "400", "415"}
+    assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {"202", "400", "415", "422"}
     body = schema["components"]["schemas"]["PollRequest"]
     assert body["required"] == ["interval", "symbols"]
     assert body["properties"]["interval"]["type"] == "integer"

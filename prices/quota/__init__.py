@@ -1,0 +1,33 @@
+"""The quota planner: what a provider's budget means for jobs that want more than it has."""
+
+from prices.quota.allowance import Allowance, allowance_of, forget_allowances
+from prices.quota.creation import BeyondBudgetError, StrictKeyError, create_planned_job
+from prices.quota.demand import Target
+from prices.quota.plan import (
+    NotConfigured,
+    Plan,
+    QuotaPlan,
+    all_hindrances,
+    figure,
+    plan_in_words,
+    plan_of,
+    plan_of_active,
+)
+
+__all__ = [
+    "Allowance",
+    "BeyondBudgetError",
+    "NotConfigured",
+    "Plan",
+    "QuotaPlan",
+    "StrictKeyError",
+    "Target",
+    "all_hindrances",
+    "allowance_of",
+    "create_planned_job",
+    "figure",
+    "forget_allowances",
+    "plan_in_words",
+    "plan_of",
+    "plan_of_active",
+]

@@ -1,0 +1,196 @@
+"""What each job of a provider may ask for at each of its slots."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from fractions import Fraction
+from math import ceil, floor
+
+from django_celery_beat.models import PeriodicTasks
+
+from prices.models import PollJob
+from prices.models.poll_job import MAX_INTERVAL_S
+from prices.quota.demand import ClassKey, Demand, Target, key_of, load_demands
+from prices.quota.sharing import UNITS, FairShares
+from prices.quota.turns import Turn, take_turns
+from providers.budget import kept_for_latest, limits_of
+from providers.limits import Limit, binding_limit
+from providers.registry import get_provider
+
+# For so long a process goes on with what it knows of the jobs without a look at them.
+REUSE = timedelta(seconds=2)
+# The hours of markets, and so the shares, change slowly.
+REMADE_AFTER = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a class of jobs gets, in requests a window.
+
+    `in_full`: nothing is ever withheld. `interval_s`: how often each symbol is asked for; None: never.
+    `market_hours_only`: nothing is asked for while all of its markets are closed, and `interval_s` is the
+    one while they are open, unless it is longer than their hours.
+    """
+
+    wanted: Fraction
+    granted: Fraction
+    in_full: bool
+    interval_s: int | None
+    market_hours_only: bool
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """A provider's budget, shared among its active jobs as they were at one moment.
+
+    `limit` is the one that binds, None where the provider has none; `kept` of its requests are for GET
+    latest. Of jobs that fit nothing is ever withheld: only the others have a turn in `turns`.
+    """
+
+    provider: str
+    limit: Limit | None = None
+    kept: int = 0
+    demands: Mapping[ClassKey, Demand] = field(default_factory=dict)
+    shares: FairShares = field(default_factory=lambda: FairShares([], 0))
+    turns: Mapping[ClassKey, Turn] = field(default_factory=dict)
+
+    def symbols_at(self, job: PollJob, due_at: datetime) -> tuple[str, ...]:
+        """Give the symbols to ask for at a slot, in the job's order; none: the slot is left out.
+
+        A job's first poll is granted at once, as far as its grant of one window goes.
+        """
+        key = key_of(job)
+        turn = self.turns.get(key)
+        if turn is None:
+            return tuple(job.symbols)
+        requests = get_provider(self.provider).plan(key.symbols)
+        if job.last_run_at is None:
+            places = set(range(max(1, ceil(turn.grant / UNITS))))
+        else:
+            before = due_at - timedelta(seconds=job.interval)
+            places = turn.granted(len(requests), after=before, due_at=due_at)
+        asked = {
+            symbol for place, request in enumerate(requests) if place in places for symbol in request.symbols
+        }
+        return tuple(symbol for symbol in job.symbols if symbol in asked)
+
+    def withheld_reason(self, job: PollJob | Target) -> str:
+        """Say why a slot of the job is left out, and how often its symbols are asked for instead."""
+        grant = self.grant_of(key_of(job))
+        if grant.interval_s is None:
+            return "budget: GET latest keeps all of it"
+        if grant.interval_s == job.interval:
+            return "budget: nothing is asked for while all of the job's markets are closed"
+        hours = " while its markets are open" if grant.market_hours_only else ""
+        return f"budget: each symbol is asked for each {grant.interval_s} s{hours}, not each {job.interval} s"
+
+    def grant_of(self, key: ClassKey) -> Grant:
+        """Give what a class of jobs gets; one that is not known gets what it wants."""
+        demand, turn = self.demands.get(key), self.turns.get(key)
+        if self.limit is None or demand is None:
+            return Grant(Fraction(0), Fraction(0), True, key.interval, False)
+        window_us = self.limit.window_ms * 1000
+        wanted = Fraction(demand.requests * window_us, key.interval * 1_000_000)
+        if turn is None:
+            return Grant(wanted, wanted, True, key.interval, False)
+        granted, clock = turn.grant / UNITS, turn.row.clock
+        paced = turn.row.rate is not None
+        reached = _reached(demand, granted, clock.running_us, window_us) if paced else key.interval
+        return Grant(wanted, granted, False, reached, clock.follows_markets)
+
+    def in_use_without(self, key: ClassKey) -> Fraction:
+        """Give the requests a window that other jobs want, up to all that jobs may have."""
+        return min(Fraction(self.shares.wanted - self._own_units(key), UNITS), Fraction(self.for_jobs))
+
+    @property
+    def for_jobs(self) -> int:
+        """The requests of a window that jobs share."""
+        return self.limit.requests - self.kept if self.limit else 0
+
+    def shortest_interval(self, key: ClassKey) -> int | None:
+        """Give the shortest interval (seconds) of which nothing is withheld; None: not even 86,400 s."""
+        if self.limit is None:
+            return 1
+        share = self.shares.level_without_end(self._own_units(key))
+        if share == 0:
+            return None
+        found = ceil(self.demands[key].requests * self.limit.window_ms * UNITS / (share * 1000))
+        return max(found, 1) if found <= MAX_INTERVAL_S else None
+
+    def _own_units(self, key: ClassKey) -> int:
+        demand = self.demands.get(key)
+        return demand.units_in(self.limit.window_ms * 1000) if demand and self.limit else 0
+
+
+def allowance_of(provider: str, *, now: datetime) -> Allowance:
+    """Give how the provider's budget is shared among its active jobs, as they were up to 2 s ago."""
+    known = _known.get(provider)
+    if known is not None and timedelta(0) <= now - known.checked_at < REUSE:
+        return known.allowance
+    return read_allowance(provider, now=now)
+
+
+def read_allowance(provider: str, *, now: datetime) -> Allowance:
+    """Give how the provider's budget is shared among the jobs that are active at this moment.
+
+    One small query where no job has changed since the last time: each change of one writes the mark that
+    beat looks at too.
+    """
+    if binding_limit(limits_of(provider)) is None:
+        return Allowance(provider)
+    # Before the jobs are read: of a change in between there is another mark, which is seen the next time.
+    mark: datetime | None = PeriodicTasks.last_change()
+    known = _known.get(provider)
+    if known is None or not known.holds(mark, now=now):
+        known = _Known(mark, now, now, make_allowance(provider, load_demands(provider), now=now))
+    _known[provider] = replace(known, checked_at=now)
+    return known.allowance
+
+
+def make_allowance(provider: str, demands: Mapping[ClassKey, Demand], *, now: datetime) -> Allowance:
+    """Share the provider's budget among these demands."""
+    limit = binding_limit(limits_of(provider))
+    if limit is None:
+        return Allowance(provider)
+    kept = kept_for_latest(limit)
+    capacity = (limit.requests - kept) * UNITS
+    wants = {key: demand.units_in(limit.window_ms * 1000) for key, demand in demands.items()}
+    shares = FairShares(wants.values(), capacity)
+    level = shares.level()
+    turns: Mapping[ClassKey, Turn] = {}
+    if level is not None:
+        # Wants are whole: above the level is above its whole part, which is faster to compare with.
+        top = floor(level)
+        over = [demand for key, demand in demands.items() if wants[key] > top]
+        left = capacity - sum(want for want in wants.values() if want <= top)
+        turns = take_turns(over, provider=provider, limit=limit, capacity=left, now=now)
+    return Allowance(provider, limit, kept, demands, shares, turns)
+
+
+def forget_allowances() -> None:
+    """Forget what is known of the jobs, so that the next question reads them anew."""
+    _known.clear()
+
+
+def _reached(demand: Demand, granted: Fraction, running_us: int, window_us: int) -> int | None:
+    polls = granted / demand.requests
+    if polls == 0:
+        return None
+    # Less than one a window: then the hours in between count too.
+    span_us = running_us if polls >= 1 else window_us
+    return max(demand.key.interval, round(span_us / polls / 1_000_000))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    mark: datetime | None
+    made_at: datetime
+    checked_at: datetime
+    allowance: Allowance
+
+    def holds(self, mark: datetime | None, *, now: datetime) -> bool:
+        young = timedelta(0) <= now - self.made_at < REMADE_AFTER
+        return young and mark is not None and mark == self.mark
+
+
+_known: dict[str, _Known] = {}

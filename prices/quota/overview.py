@@ -1,0 +1,105 @@
+"""All budgets and all active jobs at one moment, for `manage.py quota`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+from uuid import UUID
+
+from prices.jobs import provider_of
+from prices.models import JobStatus, PollJob
+from prices.quota.allowance import Allowance, read_allowance
+from prices.quota.demand import key_of
+from prices.quota.plan import NotConfigured, Plan, plan_within
+from prices.quota.sharing import UNITS
+from providers.budget import WindowUse, limits_of, remaining
+from providers.registry import PROVIDER_NAMES, missing_setting
+from providers.shared_state import SharedStateError
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """A provider's budget, and how its active jobs use it.
+
+    `windows` is None where it cannot be told how much is used, and `unknown` says why. `wanted` and
+    `for_jobs` are requests in a window of the limit that binds; `for_jobs` None: there is no limit.
+    """
+
+    provider: str
+    missing_setting: str | None
+    limits: Sequence[str]
+    windows: Sequence[WindowUse] | None
+    unknown: str | None
+    jobs: int
+    wanted: Fraction
+    for_jobs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobUse:
+    """An active job and its plan."""
+
+    job_id: UUID
+    symbols: Sequence[str]
+    provider: str
+    interval: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Budgets by provider, and jobs: those that get the least of what they want first."""
+
+    budgets: Sequence[BudgetUse]
+    jobs: Sequence[JobUse]
+
+
+def read_overview(providers: Sequence[str] = PROVIDER_NAMES, *, now: datetime) -> Overview:
+    """Give the budgets and the active jobs of these providers. Redis may be away."""
+    allowances = {name: read_allowance(name, now=now) for name in providers}
+    jobs = sorted(_job_uses(allowances), key=_satisfaction)
+    counts = {name: sum(job.provider == name for job in jobs) for name in providers}
+    return Overview([_budget_use(allowances[name], counts[name]) for name in providers], jobs)
+
+
+def _job_uses(allowances: dict[str, Allowance]) -> Iterator[JobUse]:
+    active = PollJob.objects.filter(status=JobStatus.ACTIVE, periodic_task__enabled=True).order_by("id")
+    for job in active:
+        allowance = allowances.get(provider_of(job))
+        # One that was created a moment ago is not in the shares yet.
+        if allowance is not None and (allowance.limit is None or key_of(job) in allowance.demands):
+            yield JobUse(job.id, job.symbols, allowance.provider, job.interval, _plan(job, allowance))
+
+
+def _plan(job: PollJob, allowance: Allowance) -> Plan:
+    variable = missing_setting(allowance.provider)
+    return NotConfigured(allowance.provider, variable) if variable else plan_within(allowance, job)
+
+
+def _satisfaction(job: JobUse) -> Fraction:
+    if isinstance(job.plan, NotConfigured):
+        return Fraction(-1)
+    return Fraction(1) if job.plan.in_full else job.plan.granted_per_day / job.plan.wanted_per_day
+
+
+def _budget_use(allowance: Allowance, jobs: int) -> BudgetUse:
+    name = allowance.provider
+    windows, unknown = _windows(name)
+    return BudgetUse(
+        provider=name,
+        missing_setting=missing_setting(name),
+        limits=[str(limit) for limit in limits_of(name)],
+        windows=windows,
+        unknown=unknown,
+        jobs=jobs,
+        wanted=Fraction(allowance.shares.wanted, UNITS),
+        for_jobs=allowance.for_jobs if allowance.limit else None,
+    )
+
+
+def _windows(provider: str) -> tuple[Sequence[WindowUse] | None, str | None]:
+    try:
+        windows = remaining(provider).windows
+    except SharedStateError as error:
+        return None, str(error)
+    return windows, None if windows is not None else "not asked since Redis lost its counts"

@@ -1,0 +1,144 @@
+"""What the budget means for one job: the figures that answers, the admin and `manage.py quota` show."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from fractions import Fraction
+
+from prices.jobs import choose_provider, hindrances, provider_of
+from prices.models import JobStatus, PollJob
+from prices.quota.allowance import Allowance, allowance_of, make_allowance, read_allowance
+from prices.quota.demand import Target, demand_of, key_of
+from providers.budget import DAY_S
+from providers.limits import NO_LIMIT
+from providers.registry import missing_setting
+
+
+@dataclass(frozen=True, slots=True)
+class NotConfigured:
+    """The job's provider has no key: nothing is asked before `variable` is set."""
+
+    provider: str
+    variable: str
+
+    def __str__(self) -> str:
+        return f"not configured: set {self.variable}"
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaPlan:
+    """How far a provider's budget carries a job.
+
+    budget                the limit that binds, as settings write it: 25/1d; or none
+    kept_for_latest       of its requests, those that GET latest may use
+    in_use                of its requests, those that other active jobs want, up to all that jobs may have
+    wanted_per_day        requests a day that the job's interval takes
+    granted_per_day       requests a day that it gets; on a trading day, where `market_hours_only`
+    in_full               nothing is ever withheld
+    interval              seconds between polls, as asked for
+    reached_interval      seconds between two requests for a symbol, really; None: it is never asked for
+    market_hours_only     nothing is asked for while all of its markets are closed
+    shortest_interval     seconds: with this or a longer interval nothing is withheld; None: with none allowed
+    """
+
+    provider: str
+    budget: str
+    kept_for_latest: int
+    in_use: Fraction
+    wanted_per_day: Fraction
+    granted_per_day: Fraction
+    in_full: bool
+    interval: int
+    reached_interval: int | None
+    market_hours_only: bool
+    shortest_interval: int | None
+
+
+Plan = QuotaPlan | NotConfigured
+
+
+def plan_of(job: PollJob | Target, *, now: datetime, fresh: bool = False) -> Plan:
+    """Give the plan of an active job, or of one that might be created.
+
+    `fresh`: with the jobs of this moment, not of up to 2 s ago.
+    """
+    provider = provider_of(job) if isinstance(job, PollJob) else choose_provider(job.symbols, job.provider)
+    missing = missing_setting(provider)
+    if missing is not None:
+        return NotConfigured(provider, missing)
+    allowance = (read_allowance if fresh else allowance_of)(provider, now=now)
+    return plan_within(_with_class_of(job, allowance, now=now), job)
+
+
+def plan_of_active(job: PollJob, *, now: datetime) -> Plan | None:
+    """Give the plan of a job, with the jobs of up to 2 s ago; None where it is paused, stopped or off."""
+    if job.status != JobStatus.ACTIVE or not job.periodic_task.enabled:
+        return None
+    return plan_of(job, now=now)
+
+
+def plan_within(allowance: Allowance, job: PollJob | Target) -> QuotaPlan:
+    """Give the plan of a job whose demand the allowance knows."""
+    key = key_of(job)
+    grant = allowance.grant_of(key)
+    wanted, granted = grant.wanted, grant.granted
+    days = Fraction(allowance.limit.window_ms, DAY_S * 1000) if allowance.limit else Fraction(1)
+    if allowance.limit is None:
+        wanted = granted = _requests_a_day(allowance, job)
+    return QuotaPlan(
+        provider=allowance.provider,
+        budget=str(allowance.limit or NO_LIMIT),
+        kept_for_latest=allowance.kept,
+        in_use=allowance.in_use_without(key),
+        wanted_per_day=wanted / days,
+        granted_per_day=granted / days,
+        in_full=grant.in_full,
+        interval=job.interval,
+        reached_interval=grant.interval_s,
+        market_hours_only=grant.market_hours_only,
+        shortest_interval=allowance.shortest_interval(key),
+    )
+
+
+def all_hindrances(job: PollJob, plan: Plan | None) -> list[str]:
+    """Say what keeps an active job from polling, or from polling as often as it asks for."""
+    found = hindrances(job)
+    if isinstance(plan, QuotaPlan) and not plan.in_full:
+        found.append(f"budget: {plan_in_words(plan)}")
+    return found
+
+
+def plan_in_words(plan: Plan) -> str:
+    """Give a plan as a sentence without its full stop."""
+    if isinstance(plan, NotConfigured):
+        return str(plan)
+    if plan.in_full:
+        return f"all of its {figure(plan.wanted_per_day)} requests a day (budget {plan.budget})"
+    if plan.reached_interval is None:
+        return f"nothing: of the budget {plan.budget} nothing is left for jobs"
+    hours = " while its markets are open" if plan.market_hours_only else ""
+    shortest = plan.shortest_interval
+    fits = f"the shortest interval that fits in full is {shortest} s" if shortest else "not even 86400 s fits"
+    return (
+        f"{figure(plan.granted_per_day)} of {figure(plan.wanted_per_day)} requests a day:"
+        f" each symbol each {plan.reached_interval} s{hours}; {fits} (budget {plan.budget})"
+    )
+
+
+def figure(number: Fraction) -> int | float:
+    """Give a number as it is shown: whole, or with at most 3 decimals."""
+    return int(number) if number.denominator == 1 else round(float(number), 3)
+
+
+def _with_class_of(job: PollJob | Target, allowance: Allowance, *, now: datetime) -> Allowance:
+    key = key_of(job)
+    if allowance.limit is not None and key not in allowance.demands:
+        # Perhaps it was created since.
+        allowance = read_allowance(allowance.provider, now=now)
+    if allowance.limit is None or key in allowance.demands:
+        return allowance
+    demands = {**allowance.demands, key: demand_of(key, allowance.provider)}
+    return make_allowance(allowance.provider, demands, now=now)
+
+
+def _requests_a_day(allowance: Allowance, job: PollJob | Target) -> Fraction:
+    return Fraction(demand_of(key_of(job), allowance.provider).requests * DAY_S, job.interval)
