@@ -34,6 +34,8 @@ CONNECT_TIMEOUT_S = 3.0
 
 _CHUNK_BYTES = 64 * 1024
 _NOT_KEPT = frozenset({"set-cookie", "set-cookie2"})
+_UNPACKED = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
+_GZIP_MAGIC = b"\x1f\x8b"
 
 # urllib3 logs the path of a request, and in it the key, at DEBUG and beside broken headers.
 for _name in ("urllib3.connection", "urllib3.connectionpool"):
@@ -57,6 +59,7 @@ def get(
     secrets = [*(secret_params or {}).values(), *(secret_headers or {}).values()]
     started = time.monotonic()
     response, body = _exchange(url, secret_params, secret_headers)
+    check_unpacked(body, coding=response.headers.get("content-encoding", ""))
     return RawAnswer(
         provider=provider,
         symbols=symbols,
@@ -78,10 +81,25 @@ def public_url(url: str) -> str:
 def kept_headers(headers: Mapping[str, str], secrets: Sequence[str] = ()) -> dict[str, str]:
     """Give the headers of an answer with lower-case names, redacted, without cookies."""
     return {
-        name.lower(): redact_text(value, secrets)
+        redact_text(name.lower(), secrets): redact_text(value, secrets)
         for name, value in headers.items()
         if name.lower() not in _NOT_KEPT
     }
+
+
+def check_unpacked(body: bytes, *, coding: str = "") -> None:
+    """Refuse a body that is still compressed: no key can be taken out of it.
+
+    `coding` is the header Content-Encoding, where the library passes on what it cannot unpack. Raises
+    ProviderError (upstream_error).
+    """
+    codings = {name.strip().lower() for name in coding.split(",")}
+    if body.startswith(_GZIP_MAGIC) or (body and not codings <= _UNPACKED):
+        raise _packed()
+
+
+def _packed() -> ProviderError:
+    return upstream_error("the answer cannot be decompressed")
 
 
 def _exchange(
@@ -121,7 +139,7 @@ def _failure(error: OSError | HTTPError, timeout_s: float) -> ProviderError:
     if isinstance(error, requests.Timeout) or time.monotonic() >= _deadline.get():
         return timed_out(timeout_s)
     if isinstance(error, requests.exceptions.ContentDecodingError):
-        return upstream_error("the answer cannot be decompressed")
+        return _packed()
     return upstream_error("the provider cannot be reached, or broke off its answer")
 
 

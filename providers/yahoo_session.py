@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -29,7 +29,8 @@ from yfinance.data import YfData
 from yfinance.exceptions import YFException
 
 from providers.base import ProviderError, RawAnswer, upstream_error
-from providers.http import MAX_BODY_BYTES, kept_headers, timed_out
+from providers.http import MAX_BODY_BYTES, check_unpacked, kept_headers, timed_out
+from providers.redaction import redact
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ _DATA_PATHS = ("/v7/finance/quote", "/v8/finance/chart/")
 _CRUMB_PATH = "/v1/test/getcrumb"
 _CRUMB = re.compile(r"[^\s<>{}]{1,64}")
 _CRUMB_REFUSED = frozenset({401, 403})
+_LETTER = re.compile(r"[A-Za-z]")
 
 # The library logs the crumb, and a warning for each cookie that it did not get; bs4, which reads
 # Yahoo's consent page for it, one for each page that is empty.
@@ -55,19 +57,22 @@ yfinance.set_tz_cache_location(os.devnull)
 def get(provider: str, symbols: tuple[str, ...], *, url: str, params: Mapping[str, str]) -> RawAnswer:
     """Send one GET to Yahoo and read its answer within PROVIDER_TIMEOUT_S seconds, whatever its status.
 
-    Cookie and crumb are fetched as needed, and are neither in the answer's url nor in its headers.
+    Cookie and crumb are fetched as needed, and are taken out of the answer.
     Raises ProviderTimeoutError at the deadline, ProviderError (upstream_error) where Yahoo cannot be
     reached, breaks off, or sends more than 1 MiB.
     """
     call = _Call(started=time.monotonic(), timeout_s=float(settings.PROVIDER_TIMEOUT_S))
     response = _exchange(call, url, params)
+    check_unpacked(response.content)
     return RawAnswer(
         provider=provider,
         symbols=symbols,
         url=f"{url}?{urlencode(params)}",
         status=response.status_code,
-        headers=kept_headers({name: value or "" for name, value in response.headers.items()}),
-        body=response.content,
+        headers=kept_headers(
+            {name: value or "" for name, value in response.headers.items()}, sorted(call.secrets)
+        ),
+        body=redact(response.content, call.secrets),
         received_at=datetime.now(UTC),
         latency_ms=(time.monotonic() - call.started) * 1000,
     )
@@ -87,6 +92,8 @@ class _Call:
     timeout_s: float
     # Yahoo's word so far; it stands if the library's second attempt fails.
     response: Response | None = None
+    # What was sent with its requests, and could be repeated in its answers.
+    secrets: set[str] = field(default_factory=set)
 
     @property
     def deadline(self) -> float:
@@ -150,7 +157,9 @@ class _Session(Session[Response]):
         call = _call.get()
         path = urlsplit(url).path
         if path.startswith(_DATA_PATHS):
+            call.secrets |= self._secrets(kwargs["params"])
             response = self._send(method, url, deadline=call.deadline, **kwargs)
+            call.secrets |= self._secrets({})
             return call.take(response, had_crumb="crumb" in kwargs["params"])
         response = self._send(method, url, deadline=call.cookie_deadline, **kwargs)
         for _ in range(MAX_REDIRECTS):
@@ -161,6 +170,13 @@ class _Session(Session[Response]):
         if path == _CRUMB_PATH and response.status_code >= 400:
             raise ConnectionRefusedError
         return response
+
+    def _secrets(self, params: Mapping[str, str]) -> set[str]:
+        # The jar's own lock: another thread may be putting a cookie in.
+        with self.cookies.jar._cookies_lock:  # type: ignore[attr-defined]  # a private name
+            values = {params.get("crumb", ""), *(cookie.value or "" for cookie in self.cookies.jar)}
+        # A cookie that is a number or a date is no secret, and could stand in a price.
+        return {value for value in values if _LETTER.search(value)}
 
     def _send(self, method: Any, url: str, *, deadline: float, **kwargs: Any) -> Response:
         parts = urlsplit(url)

@@ -72,6 +72,12 @@ class Product:
         process.terminate()
         return process.wait(STOP_TIMEOUT_S)
 
+    def stop_all(self) -> dict[str, int]:
+        """Ask all processes at once to end; give their exit codes."""
+        for process in self._running.values():
+            process.terminate()
+        return {name: self.stop(name) for name in list(self._running)}
+
     def is_healthy(self, name: str) -> bool:
         """Tell what the process's health check tells."""
         if name == "web":
@@ -93,6 +99,11 @@ class Product:
     def address(self) -> str:
         """Host and port of the web server."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def redis_url(self) -> str:
+        """The Redis database that the processes share."""
+        return self._environment["REDIS_URL"]
 
     def close(self) -> None:
         """End whatever runs."""

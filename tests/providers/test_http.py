@@ -73,6 +73,28 @@ def test_answer_in_gzip_is_unpacked(httpserver: HTTPServer) -> None:
     assert fetch(httpserver.url_for("/")).body == b'{"c":1}'
 
 
+@pytest.mark.parametrize("coding", [None, "br", "gzip, x-unknown", "gzip"])
+def test_answer_that_stays_packed_is_refused(httpserver: HTTPServer, coding: str | None) -> None:
+    body = gzip.compress(f'{{"echo": "{KEY}"}}'.encode())
+    if coding == "gzip":
+        body = gzip.compress(body)
+    headers = {"Content-Encoding": coding} if coding else {}
+    httpserver.expect_request("/").respond_with_data(body, headers=headers)
+    assert failure_of(httpserver.url_for("/")).message == "the answer cannot be decompressed"
+
+
+def test_empty_answer_of_any_coding_is_given(httpserver: HTTPServer) -> None:
+    headers = {"Content-Encoding": "x-unknown"}
+    httpserver.expect_request("/").respond_with_data(b"", status=403, headers=headers)
+    assert fetch(httpserver.url_for("/")).status == 403
+
+
+def test_name_of_a_header_repeats_no_key(httpserver: HTTPServer) -> None:
+    headers = {f"X-{quote(KEY, safe='')}": "1"}
+    httpserver.expect_request("/").respond_with_data(b"", headers=headers)
+    assert fetch(httpserver.url_for("/")).headers["x-[redacted]"] == "1"
+
+
 def test_answer_repeats_no_key(httpserver: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
     def echo(request: Request) -> Response:
         key = request.args["apikey"]

@@ -1,13 +1,20 @@
 """A key is found in each of its spellings, and nothing else is touched."""
 
+import html
 import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.redaction import redact, redact_text
+from providers.base import Quote
+from providers.redaction import MIN_SECRET_LENGTH, redact, redact_text
+from tests.providers.answers import parse_one
 
 SECRET = 'kéy/with+"signs" &=%'
 
@@ -23,6 +30,15 @@ SECRET = 'kéy/with+"signs" &=%'
         json.dumps(SECRET)[1:-1],
         json.dumps(SECRET, ensure_ascii=False)[1:-1],
         json.dumps(SECRET)[1:-1].replace("/", r"\/"),
+        json.dumps(json.dumps(SECRET)[1:-1])[1:-1],
+        quote(quote(SECRET, safe=""), safe=""),
+        "".join(f"%{byte:02x}" for byte in SECRET.encode()),
+        "".join(f"\\u{ord(letter):04X}" for letter in SECRET),
+        "".join(f"&#{ord(letter)};" for letter in SECRET),
+        "".join(f"&#x{ord(letter):X};" for letter in SECRET),
+        html.escape(SECRET),
+        html.escape(html.escape(SECRET)),
+        html.escape(quote(SECRET)),
     ],
 )
 def test_secret_is_redacted_in_spelling(spelling: str) -> None:
@@ -54,10 +70,59 @@ def test_secret_anywhere_is_gone(before: bytes, secret: str, after: bytes) -> No
     assert secret.encode() not in redact(data, [secret]) or secret in "[redacted]"
 
 
-@pytest.mark.parametrize("code", ["utf-16-le", "utf-16-be"])
-def test_secret_in_utf_16_is_taken_out(code: str) -> None:
-    data = '{"note": "your key is a-secret-key"}'.encode(code)
-    assert "a-secret-key".encode(code) not in redact(data, ["a-secret-key"])
+@pytest.mark.parametrize("code", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("spell", [str, json.dumps, quote])
+def test_text_in_utf_16_with_a_secret_is_dropped(code: str, spell: Callable[[str], str]) -> None:
+    assert redact(f"your key is {spell(SECRET)}".encode(code), [SECRET]) == b"[redacted]"
+    assert redact("your price is 150.25".encode(code), [SECRET]) == "your price is 150.25".encode(code)
+
+
+@pytest.mark.parametrize("spell", [str, quote, json.dumps, html.escape])
+def test_secret_that_is_cut_at_the_end_is_redacted(spell: Callable[[str], str]) -> None:
+    secret = 'a-secret/key=&"1234'
+    spelled = spell(secret).removeprefix('"').removesuffix('"')
+    for length in range(len(spell(secret[:MIN_SECRET_LENGTH])) + 1, len(spelled)):
+        assert redact(f'{{"key": "{spelled[:length]}'.encode(), [secret]) == b'{"key": "[redacted]'
+
+
+def test_beginning_of_a_secret_within_a_text_stays() -> None:
+    assert redact(b"a-secret-garden a-secre", ["a-secret-key"]) == b"a-secret-garden a-secre"
+
+
+def test_long_secret_is_redacted() -> None:
+    secret = "d=" + "CookieOfYahoo/+%2B&S=" * 100
+    assert redact(f"<{secret}>".encode(), [secret]) == b"<[redacted]>"
+    assert redact(f"<{secret[:-9]}".encode(), [secret]) == redact(f"<{secret[:20]}".encode(), [secret])
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", [b"\\", b"%25", b"&amp;", b"\\/", b"&#0", b"a", b"%", b"+ ", b"\0"])
+def test_text_made_to_be_slow_is_read_fast(piece: bytes) -> None:
+    data = piece * (1024 * 1024 // len(piece))
+    for secret in ("a-secret/key", "\\" * 16 + "z", "%25" * 8 + "z", "&" * 16 + "z", "/\\" * 10 + "z"):
+        # Its end may look like the beginning of the secret.
+        assert redact(data, [secret]).startswith(data[:-1000])
+
+
+PRICES = st.decimals("0.000001", "999999999999", allow_nan=False, places=6).map(lambda price: f"{price:f}")
+KEYS = st.text('0123456789.eE+-%&#;\\u "', min_size=8, max_size=12)
+
+
+@settings(deadline=None, max_examples=300)
+@given(PRICES, KEYS, st.integers(0, 12))
+def test_price_is_never_another_one_after_redaction(price: str, key: str, start: int) -> None:
+    now = int(datetime(2026, 11, 20, 15, tzinfo=UTC).timestamp())
+    # Also keys that are a part of the answer.
+    body = f'{{"c": {price}, "t": {now}, "echo": {json.dumps(key)}}}'
+    for secret in (key, f"{price}, "[start:], body[6 : 6 + MIN_SECRET_LENGTH]):
+        result = parse_one("finnhub", "AAPL", redact(body.encode(), [secret]))
+        assert not isinstance(result, Quote) or result.price == Decimal(price)
+
+
+@given(PRICES, st.from_regex(re.compile(r"[A-Za-z0-9]{7,20}[A-DF-Za-df-z]"), fullmatch=True))
+def test_answer_without_the_key_is_not_touched(price: str, key: str) -> None:
+    body = f'{{"c": {price}, "t": 1795186800, "d": -0.5, "h": 1.5e3}}'.encode()
+    assert redact(body, [key]) == body
 
 
 def test_secret_that_json_escapes_is_taken_out() -> None:

@@ -1,5 +1,6 @@
 """The road to Yahoo: cookie, crumb, deadline, and a second way; a local server plays all its hosts."""
 
+import gzip
 import logging
 import os
 import socket
@@ -8,12 +9,14 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import pytest
 from pytest_django import Settings
 from pytest_httpserver import HTTPServer
+from werkzeug import Request as HttpRequest
 from werkzeug import Response
 
 from providers import yahoo_session
@@ -80,6 +83,49 @@ def test_fetch_chart_gives_the_answer_under_the_real_url(server: HTTPServer) -> 
     assert quote_of(Yahoo().parse(answer)["AAPL"]).currency == "USD"
     assert requested(server) == [COOKIE, GET_CRUMB, CHART + "AAPL"]
     assert server.log[-1][0].args["crumb"] == CRUMB
+
+
+def test_answer_repeats_neither_cookie_nor_crumb(httpserver: HTTPServer, settings: Settings) -> None:
+    settings.YAHOO_BASE_URL = httpserver.url_for("/")
+    cookies = {"Set-Cookie": "A3=d=a-cookie/+%2B&S=x; path=/"}
+    httpserver.expect_request("/").respond_with_data("", headers=cookies)
+    httpserver.expect_request("/v1/test/getcrumb").respond_with_data(CRUMB)
+
+    def echo(request: HttpRequest) -> Response:
+        text = f"{request.args['crumb']} {request.cookies['A3']} {request.url}"
+        return Response(text, headers={"X-Echo": text, "Set-Cookie": "B=another-cookie"})
+
+    httpserver.expect_request("/v8/finance/chart/AAPL").respond_with_handler(echo)
+    for _ in range(2):
+        answer = fetch_chart()
+        assert answer.body.startswith(b"[redacted] [redacted] http")
+        assert answer.headers["x-echo"] == answer.body.decode()
+        assert "crumb=[redacted]" in answer.headers["x-echo"]
+        assert "set-cookie" not in answer.headers
+
+
+def test_crumb_that_was_refused_is_taken_out_too(httpserver: HTTPServer, settings: Settings) -> None:
+    settings.YAHOO_BASE_URL = httpserver.url_for("/")
+    httpserver.expect_request("/").respond_with_data("", headers={"Set-Cookie": "A3=cookie"})
+    httpserver.expect_request("/consent").respond_with_data("<html>no form</html>")
+    httpserver.expect_oneshot_request("/v1/test/getcrumb").respond_with_data("first-crumb")
+    httpserver.expect_request("/v1/test/getcrumb").respond_with_data("second-crumb")
+    httpserver.expect_oneshot_request("/v7/finance/quote").respond_with_json(INVALID_CRUMB, status=401)
+    httpserver.expect_request("/v7/finance/quote").respond_with_data("first-crumb, second-crumb, third-crumb")
+    assert fetch_quote().body == b"[redacted], [redacted], third-crumb"
+
+
+def test_cookie_that_is_a_number_changes_no_price(server: HTTPServer) -> None:
+    server.expect_request("/v8/finance/chart/AAPL").respond_with_json(
+        chart_body(ROW), headers={"Set-Cookie": f"seen={ROW['regularMarketTime']}"}
+    )
+    for _ in range(2):
+        assert quote_of(Yahoo().parse(fetch_chart())["AAPL"]).price == Decimal("244.6")
+
+
+def test_chart_that_stays_packed_is_refused(server: HTTPServer) -> None:
+    server.expect_request("/v8/finance/chart/AAPL").respond_with_data(gzip.compress(CRUMB.encode()))
+    assert failure_of_chart().message == "the answer cannot be decompressed"
 
 
 def test_fetch_again_uses_the_cookie_and_the_crumb_again(server: HTTPServer) -> None:
