@@ -41,8 +41,9 @@ _LOCK_JOBS = "SELECT 1 FROM poll_jobs WHERE id = ANY(%s) ORDER BY id FOR NO KEY 
 # A run that has its outcome keeps it: told a second time (the answer to a COMMIT was lost), nothing changes.
 _FINISH = """
     WITH outcome AS (
-        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::boolean[], %s::text[])
-            AS told (run_id, state, reason, points, counts, served_by)
+        SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::boolean[], %s::text[],
+                             %s::text[])
+            AS told (run_id, state, reason, points, counts, served_by, error)
     ), finished AS (
         UPDATE poll_runs run
         SET state = outcome.state, reason = outcome.reason, points = outcome.points,
@@ -54,7 +55,7 @@ _FINISH = """
     UPDATE poll_jobs job
     SET last_run_at = clock_timestamp(),
         last_success_at = CASE WHEN finished.points > 0 THEN clock_timestamp() ELSE last_success_at END,
-        last_error = finished.reason,
+        last_error = finished.error,
         failures = CASE WHEN finished.points > 0 THEN 0 ELSE failures + 1 END,
         served_by = coalesce(finished.served_by, job.served_by)
     FROM finished
@@ -81,17 +82,18 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunOutcome:
     """What became of a claimed slot.
 
-    `points` counts the prices that answered it, `reason` says what is missing and why. `counts`: the job's
-    last run, error and failures follow it; a slot that the plan withheld is no failure. `served_by` is the
-    provider that the job keeps, None where that does not change.
+    `points` counts the prices that answered it, `reason` says what is missing and why, `error` as much of it
+    as is a failure: what the budget withheld is none. `counts`: the job's last run, error and failures follow
+    it. `served_by` is the provider that the job keeps, None where that does not change.
     """
 
     claim: Claim
     state: RunState
     reason: str = ""
+    error: str = ""
     points: int = 0
     counts: bool = True
     served_by: str | None = None
@@ -138,7 +140,7 @@ def active_jobs(job_ids: Sequence[UUID]) -> set[UUID]:
     return set(jobs.values_list("id", flat=True))
 
 
-def finish(outcomes: Sequence[Outcome]) -> None:
+def finish(outcomes: Sequence[RunOutcome]) -> None:
     """Write what became of claims, on the runs and on their jobs; told twice, it changes nothing more."""
     if not outcomes:
         return
@@ -149,6 +151,7 @@ def finish(outcomes: Sequence[Outcome]) -> None:
         [outcome.points for outcome in outcomes],
         [outcome.counts for outcome in outcomes],
         [outcome.served_by for outcome in outcomes],
+        [outcome.error[:2000] for outcome in outcomes],
     ]
     with transaction.atomic(), connection.cursor() as cursor:
         # Jobs before runs, as in a claim.

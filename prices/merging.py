@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from prices.claims import Claim, Outcome
+from prices.claims import Claim, RunOutcome
 from prices.models import RunState
 
 # A price that came so long ago answers a slot too, or a quarter of the slot's interval ago if that is less.
@@ -44,13 +44,16 @@ class Slot:
         return not self.waiting and not self.put_off
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> RunOutcome:
         """Give what the slot came to."""
         points = self.paid + self.shared
-        return Outcome(
+        return RunOutcome(
             self.claim,
             self._state,
-            reason=self._reason,
+            reason=self._told(self.missing),
+            error=self._told(
+                {symbol: text for symbol, text in self.missing.items() if symbol not in self.withheld}
+            ),
             points=points,
             # What the budget withholds is no failure of the job.
             counts=points > 0 or self.asked or not self.withheld,
@@ -65,12 +68,10 @@ class Slot:
             return RunState.SHARED
         return RunState.FAILED if self.asked else RunState.SKIPPED
 
-    @property
-    def _reason(self) -> str:
-        texts = set(self.missing.values())
-        if self._state == RunState.SKIPPED and len(texts) == 1:
-            return texts.pop()
-        return summary(self.missing)
+    def _told(self, reasons: Mapping[str, str]) -> str:
+        texts = set(reasons.values())
+        # Where nothing was asked for, for one reason, there is no need to name all symbols.
+        return texts.pop() if self._state == RunState.SKIPPED and len(texts) == 1 else summary(reasons)
 
 
 class Merged:

@@ -179,14 +179,14 @@ class _Poll:
     def _note(self, settled: Sequence[Slot]) -> None:
         outcomes = [slot.outcome for slot in settled]
         self.polled.states |= {outcome.claim.job.id: outcome.state for outcome in outcomes}
-        failed = [outcome for outcome in outcomes if outcome.reason and outcome.counts]
+        failed = [outcome for outcome in outcomes if outcome.error]
         if failed:
             log.warning(
                 "poll.failed" if all(not outcome.points for outcome in failed) else "poll.partly_failed",
                 provider=self.provider,
                 jobs=[str(outcome.claim.job.id) for outcome in failed[:10]],
                 job_count=len(failed),
-                reason=failed[0].reason[:200],
+                reason=failed[0].error[:200],
             )
 
 

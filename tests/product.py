@@ -76,7 +76,8 @@ class Product:
         """Ask all processes at once to end; give their exit codes."""
         for process in self._running.values():
             process.terminate()
-        return {name: self.stop(name) for name in list(self._running)}
+        ending, self._running = self._running, {}
+        return {name: process.wait(STOP_TIMEOUT_S) for name, process in ending.items()}
 
     def is_healthy(self, name: str) -> bool:
         """Tell what the process's health check tells."""
@@ -89,11 +90,6 @@ class Product:
     def names(self) -> list[str]:
         """Every process of the Procfile."""
         return list(self._commands)
-
-    @property
-    def redis_url(self) -> str:
-        """Where its processes keep what they share."""
-        return self._environment["REDIS_URL"]
 
     @property
     def address(self) -> str:

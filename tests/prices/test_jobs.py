@@ -9,7 +9,7 @@ from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
 from pytest_django import Settings
 
-from prices.claims import Outcome, claim_slots, finish
+from prices.claims import RunOutcome, claim_slots, finish
 from prices.jobs import (
     JobNotFoundError,
     JobStoppedError,
@@ -133,7 +133,7 @@ def test_stop_waits_for_a_poll_that_is_about_to_fetch(make_job: MakeJob) -> None
     thread = threading.Thread(target=stop)
     thread.start()
     assert not stopped.wait(0.3)
-    finish([Outcome(claim, RunState.SKIPPED, reason="done")])
+    finish([RunOutcome(claim, RunState.SKIPPED, reason="done")])
     assert stopped.wait(1.0)
     thread.join()
 

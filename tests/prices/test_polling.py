@@ -1,7 +1,7 @@
 import json
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -14,17 +14,15 @@ from redis import Redis as RedisClient
 from werkzeug import Request, Response
 
 from prices.claims import abandon_overdue_runs, claim_slots
+from prices.fetch_price import fetch_price
+from prices.flights import forget_flights
 from prices.jobs import pause_job, stop_job
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData, RunState
-from prices.polling import poll_jobs
 from providers.shared_state import keys_of
 from tests.conftest import ChangeJob, MakeJob
+from tests.polling import poll_job
 
 NOW = datetime.now(UTC)
-
-
-def poll_job(job_id: uuid.UUID, *, now: datetime) -> RunState | None:
-    return poll_jobs([job_id], now=now).states.get(job_id)
 
 
 def finnhub_quote(price: str = "150.25") -> str:
@@ -32,10 +30,12 @@ def finnhub_quote(price: str = "150.25") -> str:
 
 
 @pytest.fixture
-def finnhub(settings: Settings, httpserver: HTTPServer) -> HTTPServer:
+def finnhub(settings: Settings, httpserver: HTTPServer) -> Iterator[HTTPServer]:
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     settings.FINNHUB_API_KEY = "canary-key-123456"
-    return httpserver
+    forget_flights()
+    yield httpserver
+    forget_flights()
 
 
 def test_poll_stores_run_raw_answer_points_and_publishes(make_job: MakeJob, topic: str) -> None:
@@ -223,23 +223,26 @@ def test_claims_and_stops_beside_polls_never_deadlock(make_job: MakeJob, topic: 
 def test_poll_beyond_the_budget_is_skipped_with_the_reason(
     make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str
 ) -> None:
-    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "2/1m"}
     finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
-    job = make_job(["AAPL"], provider="finnhub")
-    assert poll_job(job.id, now=NOW) == RunState.STORED
-    assert poll_job(job.id, now=NOW + timedelta(seconds=1)) == RunState.SKIPPED
-    assert PollRun.objects.get(state="skipped").reason == "budget: 1 requests in 60 s are used"
-    assert len(finnhub.log) == 1
+    for symbol in ("AAPL", "MSFT"):
+        fetch_price("finnhub", symbol)
+    job = make_job(["IBM"], interval=60, provider="finnhub")
+    assert poll_job(job.id, now=NOW) == RunState.SKIPPED
+    assert PollRun.objects.get().reason == "budget: 2 requests in 60 s are used"
+    assert len(finnhub.log) == 2
 
 
 @pytest.mark.django_db(transaction=True)
 def test_poll_whose_budget_ends_half_way_keeps_what_came(
     make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str
 ) -> None:
-    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "2/1m"}
     finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
-    assert poll_job(make_job(["AAPL", "MSFT"], provider="finnhub").id, now=NOW) == RunState.STORED
-    assert PollRun.objects.get().reason == "MSFT: budget: 1 requests in 60 s are used"
+    fetch_price("finnhub", "IBM")
+    job = make_job(["AAPL", "MSFT"], interval=60, provider="finnhub")
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    assert PollRun.objects.get().reason == "MSFT: budget: 2 requests in 60 s are used"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -17,14 +17,15 @@ from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 from werkzeug import Request, Response
 
-from prices import latest, outbox
+from prices import outbox
 from prices.api.errors import STATUS_OF_KIND
+from prices.flights import forget_flights
 from prices.models import PricePoint, RawMarketData, RunState
-from prices.polling import poll_job
 from prices.topic import ensure_topic
 from providers import yahoo_session
 from providers.base import ErrorKind
 from tests.conftest import MakeJob
+from tests.polling import poll_job
 from tests.providers.recordings import FOLDER, PROVIDERS, WEBSOCKET, Recording, load_recordings
 
 RECORDINGS = load_recordings()
@@ -60,9 +61,9 @@ def _asked_at_once(settings: Settings, httpserver: HTTPServer) -> Iterator[None]
     settings.ALPHA_VANTAGE_BASE_URL = settings.FINNHUB_BASE_URL = settings.YAHOO_BASE_URL = base
     settings.PROVIDER_BUDGETS = dict.fromkeys([*PROVIDERS.values(), "simulated"], "none")
     yahoo_session.forget_clients()
-    latest.forget_flights()
+    forget_flights()
     yield
-    latest.forget_flights()
+    forget_flights()
     yahoo_session.forget_clients()
 
 
