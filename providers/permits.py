@@ -72,6 +72,14 @@ return '{}'
 """
 )
 
+_COUNT = (
+    BUDGET_LUA
+    + """
+count_request(now)
+return '{}'
+"""
+)
+
 
 class Refusal(StrEnum):
     """Why no request may be sent."""
@@ -148,6 +156,17 @@ def report_outcome(
         call_script(_REPORT, permit.provider, _question(permit) | _told(permit, results, answer, is_replaced))
     except SharedStateError as error:
         log.warning("permit.not_reported", provider=permit.provider, reason=str(error))
+
+
+def count_request(provider: str) -> None:
+    """Count a request that was sent along with one that had a permit, such as for a cookie.
+
+    Does not raise where Redis is away: the permitted request is under way, and its answer is wanted.
+    """
+    try:
+        call_script(_COUNT, provider, _question(Granted(provider, "job", uuid.uuid4().hex)))
+    except SharedStateError as error:
+        log.warning("permit.not_counted", provider=provider, reason=str(error))
 
 
 def outcome_kind(results: Results) -> ErrorKind | None:

@@ -30,6 +30,7 @@ from yfinance.exceptions import YFException
 
 from providers.base import ProviderError, RawAnswer, upstream_error
 from providers.http import MAX_BODY_BYTES, check_unpacked, kept_headers, timed_out
+from providers.permits import count_request
 from providers.redaction import redact
 
 log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ def get(provider: str, symbols: tuple[str, ...], *, url: str, params: Mapping[st
     Raises ProviderTimeoutError at the deadline, ProviderError (upstream_error) where Yahoo cannot be
     reached, breaks off, or sends more than 1 MiB.
     """
-    call = _Call(started=time.monotonic(), timeout_s=float(settings.PROVIDER_TIMEOUT_S))
+    call = _Call(provider, started=time.monotonic(), timeout_s=float(settings.PROVIDER_TIMEOUT_S))
     response = _exchange(call, url, params)
     check_unpacked(response.content)
     return RawAnswer(
@@ -88,8 +89,11 @@ def forget_clients() -> None:
 
 @dataclass(slots=True)
 class _Call:
+    provider: str
     started: float
     timeout_s: float
+    # Its permit is for one request; the others that the library sends are counted as they go out.
+    is_permit_used: bool = False
     # Yahoo's word so far; it stands if the library's second attempt fails.
     response: Response | None = None
     # What was sent with its requests, and could be repeated in its answers.
@@ -158,14 +162,19 @@ class _Session(Session[Response]):
         path = urlsplit(url).path
         if path.startswith(_DATA_PATHS):
             call.secrets |= self._secrets(kwargs["params"])
+            if call.is_permit_used:
+                count_request(call.provider)
+            call.is_permit_used = True
             response = self._send(method, url, deadline=call.deadline, **kwargs)
             call.secrets |= self._secrets({})
             return call.take(response, had_crumb="crumb" in kwargs["params"])
+        count_request(call.provider)
         response = self._send(method, url, deadline=call.cookie_deadline, **kwargs)
         for _ in range(MAX_REDIRECTS):
             if "location" not in response.headers:
                 break
             url = urljoin(url, response.headers["location"])
+            count_request(call.provider)
             response = self._send("GET", url, deadline=call.cookie_deadline)
         if path == _CRUMB_PATH and response.status_code >= 400:
             raise ConnectionRefusedError

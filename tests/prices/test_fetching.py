@@ -8,7 +8,9 @@ from redis import Redis as RedisClient
 
 from prices import fetching
 from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
+from providers import yahoo_session
 from providers.base import ErrorKind
+from providers.budget import remaining
 from providers.leases import Lease
 from providers.permits import Refusal
 from providers.registry import get_provider
@@ -177,3 +179,31 @@ def test_redis_lost_in_mid_poll_ends_it_with_what_came(
     assert asked.refused is not None
     assert asked.refused.reason == "budget unavailable: Redis cannot be reached"
     assert len(kept) == 1
+
+
+def test_each_request_to_yahoo_counts_also_those_for_cookie_and_crumb(
+    settings: Settings, httpserver: HTTPServer
+) -> None:
+    settings.YAHOO_BASE_URL = httpserver.url_for("").rstrip("/")
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"yfinance": "100/1m"}
+    httpserver.expect_request("/").respond_with_data(
+        "", status=404, headers={"Set-Cookie": "A3=cookie; path=/"}
+    )
+    httpserver.expect_request("/v1/test/getcrumb").respond_with_data("crumb")
+    httpserver.expect_request("/v7/finance/quote").respond_with_data("Invalid Crumb", status=401)
+    httpserver.expect_request("/v8/finance/chart/A").respond_with_data("{}")
+    httpserver.expect_request("/v8/finance/chart/B").respond_with_data("{}")
+    yahoo_session.forget_clients()
+    ask_provider(
+        get_provider("yfinance"),
+        ["A", "B"],
+        caller="job",
+        wanted=lambda wanted: wanted,
+        keep=unknown_symbols,
+        until=time.monotonic() + 30,
+    )
+    yahoo_session.forget_clients()
+    windows = remaining("yfinance").windows
+    assert windows is not None
+    assert len(httpserver.log) > 4
+    assert windows[0].used == len(httpserver.log)
