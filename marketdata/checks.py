@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
 from providers.registry import PROVIDER_NAMES
@@ -12,6 +14,12 @@ from providers.registry import PROVIDER_NAMES
 MIN_POSTGRESQL = 180000
 # Shorter ones could stand in an answer by chance: hiding them would rewrite prices.
 MIN_KEY_LENGTH = 8
+
+_HOSTS = {
+    "ALPHA_VANTAGE_BASE_URL": "alphavantage.co",
+    "FINNHUB_BASE_URL": "finnhub.io",
+    "YAHOO_BASE_URL": "yahoo.com",
+}
 
 
 @register(Tags.database)
@@ -61,4 +69,18 @@ def check_key_lengths(**options: Any) -> list[CheckMessage]:
         )
         for name in ("ALPHA_VANTAGE_API_KEY", "FINNHUB_API_KEY")
         if 0 < len(getattr(settings, name)) < MIN_KEY_LENGTH
+    ]
+
+
+@register
+def check_provider_hosts(**options: Any) -> list[CheckMessage]:
+    """Warn of prices that come from elsewhere than from the provider under whose name they are stored."""
+    return [
+        CheckWarning(
+            f"{name} is not an address of {host}",
+            hint="What is answered there is stored and served as the provider's own prices.",
+            id="marketdata.W001",
+        )
+        for name, host in _HOSTS.items()
+        if (address := getattr(settings, name)) and not f".{urlsplit(address).hostname}".endswith(f".{host}")
     ]

@@ -63,6 +63,8 @@ def test_start_without_what_it_needs_names_it(name: str, tmp_path: Path) -> None
         ("PROVIDER_ORDER", "finnhub,bloomberg", "marketdata.E004"),
         ("PROVIDER_ORDER", "simulated", "marketdata.E004"),
         ("FINNHUB_API_KEY", "short", "marketdata.E005"),
+        ("FINNHUB_BASE_URL", "http://127.0.0.1:8100", "marketdata.W001"),
+        ("ALPHA_VANTAGE_BASE_URL", "https://notalphavantage.co", "marketdata.W001"),
     ],
 )
 def test_check_refuses_a_setting_that_cannot_work(name: str, value: str, check_id: str) -> None:
