@@ -146,6 +146,9 @@ def test_recorded_answers_of_every_provider_are_averaged(
         ALPHA_VANTAGE_BASE_URL=base,
         FINNHUB_BASE_URL=base,
         YAHOO_BASE_URL=base,
+        # Five polls of each within seconds.
+        ALPHA_VANTAGE_BUDGET="none",
+        YAHOO_BUDGET="none",
     )
     try:
         product.start(*REAL_POLLERS, "upkeep", "beat", "consumer")
