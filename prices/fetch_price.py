@@ -25,6 +25,8 @@ from providers.permits import Refusal, Refused
 from providers.registry import get_provider
 from providers.shared_state import SharedStateError
 
+JUST_NOW = timedelta(seconds=2)
+
 
 def fetch_price(provider: str, symbol: str) -> PricePoint:
     """Ask the provider for one symbol, store what it answered and have the point published.
@@ -96,7 +98,8 @@ class _Fetching:
         return ()
 
     def _stored(self) -> PricePoint | None:
-        since = self._began - timedelta(seconds=settings.LATEST_REUSE_S)
+        # What others asked for may have come a moment before this call began, and been stored after it.
+        since = self._began - min(timedelta(seconds=settings.LATEST_REUSE_S), JUST_NOW)
         return stored_price(self._symbol, self._provider, received_after=since)
 
     def _keep(self, attempt: Attempt) -> list[str]:

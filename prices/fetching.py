@@ -6,6 +6,7 @@ request goes out: a process that dies loses at most the answer that it waits for
 """
 
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -30,10 +31,19 @@ from providers.shared_state import SharedStateError
 
 # A refusal by the budget that ends so soon is waited for; a longer one ends the poll.
 WORTH_WAITING_S = 2.0
+# How long a poll waits for a provider that does not work: a cool-down and an answer; and how often it looks.
+WAIT_FOR_PROBE_S = 4.5
+PROBE_S = 0.25
+# How many polls of a process wait for such a provider, or for room in a budget: other threads are for others.
+LONG_WAITS = 4
 RETRIES = 2
 RETRY_AFTER_S = 0.5
 # After one of these the provider would only refuse the next request too.
 _ENDS_THE_POLL = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY})
+
+
+_probe_places = threading.BoundedSemaphore(LONG_WAITS)
+_long_waits = threading.BoundedSemaphore(LONG_WAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +85,26 @@ class Asked:
 
 
 def ask_provider(
-    provider: Provider, symbols: Sequence[str], *, caller: Caller, wanted: Wanted, keep: Keep, until: float
+    provider: Provider,
+    symbols: Sequence[str],
+    *,
+    caller: Caller,
+    wanted: Wanted,
+    keep: Keep,
+    until: float,
+    patience_s: float = 0.0,
 ) -> Asked:
     """Send the provider's requests for the symbols, until all are answered or the clock says `until`.
 
-    `until` is by the monotonic clock. A request that failed in a way that may pass (upstream_error, a
-    time-out) is sent again, twice at most, after half a second and then a second, more or less. A provider
-    that limits the rate or refuses the key ends the poll: the symbols that are left get the same error.
+    `until` is by the monotonic clock. For room in the budget a request waits up to `patience_s`, and for a
+    pace by the second in any case; what takes longer ends the poll. A request that failed in a way that may
+    pass (upstream_error, a time-out) is sent again, twice at most, after about half a second and then about a
+    second. A provider that limits the rate or refuses the key ends the poll: the symbols that are left get
+    the same error.
 
     Never raises a ProviderError; raises what `keep` and `wanted` raise.
     """
-    asking = _Asking(provider, caller, wanted, keep, until)
+    asking = _Asking(provider, caller, wanted, keep, until=until, patience_s=patience_s)
     try:
         asking.run(provider.plan(symbols))
     except SharedStateError as error:
@@ -100,15 +119,26 @@ class _Errand:
 
 
 class _Asking:
-    def __init__(self, provider: Provider, caller: Caller, wanted: Wanted, keep: Keep, until: float) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        caller: Caller,
+        wanted: Wanted,
+        keep: Keep,
+        *,
+        until: float,
+        patience_s: float,
+    ) -> None:
         self.asked = Asked()
         self._provider = provider
         self._caller = caller
         self._wanted = wanted
         self._keep = keep
         self._until = until
+        self._patient_until = min(until, time.monotonic() + patience_s)
         self._lease = Lease(provider.name) if is_metered(provider.name) else None
         self._waiting: deque[_Errand] = deque()
+        self._broken_until: float | None = None
 
     def run(self, requests: Iterable[Request]) -> None:
         retries = _retries(self._provider.name)
@@ -118,6 +148,14 @@ class _Asking:
             request = self._cleared(errand.request)
             if request is not None:
                 self._send(replace(errand, request=request))
+        if self.asked.refused is not None:
+            self._look_who_asks()
+
+    def _look_who_asks(self) -> None:
+        # What is not to be asked for may be on its way to somebody else.
+        for errand in self._waiting:
+            if self._lease is not None:
+                self._release(self._note(self._lease.take(errand.request.symbols)))
 
     def _cleared(self, request: Request) -> Request | None:
         symbols = request.symbols
@@ -149,13 +187,38 @@ class _Asking:
         self._go_on_after(errand, attempt, is_replaced=bool(more))
 
     def _wait_or_give_up(self, errand: _Errand, refused: Refused) -> None:
-        wait_s = refused.retry_after_s
-        soon = refused.refusal == Refusal.BUDGET and wait_s is not None and wait_s <= WORTH_WAITING_S
-        if soon and self._sleep(wait_s or 0):
+        self._release(errand.request.symbols)
+        if refused.refusal == Refusal.BROKEN:
+            is_over = self._wait_for_probe(refused)
+        else:
+            is_over = refused.refusal == Refusal.BUDGET and self._wait_for_budget(refused.retry_after_s or 0)
+        if is_over:
             self._waiting.appendleft(errand)
             return
-        self._release(errand.request.symbols)
         self.asked.refused = refused
+
+    def _wait_for_budget(self, wait_s: float) -> bool:
+        if wait_s <= WORTH_WAITING_S:
+            return self._sleep(wait_s)
+        # A plan that fits the budget may still want more at once than a window holds.
+        if time.monotonic() + wait_s >= self._patient_until or not _long_waits.acquire(blocking=False):
+            return False
+        try:
+            return self._sleep(wait_s)
+        finally:
+            _long_waits.release()
+
+    def _wait_for_probe(self, refused: Refused) -> bool:
+        # A poll waits for a cool-down, or for the probe of another one, so that a provider that is back is
+        # polled in this slot and not in the next. Callers of GET latest have no time for that.
+        now = time.monotonic()
+        self._broken_until = self._broken_until or now + WAIT_FOR_PROBE_S
+        if self._caller != "job" or now >= self._broken_until or not _probe_places.acquire(blocking=False):
+            return False
+        try:
+            return self._sleep(min(refused.retry_after_s or PROBE_S, PROBE_S))
+        finally:
+            _probe_places.release()
 
     def _go_on_after(self, errand: _Errand, attempt: Attempt, *, is_replaced: bool) -> None:
         final = _final_error(attempt)

@@ -17,7 +17,7 @@ from prices.latest_errors import (
     TooOldError,
 )
 from prices.models import PricePoint
-from prices.stored import newest_first, stand_in, stored_points, stored_price
+from prices.stored import known_time, newest_first, stand_in, stored_points, stored_price
 from prices.symbols import is_simulated
 from providers.base import NotConfiguredError
 from providers.registry import missing_setting
@@ -33,18 +33,20 @@ class Served:
     failures: Sequence[Failure] = ()
 
 
-def latest_price(symbol: str, provider: str | None, *, now: datetime) -> Served:
+def latest_price(symbol: str, provider: str | None, *, now: datetime, max_age_s: int | None = None) -> Served:
     """Give the freshest point of the symbol, by the named provider or by any.
 
-    A stored one is reused while one was received less than LATEST_REUSE_S ago; else the provider is
-    asked, once for all callers who wait for the same. Where none is named those of PROVIDER_ORDER are
-    asked in turn, and the newest `observed_at` wins. Where the fetch fails (but not because the symbol is
-    unknown), a stored point that is fresh or delayed by its own time stands in.
+    A stored one is reused while one was received less than LATEST_REUSE_S ago (or `max_age_s`, if that is
+    less: who takes no older price is not refused for one that could be fetched anew). Else the provider is
+    asked, once for all callers who wait for the same. Where none is named those of PROVIDER_ORDER are asked
+    in turn, and the newest `observed_at` wins. Where the fetch fails (but not because the symbol is unknown),
+    a stored point that is fresh or delayed by its own time stands in.
 
     Raises NotConfiguredError; of a named provider what it failed with (a FetchError); else NoPriceError.
     All comes within LATEST_DEADLINE_S.
     """
-    reused = _reusable(symbol, provider, now=now)
+    reuse_s = settings.LATEST_REUSE_S if max_age_s is None else min(settings.LATEST_REUSE_S, max_age_s)
+    reused = _reusable(symbol, provider, received_after=now - timedelta(seconds=reuse_s), now=now)
     if reused is not None:
         return Served(reused)
     candidates = _candidates(symbol, provider)
@@ -65,7 +67,7 @@ def refuse_older(served: Served, max_age_s: int | None, *, now: datetime) -> Non
     """Raise TooOldError where the price is older than so many seconds, or has no time of its own."""
     if max_age_s is None:
         return
-    observed_at = served.point.observed_at
+    observed_at = known_time(served.point)
     if observed_at is None:
         raise TooOldError(None, served.failures)
     age_s = age_seconds(observed_at, now=now)
@@ -73,13 +75,14 @@ def refuse_older(served: Served, max_age_s: int | None, *, now: datetime) -> Non
         raise TooOldError(age_s, served.failures)
 
 
-def _reusable(symbol: str, provider: str | None, *, now: datetime) -> PricePoint | None:
-    reused_after = now - timedelta(seconds=settings.LATEST_REUSE_S)
+def _reusable(
+    symbol: str, provider: str | None, *, received_after: datetime, now: datetime
+) -> PricePoint | None:
     if provider is not None:
-        return stored_price(symbol, provider, received_after=reused_after)
+        return stored_price(symbol, provider, received_after=received_after)
     # Of several providers' prices the one received last need not be the one of the latest moment.
     points = newest_first(stored_points(symbol, None, received_after=now - COMPARED_WITHIN))
-    return points[0] if any(point.received_at > reused_after for point in points) else None
+    return points[0] if any(point.received_at > received_after for point in points) else None
 
 
 def _candidates(symbol: str, provider: str | None) -> list[str]:

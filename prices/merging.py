@@ -7,6 +7,7 @@ others its price is `shared`. A slot is settled once each of its symbols has a p
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from uuid import UUID
 
 from prices.claims import Claim, RunOutcome
@@ -14,6 +15,7 @@ from prices.models import RunState
 
 # A price that came so long ago answers a slot too, or a quarter of the slot's interval ago if that is less.
 SHARED_UP_TO_S = 5.0
+_GOLDEN = Fraction(618034, 1_000_000)
 
 
 @dataclass(slots=True)
@@ -124,11 +126,16 @@ class Merged:
     def fail(self, symbol: str, reason: str, *, has_next: set[UUID]) -> None:
         """Settle the symbol without a price; for the runs that have a next provider it is put off."""
         for slot in self._paying_for(symbol):
-            # Where several are asked one after the other, each one's reason says whose it is.
-            text = f"{self.provider}: {reason}" if slot.claim.job.provider is None else reason
-            give_up(slot, [symbol], text)
-            if slot.claim.run_id in has_next:
-                slot.put_off[symbol] = slot.missing.pop(symbol)
+            self.give_back(slot, [symbol], reason, has_next=has_next)
+
+    def give_back(self, slot: Slot, symbols: Iterable[str], reason: str, *, has_next: set[UUID]) -> None:
+        """Settle what one slot waits for without a price, or put it off if its run has a next provider."""
+        # Where several are asked one after the other, each one's reason says whose it is.
+        text = f"{self.provider}: {reason}" if slot.claim.job.provider is None else reason
+        waiting = [symbol for symbol in symbols if symbol in slot.waiting]
+        give_up(slot, waiting, text)
+        if slot.claim.run_id in has_next:
+            slot.put_off |= {symbol: slot.missing.pop(symbol) for symbol in waiting}
 
     def take_settled(self) -> list[Slot]:
         """Give the slots that are settled, and part with them."""
@@ -160,6 +167,15 @@ def give_up(slot: Slot, symbols: Iterable[str], reason: str) -> None:
             del slot.waiting[symbol]
             before = slot.missing.get(symbol)
             slot.missing[symbol] = f"{before}; {reason}" if before else reason
+
+
+def in_turn(symbols: Sequence[str], *, slot: int) -> list[str]:
+    """Give the symbols from another one on at each slot: a poll that ends early leaves out others each time.
+
+    The steps are a golden section of the list, so that the starts of a few slots lie well apart.
+    """
+    start = int(slot * _GOLDEN * len(symbols)) % len(symbols) if symbols else 0
+    return [*symbols[start:], *symbols[:start]]
 
 
 def summary(reasons: Mapping[str, str]) -> str:

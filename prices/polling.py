@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -19,11 +20,11 @@ from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
 from prices.ids import new_ids
 from prices.ingest import Stored, store_attempts
 from prices.jobs import next_provider, provider_of
-from prices.merging import Merged, Slot, give_up
+from prices.merging import Merged, Slot, give_up, in_turn
 from prices.models import RunState
 from prices.outbox import publisher
 from prices.patience import patiently
-from prices.quota import allowance_of
+from prices.quota import Allowance, allowance_of, key_of, read_allowance, requests_used
 from prices.recent import received_lately, without_recent_price
 from providers.leases import Lease
 from providers.permits import is_metered
@@ -32,6 +33,7 @@ from providers.shared_state import SharedStateError
 
 log = structlog.get_logger(__name__)
 
+FULLY_USED = "budget: the provider's own jobs want all of it"
 # How long a poll waits for one that asks for the same symbols, each time.
 WAIT_FOR_OTHERS_S = 10.0
 
@@ -51,7 +53,8 @@ def poll_jobs(job_ids: Sequence[UUID], *, now: datetime, at: str | None = None) 
     are left out: the slot was claimed before, or the job is unknown, paused, stopped or switched off. A
     provider's failure is an outcome, not an exception.
     """
-    slots = [Slot(claim, dict.fromkeys(claim.job.symbols)) for claim in claim_slots(job_ids, now=now)]
+    claims = patiently(lambda: claim_slots(job_ids, now=now))
+    slots = [Slot(claim, dict.fromkeys(claim.job.symbols)) for claim in claims]
     by_provider: dict[str, list[Slot]] = {}
     for slot in slots:
         by_provider.setdefault(provider_of(slot.claim.job), []).append(slot)
@@ -71,8 +74,8 @@ def poll_slots(provider: str, slots: Sequence[Slot], polled: Polled) -> None:
     if missing is not None:
         poll.fail(poll.merged.symbols, f"not_configured: set {missing}")
     else:
-        poll.withhold()
-        poll.share_recent(list(poll.merged.by_symbol))
+        patiently(poll.withhold)
+        patiently(lambda: poll.share_recent(list(poll.merged.by_symbol)))
         poll.ask()
     poll.end()
 
@@ -83,6 +86,10 @@ class _Poll:
         self.merged = Merged(slots, provider=provider)
         self.polled = polled
         self._until = min(slot.claim.asks_until for slot in slots)
+        intervals = [slot.claim.job.interval for slot in slots]
+        self._patience_s = 0.75 * min(intervals)
+        self._slot_number = int(slots[0].claim.due_at.timestamp()) // intervals[0]
+        self._is_fallback = any(slot.tried for slot in slots)
         for slot in slots:
             slot.tried.append(provider)
         following = {slot.claim.run_id: next_provider(slot.claim.job, tried=slot.tried) for slot in slots}
@@ -91,14 +98,16 @@ class _Poll:
 
     def withhold(self) -> None:
         """Note for each new slot what the provider's budget leaves out this time."""
-        allowance = allowance_of(self.provider, now=timezone.now())
+        allowance, used = self._allowance()
         for slot in self.merged.slots:
-            # What comes from another provider's workers is not in this one's plan.
-            if len(slot.tried) == 1:
-                granted = set(allowance.symbols_at(slot.claim.job, slot.claim.due_at))
-                slot.withheld = [symbol for symbol in slot.waiting if symbol not in granted]
-                if slot.withheld:
-                    self._withheld_because[slot.claim.run_id] = allowance.withheld_reason(slot.claim.job)
+            if self._is_fallback:
+                # It is in no plan: it takes what the jobs of this provider leave.
+                granted, because = set(slot.waiting if not allowance.turns else ()), FULLY_USED
+            else:
+                granted = set(allowance.symbols_at(slot.claim.job, slot.claim.due_at, used=used))
+                because = allowance.withheld_reason(slot.claim.job)
+            slot.withheld = [symbol for symbol in slot.waiting if symbol not in granted]
+            self._withheld_because[slot.claim.run_id] = because
 
     def share_recent(self, symbols: Sequence[str]) -> None:
         """Serve what others asked for a moment ago, or since the slot was claimed."""
@@ -114,10 +123,11 @@ class _Poll:
                 if symbol not in asked.elsewhere:
                     self.fail([symbol], str(error))
             if asked.refused is not None:
-                self.fail(self.merged.symbols, asked.refused.reason)
+                left = [symbol for symbol in self.merged.symbols if symbol not in asked.elsewhere]
+                self.fail(left, asked.refused.reason)
             if not asked.elsewhere or not self._wait_for(asked.elsewhere):
                 return
-            self.share_recent(asked.elsewhere)
+            patiently(partial(self.share_recent, asked.elsewhere))
 
     def fail(self, symbols: Iterable[str], reason: str) -> None:
         """Settle the symbols without a price here, as far as they still wait."""
@@ -127,7 +137,8 @@ class _Poll:
     def end(self) -> None:
         """Write what became of the slots that are left; those that go on elsewhere stay claimed."""
         for slot in self.merged.slots:
-            give_up(slot, slot.withheld, self._withheld_because.get(slot.claim.run_id, ""))
+            because = self._withheld_because.get(slot.claim.run_id, "")
+            self.merged.give_back(slot, slot.withheld, because, has_next=set(self._next))
             give_up(slot, list(slot.waiting), "not asked: the job was stopped or time ran out")
         settled = self.merged.take_settled()
         patiently(lambda: finish([slot.outcome for slot in settled]))
@@ -135,14 +146,24 @@ class _Poll:
         for slot in self.merged.slots:
             self.polled.go_on.setdefault(self._next[slot.claim.run_id], []).append(slot)
 
+    def _allowance(self) -> tuple[Allowance, int]:
+        """Give how the budget is shared, and how many of its requests are used where that matters."""
+        allowance = allowance_of(self.provider, now=timezone.now())
+        jobs = [slot.claim.job for slot in self.merged.slots]
+        if any(key_of(job) not in allowance.demands for job in jobs):
+            allowance = read_allowance(self.provider, now=timezone.now())
+        is_first = any(job.last_run_at is None for job in jobs)
+        return allowance, requests_used(self.provider, allowance.limit) if is_first and allowance.limit else 0
+
     def _ask_once(self) -> Asked:
         return ask_provider(
             get_provider(self.provider),
-            self.merged.symbols,
-            caller="job",
+            in_turn(self.merged.symbols, slot=self._slot_number),
+            caller="latest" if self._is_fallback else "job",
             wanted=self._still_wanted,
             keep=self._keep,
             until=self._until,
+            patience_s=self._patience_s,
         )
 
     def _still_wanted(self, symbols: Sequence[str]) -> Sequence[str]:

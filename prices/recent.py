@@ -41,8 +41,9 @@ def without_recent_price(provider: str, symbols: Sequence[str]) -> list[str]:
 
 def last_error(provider: str, symbol: str, *, since: datetime) -> ProviderError | None:
     """Give what the provider last said of the symbol since a moment, if that was an error."""
+    # Of an answer for several symbols the row does not tell what was said of each.
     answers = RawMarketData.objects.filter(
-        provider=provider, symbols__contains=[symbol], id__gte=first_id_at(since - _CLOCKS_AGREE_WITHIN)
+        provider=provider, symbols=[symbol], id__gte=first_id_at(since - _CLOCKS_AGREE_WITHIN)
     )
     last = answers.filter(received_at__gte=since).order_by("-id").first()
     if last is None or last.outcome == Outcome.QUOTE:

@@ -12,6 +12,7 @@ from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 from kombu.exceptions import OperationalError
 
+from prices.claims import skip_slots
 from prices.heartbeat import touch_heartbeat
 from prices.jobs import POLL_TOGETHER_TASK, periodic_task_fields, provider_of_queue
 from prices.models import PollJob
@@ -21,6 +22,8 @@ from providers.registry import get_provider
 log = structlog.get_logger(__name__)
 
 JOBS_IN_A_MESSAGE = 100
+# Jobs of longer intervals than this (seconds) are sent again where Redis does not take their message.
+SENT_AGAIN_ABOVE_S = 10
 _TWO_SYMBOLS = ("A", "B")
 
 
@@ -175,12 +178,24 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
 
     def _send(self, queue: str, entries: Sequence[PriceEntry]) -> None:
         job_ids = [str(entry.model.poll_job.id) for entry in entries]
-        # A message that waited for a whole interval is answered by the next slot's.
-        expires_s = min(entry.schedule.interval for entry in entries)
+        # A job whose message waited for a whole interval is polled by the next slot's, and by that one alone.
+        expires_s = max(entry.schedule.interval for entry in entries)
         try:
             self.app.send_task(POLL_TOGETHER_TASK, args=[job_ids], queue=queue, expires=expires_s)
         except OperationalError as error:
             log.error("beat.not_sent", queue=queue, jobs=len(job_ids), reason=str(error))  # noqa: TRY400
+            self._keep_or_note(queue, entries)
+
+    def _keep_or_note(self, queue: str, entries: Sequence[PriceEntry]) -> None:
+        # A slot that lasts is sent with the next ones; one that is over by then is noted as left out.
+        over = [entry for entry in entries if entry.schedule.interval <= SENT_AGAIN_ABOVE_S]
+        kept = self._due.setdefault(queue, [])
+        kept += [entry for entry in entries if entry not in over and entry not in kept]
+        try:
+            skip_slots([entry.model.poll_job.id for entry in over], "Redis takes no messages", now=_utc_now())
+        except (DatabaseError, InterfaceError) as error:
+            log.error("beat.not_noted", jobs=len(over), reason=str(error).partition("\n")[0])  # noqa: TRY400
+            connection.close()
 
     def close(self) -> None:
         """End: what is due is sent first."""

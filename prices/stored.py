@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from prices.freshness import Freshness, FreshnessState, freshness_of
 from prices.ids import first_id_at
 from prices.models import PricePoint
+from prices.models.price_point import Precision
 from prices.symbols import is_simulated
 from providers.registry import PROVIDER_NAMES
 
@@ -53,9 +54,19 @@ def stored_price(symbol: str, provider: str | None, *, received_after: datetime)
     return next(iter(newest_first(stored_points(symbol, provider, received_after=received_after))), None)
 
 
+def known_time(point: PricePoint) -> datetime | None:
+    """Give when the price was true at the latest, None where that is not known.
+
+    A price of a day that was not over when it came has the time of its receipt, for want of a better one: it
+    may be of any moment of the day, and so has no age.
+    """
+    by_running_day = point.precision == Precision.DAY and point.observed_at == point.received_at
+    return None if by_running_day else point.observed_at
+
+
 def newest_first(points: Iterable[PricePoint]) -> list[PricePoint]:
-    """Put points in order by the provider's time; those without one are last."""
-    return sorted(points, key=lambda point: (point.observed_at or _NEVER, point.id), reverse=True)
+    """Put points in order by the provider's time; those of which it is not known are last."""
+    return sorted(points, key=lambda point: (known_time(point) or _NEVER, point.id), reverse=True)
 
 
 def stand_in(symbol: str, provider: str | None, *, now: datetime) -> PricePoint | None:

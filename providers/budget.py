@@ -31,12 +31,27 @@ local function is_complete()
   return redis.call('ZSCORE', sent, mark) ~= false
 end
 
+-- Since the counts were lost: until all that was under way must have been answered; nil: it begins now.
+local function settling_wait_ms()
+  local run, began = string.match(redis.call('GET', settling) or '', '^(.+)@(%d+)$')
+  return run == mark and tonumber(began) + ask.under_way - now or nil
+end
+
 -- Until a window has room for one more, should all that is under way be answered now; 0: it has room.
 local function wait_ms(requests, limit, window)
   if limit == 0 then return window end
   local nth = tonumber(redis.call('ZREVRANGE', requests, limit - 1, limit - 1, 'WITHSCORES')[2] or 0)
   if nth < now - window then return 0 end
   return math.min(nth, now) + window + 1 - now
+end
+
+-- The same for what jobs may use of it; at least so long, should the oldest request be one of theirs.
+local function jobs_wait_ms(rule)
+  local from = now - rule.window
+  local used = redis.call('ZCOUNT', sent, from, '+inf') - redis.call('ZCOUNT', latest, from, '+inf')
+  if used < rule.limit - rule.share then return 0 end
+  local oldest = redis.call('ZRANGEBYSCORE', sent, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  return oldest and math.min(tonumber(oldest), now) + rule.window + 1 - now or rule.window
 end
 
 local function budget_refusal()
@@ -50,6 +65,8 @@ local function budget_refusal()
     consider('budget', wait_ms(sent, rule.limit, rule.window), rule.limit, rule.window)
     if rule.share and ask.caller == 'latest' then
       consider('latest_share', wait_ms(latest, rule.share, rule.window), rule.share, rule.window)
+    elseif rule.share then
+      consider('budget', jobs_wait_ms(rule), rule.limit - rule.share, rule.window)
     end
   end
   return refusal.reason and refusal
@@ -85,13 +102,11 @@ end
 _RESTORE = (
     BUDGET_LUA
     + """
-local newest = 0
 local function add_missing(requests, times)
   for i, at in ipairs(times) do
     at = math.min(at, now)
     if redis.call('ZCOUNT', requests, at, now) < i then
       write_entry(requests, 'past:' .. ask.id .. ':' .. i, at)
-      newest = math.max(newest, at)
     end
   end
 end
@@ -99,11 +114,14 @@ end
 local was_complete = is_complete()
 add_missing(sent, ask.all_times)
 add_missing(latest, ask.latest_times)
--- Requests went out just before the counts were lost: others may be under way, in no log and no history.
-local wait = newest + ask.under_way - now
-if wait > 0 and not was_complete then
-  redis.call('SET', settling, '1', 'PX', wait)
-  return cjson.encode({complete = false, wait = wait})
+-- This provider is asked: some requests may be under way, in no log and no history.
+if not was_complete and #ask.all_times > 0 then
+  local wait = settling_wait_ms()
+  if not wait then
+    wait = ask.under_way
+    redis.call('SET', settling, mark .. '@' .. now, 'PX', wait + 86400000)
+  end
+  if wait > 0 then return cjson.encode({complete = false, wait = wait}) end
 end
 redis.call('ZREMRANGEBYSCORE', sent, 0, 0)
 redis.call('ZADD', sent, 0, mark)

@@ -3,6 +3,7 @@
 Each permit is for one request, and what became of that is reported, in one round trip more.
 """
 
+import time
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,7 @@ from providers.simulated import Simulated
 
 log = structlog.get_logger(__name__)
 
+# "job": what the planner shares out (prices/quota). "latest": calls of GET latest, and polls that fall back.
 Caller = Literal["job", "latest"]
 
 # A provider that refuses and does not say for how long: Finnhub counts by the minute.
@@ -42,7 +44,7 @@ _REQUEST = (
     + """
 local function refusal()
   if #ask.limits > 0 and not is_complete() then
-    local wait = redis.call('PTTL', settling)
+    local wait = settling_wait_ms() or 0
     return {reason = wait > 0 and 'settling' or 'history', wait = wait}
   end
   local held = redis.call('PTTL', hold)
@@ -72,10 +74,13 @@ return '{}'
 """
 )
 
-_COUNT = (
+# Along with a request that has a permit: neither the breaker nor history is asked again.
+_ACCOMPANY = (
     BUDGET_LUA
     + """
-count_request(now)
+local refused = budget_refusal()
+if refused then return cjson.encode(refused) end
+count_request(now + ask.under_way)
 return '{}'
 """
 )
@@ -158,15 +163,26 @@ def report_outcome(
         log.warning("permit.not_reported", provider=permit.provider, reason=str(error))
 
 
-def count_request(provider: str) -> None:
-    """Count a request that was sent along with one that had a permit, such as for a cookie.
+def wait_to_accompany(provider: str, *, until: float) -> bool:
+    """Wait until a request may go out that belongs to one with a permit, such as for a cookie, and count it.
 
-    Does not raise where Redis is away: the permitted request is under way, and its answer is wanted.
+    Tells whether it may: not where the budget has no room before the monotonic clock says `until`, or where
+    Redis is away.
     """
-    try:
-        call_script(_COUNT, provider, _question(Granted(provider, "job", uuid.uuid4().hex)))
-    except SharedStateError as error:
-        log.warning("permit.not_counted", provider=provider, reason=str(error))
+    if not is_metered(provider):
+        return True
+    question = _question(Granted(provider, "job", uuid.uuid4().hex))
+    while True:
+        try:
+            found = call_script(_ACCOMPANY, provider, question)
+        except SharedStateError:
+            return False
+        if not found:
+            return True
+        wait_s = found["wait"] / 1000
+        if time.monotonic() + wait_s >= until:
+            return False
+        time.sleep(wait_s)
 
 
 def outcome_kind(results: Results) -> ErrorKind | None:
@@ -223,7 +239,7 @@ def _reason(refusal: Refusal, limit: int, window_s: float) -> str:
         case Refusal.BUDGET:
             return f"budget: {limit} requests in {window_s:g} s are used"
         case Refusal.LATEST_SHARE:
-            return f"budget: {limit} requests in {window_s:g} s for GET latest are used"
+            return f"budget: {limit} requests in {window_s:g} s for GET latest and fallbacks are used"
         case Refusal.HELD:
             return "rate limited: the provider asked to wait"
         case Refusal.BROKEN:

@@ -20,8 +20,8 @@ from redis.retry import Retry
 
 from providers.registry import key_setting
 
-CONNECT_TIMEOUT_S = 0.3
-ANSWER_TIMEOUT_S = 0.5
+CONNECT_TIMEOUT_S = 0.4
+ANSWER_TIMEOUT_S = 0.8
 PREFIX = "marketdata"
 
 _CANNOT_WRITE = ("MISCONF", "NOREPLICAS")
@@ -44,7 +44,7 @@ def call_script(script: str, provider: str, ask: Mapping[str, Any]) -> Any:
     """Run a Lua script on the provider's keys, in one round trip; give the JSON that it returns.
 
     The script finds the provider's keys as `sent`, `latest`, `hold`, `settling` and `breaker`, what is
-    asked as `ask`, and the server's time in ms as `now`. Raises SharedStateError within a second.
+    asked as `ask`, and the server's time in ms as `now`. Raises SharedStateError within two seconds.
     """
     try:
         return json.loads(_prepared(settings.REDIS_URL, script)(keys_of(provider), [json.dumps(ask)]))

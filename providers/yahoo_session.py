@@ -30,7 +30,7 @@ from yfinance.exceptions import YFException
 
 from providers.base import ProviderError, RawAnswer, upstream_error
 from providers.http import MAX_BODY_BYTES, check_unpacked, kept_headers, timed_out
-from providers.permits import count_request
+from providers.permits import wait_to_accompany
 from providers.redaction import redact
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,7 @@ class _Call:
     provider: str
     started: float
     timeout_s: float
-    # Its permit is for one request; the others that the library sends are counted as they go out.
+    # Its permit is for one request; the others that the library sends wait for theirs.
     is_permit_used: bool = False
     # Yahoo's word so far; it stands if the library's second attempt fails.
     response: Response | None = None
@@ -162,20 +162,18 @@ class _Session(Session[Response]):
         path = urlsplit(url).path
         if path.startswith(_DATA_PATHS):
             call.secrets |= self._secrets(kwargs["params"])
-            if call.is_permit_used:
-                count_request(call.provider)
+            if call.is_permit_used and not wait_to_accompany(call.provider, until=call.deadline):
+                raise _AnsweredError
             call.is_permit_used = True
             response = self._send(method, url, deadline=call.deadline, **kwargs)
             call.secrets |= self._secrets({})
             return call.take(response, had_crumb="crumb" in kwargs["params"])
-        count_request(call.provider)
-        response = self._send(method, url, deadline=call.cookie_deadline, **kwargs)
+        response = self._accompany(method, url, call, **kwargs)
         for _ in range(MAX_REDIRECTS):
             if "location" not in response.headers:
                 break
             url = urljoin(url, response.headers["location"])
-            count_request(call.provider)
-            response = self._send("GET", url, deadline=call.cookie_deadline)
+            response = self._accompany("GET", url, call)
         if path == _CRUMB_PATH and response.status_code >= 400:
             raise ConnectionRefusedError
         return response
@@ -186,6 +184,12 @@ class _Session(Session[Response]):
             values = {params.get("crumb", ""), *(cookie.value or "" for cookie in self.cookies.jar)}
         # A cookie that is a number or a date is no secret, and could stand in a price.
         return {value for value in values if _LETTER.search(value)}
+
+    def _accompany(self, method: Any, url: str, call: _Call, **kwargs: Any) -> Response:
+        # Beyond the budget there is no cookie and no crumb: a chart is answered without them.
+        if not wait_to_accompany(call.provider, until=call.cookie_deadline):
+            raise ConnectionRefusedError
+        return self._send(method, url, deadline=call.cookie_deadline, **kwargs)
 
     def _send(self, method: Any, url: str, *, deadline: float, **kwargs: Any) -> Response:
         parts = urlsplit(url)

@@ -91,8 +91,8 @@ def check_outage(outage: Outage) -> None:
     # Without a breaker: 5 jobs, 2 symbols each, 5 s, and each request sent three times: 6 a second.
     assert outage.requests_a_second < 1.0
     assert outage.resumed_after_s[0] <= INTERVAL_S + 0.5
-    # A job whose slot came while the breaker waited for its next probe is polled at the slot after that.
-    assert outage.resumed_after_s[-1] <= 2 * INTERVAL_S + 0.5
+    # Polls wait for the next probe, so that none is left for its next slot.
+    assert outage.resumed_after_s[-1] <= INTERVAL_S + 1.0
 
 
 def test_provider_down_is_left_alone_and_polled_again_once_back(
@@ -170,7 +170,7 @@ def run_shared_budget(
 
 def check_share(share: Share, *, limit: int) -> None:
     assert share.busiest_window <= limit
-    assert share.prices_by_job[0] > 0.7 * share.prices_by_job[-1]
+    assert share.prices_by_job[0] >= 0.6 * share.prices_by_job[-1]
 
 
 @pytest.mark.parametrize("budget", ["12/6s"])

@@ -14,7 +14,7 @@ from prices.freshness import age_seconds
 from prices.latest_errors import Failure
 from prices.models import PollJob, PricePoint, SymbolAverage
 from prices.quota import NotConfigured, Plan, all_hindrances, figure
-from prices.stored import point_freshness
+from prices.stored import known_time, point_freshness
 from providers.breaker import breaker_state
 from providers.budget import remaining
 from providers.registry import missing_setting
@@ -33,7 +33,8 @@ def latest(point: PricePoint) -> dict[str, Any]:
 def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
     """Give how good a price is: its times, its age by the provider's time, and what that means."""
     found = point_freshness(point, now=now)
-    age_s = None if point.observed_at is None else age_seconds(point.observed_at, now=now)
+    known = known_time(point)
+    age_s = None if known is None else age_seconds(known, now=now)
     return {
         "observed_at": time(point.observed_at),
         "precision": point.precision,

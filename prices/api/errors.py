@@ -133,7 +133,7 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case BeyondBudgetError():
             return _describe_excess(error)
         case ProviderTimeoutError():
-            detail = f"{error.message.capitalize()}."
+            detail = answers.sentence(error.message)
             return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
         case ProviderError():
             return _describe_provider_error(error)
@@ -193,7 +193,7 @@ def _attempts_of(error: NoPriceError | TooOldError) -> dict[str, Any]:
 def _describe_provider_error(error: ProviderError) -> _Description:
     headers = {}
     if error.kind == ErrorKind.RATE_LIMITED:
-        headers["Retry-After"] = str(max(1, round(error.retry_after or 60)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 60)))
     name = error.kind.replace("_", "-")
     return STATUS_OF_KIND[error.kind], name, answers.sentence(error.message), {}, headers
 

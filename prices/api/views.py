@@ -44,7 +44,9 @@ class LatestView(APIView):
         its market, and which providers failed; `max_age` refuses an older one.
         """
         query = validated(LatestRequest, request.query_params)
-        served = latest_price(query["symbol"], query["provider"], now=timezone.now())
+        served = latest_price(
+            query["symbol"], query["provider"], now=timezone.now(), max_age_s=query["max_age"]
+        )
         now = timezone.now()
         refuse_older(served, query["max_age"], now=now)
         body = answers.latest(served.point)

@@ -1,8 +1,14 @@
 """The quota planner: what a provider's budget means for jobs that want more than it has."""
 
-from prices.quota.allowance import Allowance, allowance_of, forget_allowances
+from prices.quota.allowance import (
+    Allowance,
+    allowance_of,
+    forget_allowances,
+    read_allowance,
+    requests_used,
+)
 from prices.quota.creation import BeyondBudgetError, StrictKeyError, create_planned_job
-from prices.quota.demand import Target
+from prices.quota.demand import Target, key_of
 from prices.quota.plan import (
     NotConfigured,
     Plan,
@@ -27,7 +33,10 @@ __all__ = [
     "create_planned_job",
     "figure",
     "forget_allowances",
+    "key_of",
     "plan_in_words",
     "plan_of",
     "plan_of_active",
+    "read_allowance",
+    "requests_used",
 ]

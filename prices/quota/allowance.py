@@ -13,9 +13,10 @@ from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.demand import ClassKey, Demand, Target, key_of, load_demands
 from prices.quota.sharing import UNITS, FairShares
 from prices.quota.turns import Turn, take_turns
-from providers.budget import kept_for_latest, limits_of
+from providers.budget import kept_for_latest, limits_of, remaining
 from providers.limits import Limit, binding_limit
 from providers.registry import get_provider
+from providers.shared_state import SharedStateError
 
 # For so long a process goes on with what it knows of the jobs without a look at them.
 REUSE = timedelta(seconds=2)
@@ -54,21 +55,23 @@ class Allowance:
     shares: FairShares = field(default_factory=lambda: FairShares([], 0))
     turns: Mapping[ClassKey, Turn] = field(default_factory=dict)
 
-    def symbols_at(self, job: PollJob, due_at: datetime) -> tuple[str, ...]:
+    def symbols_at(self, job: PollJob, due_at: datetime, *, used: int = 0) -> tuple[str, ...]:
         """Give the symbols to ask for at a slot, in the job's order; none: the slot is left out.
 
-        A job's first poll is granted at once, as far as its grant of one window goes.
+        A job's first poll is granted at once as far as its grant of one window goes, and while a quarter of
+        the requests that jobs share is not used: many new jobs must not use up a day at once. `used` counts
+        the requests of the last window.
         """
         key = key_of(job)
         turn = self.turns.get(key)
         if turn is None:
             return tuple(job.symbols)
         requests = get_provider(self.provider).plan(key.symbols)
+        before = due_at - timedelta(seconds=job.interval)
+        places = turn.granted(len(requests), after=before, due_at=due_at)
         if job.last_run_at is None:
-            places = set(range(max(1, ceil(turn.grant / UNITS))))
-        else:
-            before = due_at - timedelta(seconds=job.interval)
-            places = turn.granted(len(requests), after=before, due_at=due_at)
+            at_once = max(1, self.for_jobs // 4) - used
+            places |= set(range(min(ceil(turn.grant / UNITS), at_once)))
         asked = {
             symbol for place, request in enumerate(requests) if place in places for symbol in request.symbols
         }
@@ -165,6 +168,16 @@ def make_allowance(provider: str, demands: Mapping[ClassKey, Demand], *, now: da
         left = capacity - sum(want for want in wants.values() if want <= top)
         turns = take_turns(over, provider=provider, limit=limit, capacity=left, now=now)
     return Allowance(provider, limit, kept, demands, shares, turns)
+
+
+def requests_used(provider: str, limit: Limit) -> int:
+    """Give how many requests of the limit's last window are used; all where Redis, which knows, is away."""
+    try:
+        windows = remaining(provider).windows
+    except SharedStateError:
+        return limit.requests
+    matching = [use.used for use in windows or () if use.window_s == limit.window_s]
+    return max(matching, default=0)
 
 
 def forget_allowances() -> None:

@@ -16,8 +16,9 @@ from tests.prices.two_providers import TwoProviders, two_providers, two_servers
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retry within moments."""
+    """Retry within moments, and wait for no provider that does not work."""
     monkeypatch.setattr(fetching, "RETRY_AFTER_S", 0.01)
+    monkeypatch.setattr(fetching, "WAIT_FOR_PROBE_S", 0.0)
 
 
 @pytest.fixture(autouse=True)

@@ -146,7 +146,7 @@ def test_latest_may_use_its_share_of_a_day_only(settings: Settings) -> None:
         granted("latest")
     found = refused("latest")
     assert (found.refusal, found.window_s) == (Refusal.LATEST_SHARE, 86_400)
-    assert found.reason == "budget: 5 requests in 86400 s for GET latest are used"
+    assert found.reason == "budget: 5 requests in 86400 s for GET latest and fallbacks are used"
     for _ in range(20):
         granted("job")
     assert refused("job").refusal == Refusal.BUDGET
@@ -166,10 +166,14 @@ def test_latest_may_use_all_of_a_shorter_window(settings: Settings) -> None:
         granted("latest")
 
 
-def test_jobs_may_leave_nothing_for_latest(settings: Settings) -> None:
+def test_jobs_leave_the_share_of_latest(settings: Settings) -> None:
     use_own_scope(settings, "4/1d", LATEST_BUDGET_SHARE_PERCENT=50)
-    for _ in range(4):
+    for _ in range(2):
         granted("job")
+    found = refused("job")
+    assert (found.refusal, found.reason) == (Refusal.BUDGET, "budget: 2 requests in 86400 s are used")
+    for _ in range(2):
+        granted("latest")
     assert refused("latest").refusal == Refusal.BUDGET
 
 

@@ -7,6 +7,7 @@ from pytest_django import Settings
 from providers.leases import Lease
 from providers.shared_state import SharedStateError
 from tests.providers.shared_scope import use_own_scope
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +65,7 @@ def test_unknown_symbol_is_remembered_for_a_while(leases: tuple[Lease, Lease], s
     first.release(["NOPE", "AAPL"], unknown=["NOPE"])
     found = second.take(["NOPE", "AAPL"])
     assert (found.unknown, found.ours) == (("NOPE",), ("AAPL",))
-    deadline = time.monotonic() + 5
-    while Lease("finnhub").take(["NOPE"]).unknown:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not Lease("finnhub").take(["NOPE"]).unknown)
 
 
 def test_memory_of_no_seconds_remembers_nothing(leases: tuple[Lease, Lease], settings: Settings) -> None:

@@ -37,6 +37,7 @@ CONSENT = "guce.yahoo.com/consent"
 @pytest.fixture(autouse=True)
 def _fresh_session(settings: Settings) -> Iterator[None]:
     settings.PROVIDER_TIMEOUT_S = 5
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"yfinance": "none"}
     yahoo_session.forget_clients()
     yield
     yahoo_session.forget_clients()

@@ -156,14 +156,16 @@ def test_job_of_one_slot_a_day_outside_of_the_session_is_asked_all_the_same() ->
     assert len({symbol for _, _, symbols in slots for symbol in symbols}) == 26
 
 
-def test_first_poll_is_granted_at_once_up_to_a_windows_grant() -> None:
+def test_first_poll_is_granted_at_once_up_to_a_quarter_of_the_window() -> None:
     job = job_of(["AAPL", "MSFT"], 60)
     job.last_run_at = None
     sunday = MONDAY - DAY / 2
     assert share([job]).symbols_at(job, sunday) == ("AAPL", "MSFT")
     many = job_of([f"A{chr(65 + number)}" for number in range(26)], 60)
     many.last_run_at = None
-    assert len(share([many]).symbols_at(many, sunday)) == 20
+    assert len(share([many]).symbols_at(many, sunday)) == 5
+    assert len(share([many]).symbols_at(many, sunday, used=4)) == 1
+    assert share([many]).symbols_at(many, sunday, used=5) == ()
 
 
 @pytest.mark.parametrize("percent", [0, 100])
