@@ -7,7 +7,7 @@ provider is asked by its own workers only.
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -20,12 +20,12 @@ from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
 from prices.ids import new_ids
 from prices.ingest import Stored, store_attempts
 from prices.jobs import next_provider, provider_of
-from prices.merging import Merged, Slot, give_up, in_turn
+from prices.merging import SHARED_UP_TO_S, Merged, Slot, give_up, in_turn
 from prices.models import RunState
 from prices.outbox import publisher
 from prices.patience import patiently
 from prices.quota import Allowance, allowance_of, key_of, read_allowance, requests_used
-from prices.recent import received_lately, without_recent_price
+from prices.recent import received_since, without_recent_price
 from providers.leases import Lease
 from providers.permits import is_metered
 from providers.registry import get_provider, missing_setting
@@ -85,6 +85,7 @@ class _Poll:
         self.provider = provider
         self.merged = Merged(slots, provider=provider)
         self.polled = polled
+        self._claimed_at = min(slot.claim.claimed_at for slot in slots)
         self._until = min(slot.claim.asks_until for slot in slots)
         intervals = [slot.claim.job.interval for slot in slots]
         self._patience_s = 0.75 * min(intervals)
@@ -112,7 +113,9 @@ class _Poll:
     def share_recent(self, symbols: Sequence[str]) -> None:
         """Serve what others asked for a moment ago, or since the slot was claimed."""
         now = timezone.now()
-        for symbol, received_at in received_lately(self.provider, symbols, now=now).items():
+        claimed_s_ago = time.monotonic() - self._claimed_at
+        since = now - timedelta(seconds=max(claimed_s_ago, SHARED_UP_TO_S))
+        for symbol, received_at in received_since(self.provider, symbols, since=since).items():
             self.merged.share(symbol, age_s=(now - received_at).total_seconds())
 
     def ask(self) -> None:
@@ -158,7 +161,8 @@ class _Poll:
     def _ask_once(self) -> Asked:
         return ask_provider(
             get_provider(self.provider),
-            in_turn(self.merged.symbols, slot=self._slot_number),
+            # Whoever answers at once for all has no last symbol.
+            in_turn(self.merged.symbols, slot=self._slot_number if is_metered(self.provider) else 0),
             caller="latest" if self._is_fallback else "job",
             wanted=self._still_wanted,
             keep=self._keep,

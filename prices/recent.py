@@ -12,7 +12,6 @@ from providers.base import ErrorKind, ProviderError
 
 # A symbol that had a price so lately is known, whatever a provider says once.
 KNOWN_FOR = timedelta(days=1)
-_LOOKED_AT = timedelta(seconds=30)
 _CLOCKS_AGREE_WITHIN = timedelta(minutes=1)
 
 _LAST_RECEIVED = """
@@ -26,9 +25,10 @@ _LAST_RECEIVED = """
 """
 
 
-def received_lately(provider: str, symbols: Sequence[str], *, now: datetime) -> dict[str, datetime]:
-    """Give when the last price of each symbol came from the provider, for those of the last half minute."""
-    return _last_received(provider, symbols, since=now - _LOOKED_AT)
+def received_since(provider: str, symbols: Sequence[str], *, since: datetime) -> dict[str, datetime]:
+    """Give when the last price of each symbol came from the provider, for those that came since a moment."""
+    received = _last_received(provider, symbols, since=since - _CLOCKS_AGREE_WITHIN)
+    return {symbol: moment for symbol, moment in received.items() if moment >= since}
 
 
 def without_recent_price(provider: str, symbols: Sequence[str]) -> list[str]:

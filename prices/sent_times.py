@@ -1,20 +1,36 @@
 """What was sent to a provider lately, by what was stored: for a Redis that has lost its counts."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from django.conf import settings
+from django.db.models import Q
 from django.utils import timezone
 
 from prices.ids import first_id_at
-from prices.models import RawMarketData
+from prices.models import PollRun, RawMarketData, RunState
 from providers.budget import SentTimes
+
+_JUST_BEGUN = timedelta(milliseconds=250)
 
 
 def load_sent_times(provider: str, seconds: float) -> SentTimes:
-    """Give when the answers of the last so many seconds came, those to GET latest apart."""
-    since = timezone.now() - timedelta(seconds=seconds)
+    """Give when the answers of the last so many seconds came, those to GET latest apart.
+
+    For polls that have begun and not ended there is one more, now: they may have a request under way.
+    """
+    now = timezone.now()
+    since = now - timedelta(seconds=seconds)
     rows = RawMarketData.objects.filter(provider=provider, id__gte=first_id_at(since), received_at__gte=since)
     times = list(rows.values_list("received_at", "poll"))
+    under_way = [now] if _is_polled(provider, now) else []
     return SentTimes(
-        job=[received_at for received_at, poll in times if poll is not None],
+        job=under_way + [received_at for received_at, poll in times if poll is not None],
         latest=[received_at for received_at, poll in times if poll is None],
     )
+
+
+def _is_polled(provider: str, now: datetime) -> bool:
+    # Not the poll that asks: it has just begun, and has sent nothing.
+    began = (now - timedelta(seconds=settings.POLL_DEADLINE_S), now - _JUST_BEGUN)
+    open_runs = PollRun.objects.filter(state=RunState.CLAIMED, started_at__range=began)
+    return open_runs.filter(Q(job__provider=provider) | Q(job__provider=None)).exists()

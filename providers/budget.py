@@ -31,12 +31,6 @@ local function is_complete()
   return redis.call('ZSCORE', sent, mark) ~= false
 end
 
--- Since the counts were lost: until all that was under way must have been answered; nil: it begins now.
-local function settling_wait_ms()
-  local run, began = string.match(redis.call('GET', settling) or '', '^(.+)@(%d+)$')
-  return run == mark and tonumber(began) + ask.under_way - now or nil
-end
-
 -- Until a window has room for one more, should all that is under way be answered now; 0: it has room.
 local function wait_ms(requests, limit, window)
   if limit == 0 then return window end
@@ -102,11 +96,13 @@ end
 _RESTORE = (
     BUDGET_LUA
     + """
+local newest = 0
 local function add_missing(requests, times)
   for i, at in ipairs(times) do
     at = math.min(at, now)
     if redis.call('ZCOUNT', requests, at, now) < i then
       write_entry(requests, 'past:' .. ask.id .. ':' .. i, at)
+      newest = math.max(newest, at)
     end
   end
 end
@@ -114,14 +110,11 @@ end
 local was_complete = is_complete()
 add_missing(sent, ask.all_times)
 add_missing(latest, ask.latest_times)
--- This provider is asked: some requests may be under way, in no log and no history.
-if not was_complete and #ask.all_times > 0 then
-  local wait = settling_wait_ms()
-  if not wait then
-    wait = ask.under_way
-    redis.call('SET', settling, mark .. '@' .. now, 'PX', wait + 86400000)
-  end
-  if wait > 0 then return cjson.encode({complete = false, wait = wait}) end
+-- Requests went out just before the counts were lost: others may be under way, in no log and no history.
+local wait = newest + ask.under_way - now
+if wait > 0 and not was_complete then
+  redis.call('SET', settling, '1', 'PX', wait)
+  return cjson.encode({complete = false, wait = wait})
 end
 redis.call('ZREMRANGEBYSCORE', sent, 0, 0)
 redis.call('ZADD', sent, 0, mark)

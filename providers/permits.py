@@ -44,7 +44,7 @@ _REQUEST = (
     + """
 local function refusal()
   if #ask.limits > 0 and not is_complete() then
-    local wait = settling_wait_ms() or 0
+    local wait = redis.call('PTTL', settling)
     return {reason = wait > 0 and 'settling' or 'history', wait = wait}
   end
   local held = redis.call('PTTL', hold)

@@ -160,13 +160,9 @@ def test_answers_are_stored_while_others_are_still_to_come(finnhub: HTTPServer, 
         release.wait(10)
         return Response(quote())
 
-    finnhub.expect_request("/api/v1/quote", query_string="symbol=C").respond_with_handler(hang)
-
-    def slowly(_request: Request) -> Response:
-        release.wait(0.4)
-        return Response(quote())
-
-    finnhub.expect_request("/api/v1/quote").respond_with_handler(slowly)
+    for _ in range(2):
+        finnhub.expect_ordered_request("/api/v1/quote").respond_with_data(quote())
+    finnhub.expect_ordered_request("/api/v1/quote").respond_with_handler(hang)
     job = make_job(["A", "B", "C"], interval=60, provider="finnhub")
     thread = in_thread([job.id], NOW)
     wait_until(lambda: PricePoint.objects.filter(published_at__isnull=False).count() == 2)
