@@ -3,14 +3,13 @@
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db.models import Q
 from django.utils import timezone
 
 from prices.ids import first_id_at
 from prices.models import PollRun, RawMarketData, RunState
 from providers.budget import SentTimes
 
-_JUST_BEGUN = timedelta(milliseconds=250)
+_JUST_BEGUN = timedelta(seconds=1)
 
 
 def load_sent_times(provider: str, seconds: float) -> SentTimes:
@@ -30,7 +29,7 @@ def load_sent_times(provider: str, seconds: float) -> SentTimes:
 
 
 def _is_polled(provider: str, now: datetime) -> bool:
-    # Not the poll that asks: it has just begun, and has sent nothing.
+    # Not the poll that asks: it has just begun, or goes on where another provider left off.
     began = (now - timedelta(seconds=settings.POLL_DEADLINE_S), now - _JUST_BEGUN)
     open_runs = PollRun.objects.filter(state=RunState.CLAIMED, started_at__range=began)
-    return open_runs.filter(Q(job__provider=provider) | Q(job__provider=None)).exists()
+    return open_runs.filter(job__provider=provider).exists()

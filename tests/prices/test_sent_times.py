@@ -1,0 +1,28 @@
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from prices.claims import claim_slots
+from prices.models import PollRun
+from prices.sent_times import load_sent_times
+from tests.conftest import MakeJob
+
+pytestmark = pytest.mark.django_db
+
+
+def test_poll_that_has_not_ended_may_have_a_request_under_way(make_job: MakeJob) -> None:
+    job = make_job(["AAPL"], interval=60, provider="finnhub")
+    claim_slots([job.id], now=timezone.now())
+    # The poll that asks has itself just begun.
+    assert load_sent_times("finnhub", 60).job == []
+    PollRun.objects.update(started_at=timezone.now() - timedelta(seconds=3))
+    assert len(list(load_sent_times("finnhub", 60).job)) == 1
+    assert load_sent_times("alpha_vantage", 60).job == []
+
+
+def test_poll_that_was_cut_off_long_ago_has_none(make_job: MakeJob) -> None:
+    job = make_job(["AAPL"], interval=60, provider="finnhub")
+    claim_slots([job.id], now=timezone.now())
+    PollRun.objects.update(started_at=timezone.now() - timedelta(minutes=10))
+    assert load_sent_times("finnhub", 60).job == []
