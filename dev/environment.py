@@ -1,6 +1,7 @@
 """The variables that the processes of a run get, and the file that tells them to other terminals."""
 
 import os
+import re
 import secrets
 import sys
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from dev.checkout import UsageError
 from dev.embedded.parts import SETTINGS
 
 SECRET_KEY, HTTPS_ONLY = "SECRET_KEY", "HTTPS_ONLY"
-# What another terminal needs to find this run.
+# What another terminal needs to find this run, besides what the user has set.
 SHARED = (*SETTINGS, SECRET_KEY, HTTPS_ONLY)
+_VARIABLE = re.compile(r"([A-Z][A-Z_]*)=")
 # Celery's five lines for each worker: to be root in a container of one's own is no news.
 AS_ROOT = "ignore:You're running the worker with superuser privileges"
 
@@ -25,6 +27,7 @@ class Environment:
     """
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._env = FileAwareEnv()
         if (root / ".env").is_file():
             self._env.read_env(root / ".env")
@@ -47,8 +50,12 @@ class Environment:
                 os.environ[name] = value
 
     def shared(self) -> dict[str, str]:
-        """Give what another terminal needs."""
-        return {name: self.text(name) for name in SHARED}
+        """Give what another terminal needs: its commands see the keys and budgets that this run has."""
+        example = (self._root / ".env.example").read_text().splitlines()
+        known = [found[1] for line in example if (found := _VARIABLE.match(line))]
+        return {name: self.text(name) for name in SHARED} | {
+            name: self.text(name) for name in known if name not in SHARED and self.text(name)
+        }
 
     def for_processes(self, **more: str) -> dict[str, str]:
         """Give all variables for a process: this virtualenv's programs first, output unbuffered."""

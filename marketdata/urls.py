@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
+from django.views.generic import RedirectView
 from drf_spectacular.renderers import OpenApiJsonRenderer2
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
@@ -17,6 +18,7 @@ urlpatterns = [
     re_path(r"^docs/?$", require_safe(SpectacularSwaggerView.as_view(url_name="schema")), name="docs"),
     re_path(r"^livez/?$", livez, name="livez"),
     re_path(r"^readyz/?$", readyz, name="readyz"),
+    path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
 ]
 

@@ -83,7 +83,7 @@ class EvidenceAdmin(ModelAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Give every field, the id first."""
-        return [self.opts.pk.name, *super().get_fields(request, obj)]
+        return list(dict.fromkeys([self.opts.pk.name, *super().get_fields(request, obj)]))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Give what no form holds: the id too."""
@@ -121,19 +121,24 @@ def _readable(value: bytes | memoryview | None) -> SafeString:
 class RawMarketDataAdmin(EvidenceAdmin):
     """Raw answers."""
 
-    list_display = ["received_at", "provider", "short_symbols", "status", "outcome", "latency_ms", "id"]
+    list_display = ["received_at", "provider", "short_symbols", "status", "outcome", "latency", "id"]
     list_filter = [ProviderFilter, "outcome"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
     id_lookups = ("pk", "poll")
-    exclude = ["payload", "body"]
-    readonly_fields = ["answer"]
+    exclude = ["payload", "body", "latency_ms"]
+    readonly_fields = ["latency", "answer"]
 
     @admin.display(description="symbols")
     def short_symbols(self, raw: RawMarketData) -> str:
         """Give the first symbols."""
         more = f" and {len(raw.symbols) - 3} more" if len(raw.symbols) > 3 else ""
         return ", ".join(raw.symbols[:3]) + more
+
+    @admin.display(ordering="latency_ms")
+    def latency(self, raw: RawMarketData) -> str:
+        """Give the time from the request to its whole answer."""
+        return f"{raw.latency_ms:.2f} ms"
 
     @admin.display
     def answer(self, raw: RawMarketData) -> SafeString:
@@ -278,4 +283,4 @@ class PollJobAdmin(EvidenceAdmin):
             except JobStoppedError:
                 self.message_user(request, f"{job} was stopped for good.", messages.WARNING)
         if changed:
-            self.message_user(request, f"{changed} jobs {done}.", messages.SUCCESS)
+            self.message_user(request, f"{changed} job{'s' * (changed != 1)} {done}.", messages.SUCCESS)

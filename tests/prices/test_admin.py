@@ -210,3 +210,13 @@ def test_actions_need_the_permission_to_change_jobs(client: Client, make_job: Ma
     job.refresh_from_db()
     assert job.status == "active"
     assert "Stop selected jobs" not in page
+
+
+def test_admin_without_slash_leads_to_it(client: Client) -> None:
+    answer = client.get("/admin")
+    assert (answer.status_code, answer["Location"]) == (302, "/admin/")
+
+
+def test_id_stands_once_on_a_page(admin_client: Client, make_job: MakeJob) -> None:
+    page = admin_client.get(f"/admin/prices/polljob/{make_job().pk}/change/").content.decode()
+    assert page.count("field-id") == 1
