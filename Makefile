@@ -9,6 +9,10 @@ WANTED = { echo "$(CURDIR)"; cat requirements-dev.txt; }
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
+# The tests that start processes of the service, and what they print.
+STARTS_PROCESSES = tests/consumers tests/dev tests/test_canary.py tests/test_whole_path.py
+PROCESS_LOG = $(VENV)/processes.log
+
 .DEFAULT_GOAL := help
 .PHONY: help run test soak lint lock venv install
 
@@ -19,7 +23,17 @@ run: venv ## Run the service until Ctrl-C (PORT=8001 make run: on another port t
 	@exec $(BIN)/python -m dev run
 
 test: venv ## Run all tests (make test ARGS="-k average": some of them)
+ifdef ARGS
 	@exec $(BIN)/python -m pytest $(ARGS)
+else
+	@# Two at once, each with parts of its own: those that start processes mostly wait.
+	@echo "Running the tests that start processes, and beside them the others ..."
+	@$(BIN)/python -m pytest $(STARTS_PROCESSES) > $(PROCESS_LOG) 2>&1 & first=$$!; \
+	trap "kill $$first" INT TERM; \
+	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(STARTS_PROCESSES)); others=$$?; \
+	wait $$first; processes=$$?; cat $(PROCESS_LOG); \
+	[ $$others -eq 0 ] && [ $$processes -eq 0 ]
+endif
 
 soak: venv ## Run the tests that take minutes
 	@exec $(BIN)/python -m pytest -m soak --timeout 1800 -s $(ARGS)

@@ -51,8 +51,9 @@ class Environment:
 
     def shared(self) -> dict[str, str]:
         """Give what another terminal needs: its commands see the keys and budgets that this run has."""
-        example = (self._root / ".env.example").read_text().splitlines()
-        known = [found[1] for line in example if (found := _VARIABLE.match(line))]
+        example = self._root / ".env.example"
+        lines = example.read_text().splitlines() if example.is_file() else []
+        known = [found[1] for line in lines if (found := _VARIABLE.match(line))]
         return {name: self.text(name) for name in SHARED} | {
             name: self.text(name) for name in known if name not in SHARED and self.text(name)
         }

@@ -55,8 +55,8 @@ _FINISH = """
         RETURNING run.job_id, outcome.*
     )
     UPDATE poll_jobs job
-    SET last_run_at = clock_timestamp(),
-        last_success_at = CASE WHEN finished.points > 0 THEN clock_timestamp() ELSE last_success_at END,
+    SET last_run_at = statement_timestamp(),
+        last_success_at = CASE WHEN finished.points > 0 THEN statement_timestamp() ELSE last_success_at END,
         last_error = finished.error,
         failures = CASE WHEN finished.points > 0 THEN 0 ELSE failures + 1 END,
         served_by = coalesce(finished.served_by, job.served_by)

@@ -81,6 +81,21 @@ def test_make_test_passes_arguments(checkout: Path) -> None:
     assert make(checkout, "test", "ARGS=-k average").stdout.splitlines()[-1] == "-m pytest -k average"
 
 
+def test_make_test_runs_each_test_in_one_of_two_halves(checkout: Path) -> None:
+    lines = make(checkout, "test").stdout.splitlines()
+    others, processes = (line.split() for line in lines if line.startswith("-m pytest"))
+    assert processes[2:]
+    assert all((ROOT / path).exists() for path in processes[2:])
+    assert others[2:] == ["tests", *(f"--ignore={path}" for path in processes[2:])]
+
+
+@pytest.mark.parametrize("half", ["tests/dev", "--ignore"])
+def test_make_test_fails_with_either_half(checkout: Path, half: str) -> None:
+    failing = GOOD_PYTHON.replace("asked", f'asked; case "$*" in *{half}*) exit 1;; esac')
+    make(checkout, "run", python=failing)
+    assert make(checkout, "test", python=failing).returncode
+
+
 def test_make_help_lists_the_commands(checkout: Path) -> None:
     answer = make(checkout)
     for command in ("make run", "make test", "make lint", "make lock"):
