@@ -14,7 +14,7 @@ STARTS_PROCESSES = tests/consumers tests/dev tests/test_canary.py tests/test_who
 PROCESS_LOG = $(VENV)/processes.log
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak lint lock venv install
+.PHONY: help run test test-processes test-others soak lint lock venv install
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
@@ -28,12 +28,16 @@ ifdef ARGS
 else
 	@# Two at once, each with parts of its own: those that start processes mostly wait.
 	@echo "Running the tests that start processes, and beside them the others ..."
-	@$(BIN)/python -m pytest $(STARTS_PROCESSES) > $(PROCESS_LOG) 2>&1 & first=$$!; \
-	trap "kill $$first" INT TERM; \
-	$(BIN)/python -m pytest tests $(addprefix --ignore=,$(STARTS_PROCESSES)); others=$$?; \
-	wait $$first; processes=$$?; cat $(PROCESS_LOG); \
-	[ $$others -eq 0 ] && [ $$processes -eq 0 ]
+	@rm -f $(PROCESS_LOG)
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-processes test-others; code=$$?; \
+		cat $(PROCESS_LOG); exit $$code
 endif
+
+test-processes:
+	@$(BIN)/python -m pytest $(STARTS_PROCESSES) > $(PROCESS_LOG) 2>&1
+
+test-others:
+	@$(BIN)/python -m pytest tests $(addprefix --ignore=,$(STARTS_PROCESSES))
 
 soak: venv ## Run the tests that take minutes
 	@exec $(BIN)/python -m pytest -m soak --timeout 1800 -s $(ARGS)

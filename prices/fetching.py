@@ -34,16 +34,16 @@ WORTH_WAITING_S = 2.0
 # How long a poll waits for a provider that does not work: a cool-down and an answer; and how often it looks.
 WAIT_FOR_PROBE_S = 4.5
 PROBE_S = 0.25
-# How many polls of a process wait for such a provider, or for room in a budget: other threads are for others.
-LONG_WAITS = 4
+# How many polls of a process wait for such a provider, and for room in a budget: other threads are for others.
+PROBE_WAITS = 6
+BUDGET_WAITS = 4
 RETRIES = 2
 RETRY_AFTER_S = 0.5
 # After one of these the provider would only refuse the next request too.
 _ENDS_THE_POLL = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY})
 
-
-_probe_places = threading.BoundedSemaphore(LONG_WAITS)
-_long_waits = threading.BoundedSemaphore(LONG_WAITS)
+_probe_places = threading.BoundedSemaphore(PROBE_WAITS)
+_budget_places = threading.BoundedSemaphore(BUDGET_WAITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +201,12 @@ class _Asking:
         if wait_s <= WORTH_WAITING_S:
             return self._sleep(wait_s)
         # A plan that fits the budget may still want more at once than a window holds.
-        if time.monotonic() + wait_s >= self._patient_until or not _long_waits.acquire(blocking=False):
+        if time.monotonic() + wait_s >= self._patient_until or not _budget_places.acquire(blocking=False):
             return False
         try:
             return self._sleep(wait_s)
         finally:
-            _long_waits.release()
+            _budget_places.release()
 
     def _wait_for_probe(self, refused: Refused) -> bool:
         # A poll waits for a cool-down, or for the probe of another one, so that a provider that is back is

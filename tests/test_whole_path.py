@@ -218,7 +218,8 @@ def test_provider_that_hangs_delays_only_its_own_jobs(
         product.close()
     for job_id in others:
         slots = sorted(slots_of(job_id))
-        assert {(later - slot).total_seconds() for slot, later in pairwise(slots)} == {1.0}
+        # A loaded machine may cost a slot or two; waiting for the one that hangs would cost sixty.
+        assert (slots[-1] - slots[0]).total_seconds() <= len(slots) + 1
 
 
 def slots_of(job_id: UUID) -> QuerySet[PollRun, datetime]:
