@@ -14,10 +14,10 @@ STARTS_PROCESSES = tests/consumers tests/dev tests/test_canary.py tests/test_who
 PROCESS_LOG = $(VENV)/processes.log
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-processes test-others soak lint lock venv install
+.PHONY: help run test test-processes test-others soak bench-consumer lint lock venv install
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
 run: venv ## Run the service until Ctrl-C (PORT=8001 make run: on another port than 8000)
 	@exec $(BIN)/python -m dev run
@@ -41,6 +41,9 @@ test-others:
 
 soak: venv ## Run the tests that take minutes
 	@exec $(BIN)/python -m pytest -m soak --timeout 1800 -s $(ARGS)
+
+bench-consumer: venv ## Measure the consumer against PostgreSQL's own limit (10 minutes; wants an idle machine)
+	@exec $(BIN)/python -m bench consumer $(ARGS)
 
 lint: venv ## Check style and types
 	$(BIN)/ruff check

@@ -1,62 +1,175 @@
-"""The window of a symbol: its last points by event id, and their exact mean. Pure."""
+"""Five-point means, exact, for many symbols at once. Pure.
+
+A new point that is not its symbol's newest changes the means of up to four points after it, so what is
+merged here are the batch's points with those stored points that they touch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Clamped, Context, Decimal, Inexact, InvalidOperation, Overflow
-from functools import reduce
-from typing import Self
-from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
+
+from consumers.columns import FRACTION, HIGH, LOW, NO_POINTS, ONE, WHOLE, Events, Integers
 from prices.models.symbol_average import WINDOW_POINTS
 
-# A sum of five sound prices has at most 25 digits and its fifth 26: more than this is never needed,
-# and a digit that would be lost raises instead.
-_EXACT = Context(prec=40, traps=[Inexact, InvalidOperation, Overflow, Clamped])
-_FIFTH = Decimal("0.2")
-
-
-def average_of(prices: Sequence[Decimal]) -> Decimal | None:
-    """Give the exact mean of five prices, without trailing zeros; None for fewer than five.
-
-    Raises decimal.Inexact where the prices have more digits than a sound price can have.
-    """
-    if len(prices) < WINDOW_POINTS:
-        return None
-    mean = _EXACT.multiply(reduce(_EXACT.add, prices), _FIFTH)
-    # Through text: normalize() alone would leave 100 as 1E+2.
-    return Decimal(format(_EXACT.normalize(mean), "f"))
+PREDECESSORS = WINDOW_POINTS - 1
+# A fifth of a sum has one digit more than the prices have.
+MEAN_ONE = ONE * 10
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """The last points of a symbol, at most five, in the order of their event ids."""
+class Batch:
+    """Events by symbol, each symbol's in the order of their ids, no id of a symbol twice.
 
-    event_ids: tuple[UUID, ...] = ()
-    prices: tuple[Decimal, ...] = ()
+    bounds     (symbols + 1) where each symbol's points begin, and where the last one's end
+    arrival    (n) of each point, its place in the events
+    """
 
-    @property
-    def size(self) -> int:
-        """Points in the window, 0 to 5."""
-        return len(self.event_ids)
+    symbols: list[str]
+    bounds: NDArray[np.intp]
+    points: Integers
+    arrival: NDArray[np.intp]
 
-    @property
-    def is_full(self) -> bool:
-        """Tell whether the window holds five points."""
-        return self.size == WINDOW_POINTS
 
-    @property
-    def watermark(self) -> UUID | None:
-        """The highest event id of the symbol; None before its first point."""
-        return self.event_ids[-1] if self.event_ids else None
+@dataclass(frozen=True, slots=True)
+class Averaged:
+    """Points with the mean of their window, sorted as a batch is.
 
-    @property
-    def average(self) -> Decimal | None:
-        """The exact mean of the window; None before the fifth point."""
-        return average_of(self.prices)
+    arrival    (n) as a batch has it; -1 for a point that is stored already
+    sizes      (n) points in the window, 1 to 5
+    wholes     (n) the mean, where the size is 5: its whole part
+    fractions  (n) and its 10^-13 parts
+    changed    (n) whether a stored point's mean is another one now
+    """
 
-    def add(self, event_id: UUID, price: Decimal) -> Self:
-        """Give the window after one more point. Raises ValueError where the id is not the highest."""
-        if self.event_ids and event_id <= self.event_ids[-1]:
-            raise ValueError(f"{event_id} does not lie above the window's {self.event_ids[-1]}")
-        kept = WINDOW_POINTS - 1
-        return type(self)((*self.event_ids[-kept:], event_id), (*self.prices[-kept:], price))
+    symbols: list[str]
+    bounds: NDArray[np.intp]
+    points: Integers
+    arrival: NDArray[np.intp]
+    sizes: Integers
+    wholes: Integers
+    fractions: Integers
+    changed: NDArray[np.bool_]
+
+
+def sort_events(events: Events) -> Batch:
+    """Sort events by symbol and id. Of several with one id and symbol the first counts."""
+    points, codes = events.points, events.codes
+    order = np.lexsort((points[:, LOW], points[:, HIGH], codes))
+    points, codes = points[order], codes[order]
+    first = ~_repeats(points, codes)
+    codes = codes[first]
+    return Batch(
+        symbols=events.symbols,
+        bounds=np.searchsorted(codes, np.arange(len(events.symbols) + 1)),
+        points=points[first],
+        arrival=order[first],
+    )
+
+
+def leave_out(batch: Batch, symbols: set[str]) -> Batch:
+    """Give the batch without these symbols."""
+    if not symbols:
+        return batch
+    counts = np.diff(batch.bounds)
+    stays = np.array([symbol not in symbols for symbol in batch.symbols], dtype=np.bool_)
+    rows = np.repeat(stays, counts)
+    return Batch(
+        symbols=[symbol for symbol in batch.symbols if symbol not in symbols],
+        bounds=_bounds(counts[stays]),
+        points=batch.points[rows],
+        arrival=batch.arrival[rows],
+    )
+
+
+def average(batch: Batch, contexts: Sequence[Integers]) -> Averaged:
+    """Merge the batch with stored points, and give each point its mean.
+
+    `contexts` has for each symbol of the batch its stored points from the fourth one below the batch's
+    lowest on, or from its first where there are fewer; sorted by id.
+    """
+    points, arrival, groups = _merge(batch, contexts)
+    bounds = np.searchsorted(groups, np.arange(len(batch.symbols) + 1))
+    positions = np.arange(len(points)) - bounds[groups]
+    wholes, fractions = _means(points)
+    return Averaged(
+        symbols=batch.symbols,
+        bounds=bounds,
+        points=points,
+        arrival=arrival,
+        sizes=np.minimum(positions + 1, WINDOW_POINTS),
+        wholes=wholes,
+        fractions=fractions,
+        changed=_follows_new(arrival, positions),
+    )
+
+
+def _merge(batch: Batch, contexts: Sequence[Integers]) -> tuple[Integers, NDArray[np.intp], NDArray[np.intp]]:
+    """Give all points by symbol and id, their arrivals, and the place of each one's symbol."""
+    stored = np.array([len(context) for context in contexts], dtype=np.intp)
+    added = np.diff(batch.bounds)
+    groups = np.repeat(np.arange(len(batch.symbols)), stored + added)
+    points = np.concatenate([NO_POINTS, *_alternating(batch, contexts)])
+    arrival = np.full(len(points), -1, dtype=np.intp)
+    shift = np.repeat(np.cumsum(stored), added)
+    arrival[np.arange(len(batch.points)) + shift] = batch.arrival
+    if _is_sorted(points, groups):
+        return points, arrival, groups
+    # Stable, and stored points come first: of a point that is there already the stored one counts.
+    order = np.lexsort((points[:, LOW], points[:, HIGH], groups))
+    points, arrival = points[order], arrival[order]
+    first = ~_repeats(points, groups)
+    return points[first], arrival[first], groups[first]
+
+
+def _alternating(batch: Batch, contexts: Sequence[Integers]) -> list[Integers]:
+    bounds = batch.bounds.tolist()
+    pieces = []
+    for number, context in enumerate(contexts):
+        pieces += [context, batch.points[bounds[number] : bounds[number + 1]]]
+    return pieces
+
+
+def _means(points: Integers) -> tuple[Integers, Integers]:
+    """Give a fifth of the sum of each point and the four before it; in 64 bits nothing is lost.
+
+    Five sound prices have a sum below 5 x 10^12 wholes, and as many fractions. Where there are fewer than
+    five points of the symbol it is the mean of nothing.
+    """
+    wholes, fractions = points[:, WHOLE].copy(), points[:, FRACTION].copy()
+    for back in range(1, WINDOW_POINTS):
+        wholes[back:] += points[:-back, WHOLE]
+        fractions[back:] += points[:-back, FRACTION]
+    # A fifth is two tenths: the tenths of the wholes go over to the fractions.
+    mean, tenths = np.divmod(wholes * 2, 10)
+    over, parts = np.divmod(tenths * ONE + fractions * 2, MEAN_ONE)
+    return mean + over, parts
+
+
+def _follows_new(arrival: NDArray[np.intp], positions: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell of each point whether it is stored, and a new one is among its four predecessors."""
+    is_new = arrival >= 0
+    follows = np.zeros(len(arrival), dtype=np.bool_)
+    for back in range(1, WINDOW_POINTS):
+        follows[back:] |= is_new[:-back] & (positions[back:] >= back)
+    return follows & ~is_new
+
+
+def _repeats(points: Integers, groups: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Tell of each sorted point whether the one before it has the same symbol and id."""
+    repeats = np.zeros(len(points), dtype=np.bool_)
+    same_id = (points[1:, HIGH] == points[:-1, HIGH]) & (points[1:, LOW] == points[:-1, LOW])
+    repeats[1:] = same_id & (groups[1:] == groups[:-1])
+    return repeats
+
+
+def _is_sorted(points: Integers, groups: NDArray[np.intp]) -> bool:
+    """Tell whether each symbol's ids rise."""
+    high, low = points[:, HIGH], points[:, LOW]
+    rises = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
+    return bool(np.all(rises | (groups[1:] != groups[:-1])))
+
+
+def _bounds(counts: NDArray[np.intp]) -> NDArray[np.intp]:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)

@@ -8,14 +8,15 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
 from consumers.group import configuration, numbers_of, position_of, starting_positions, trimmed_log
-from consumers.messages import ReceivedMessage, received
 from consumers.offsets import OffsetCommitter
 from consumers.outage import Outage
 from prices.heartbeat import touch_heartbeat
@@ -25,8 +26,12 @@ log = structlog.get_logger(__name__)
 _silent = logging.getLogger("librdkafka.consumer")
 _silent.disabled = True
 
+Batch = TypeVar("Batch")
+
 MAX_BATCH = 5_000
 POLL_S = 0.2
+# How long is waited for more messages while a batch is being written.
+COLLECT_S = 0.005
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 2.0
 # After SIGTERM a process has 10 s, and a batch that is being written may take 7 s of them.
@@ -37,35 +42,52 @@ class NotNowError(Exception):
     """The handler cannot take the batch now; the loop keeps it and tries again."""
 
 
-class BatchHandler(Protocol):
-    """What the loop gives its batches to."""
+class BatchHandler(Protocol[Batch]):
+    """What the loop gives its batches to: each is read in the loop's thread, and written in another."""
 
-    def write(self, messages: Sequence[ReceivedMessage]) -> None:
+    def read(self, messages: Sequence[Message]) -> Batch:
+        """Make of messages what `write` takes, while an earlier batch may be being written."""
+
+    def write(self, batch: Batch) -> None:
         """Store a batch for good, each partition's messages in their order; some may come twice.
 
         Raises NotNowError where the same messages should come again later.
         """
 
     def forget(self) -> None:
-        """Drop what is remembered of earlier batches: partitions have changed hands."""
+        """Drop what is remembered of earlier batches: partitions have changed hands. Never during a write."""
 
     def close(self) -> None:
         """Let go of what is held open."""
 
 
-class ConsumerLoop:
-    """Reads KAFKA_TOPIC as a member of KAFKA_CONSUMER_GROUP until it is told to stop."""
+@dataclass(frozen=True, slots=True)
+class _Work(Generic[Batch]):
+    """Messages, and what the handler made of them."""
 
-    def __init__(self, handler: BatchHandler) -> None:
+    messages: list[Message]
+    batch: Batch
+
+
+class ConsumerLoop(Generic[Batch]):
+    """Reads KAFKA_TOPIC as a member of KAFKA_CONSUMER_GROUP until it is told to stop.
+
+    Three batches at most are on their way: one being written, one ready for that, one being collected.
+    """
+
+    def __init__(self, handler: BatchHandler[Batch]) -> None:
         self._handler = handler
         self._topic = settings.KAFKA_TOPIC
         self._offsets = OffsetCommitter(self._topic)
         self._kafka = Outage(began="kafka.away", ended="kafka.back")
-        self._writing = Outage(began="batch.held", ended="batch.released")
+        self._holding = Outage(began="batch.held", ended="batch.released")
         self._consumer = Consumer(
             configuration(on_error=self._on_error, on_commit=self._offsets.on_commit), logger=_silent
         )
-        self._batch: list[ReceivedMessage] = []
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        self._writing: tuple[_Work[Batch], Future[None]] | None = None
+        self._next: _Work[Batch] | None = None
+        self._batch: list[Message] = []
         self._most = MAX_BATCH
         self._retry_s = FIRST_RETRY_S
         self._held_until: float | None = None
@@ -100,20 +122,29 @@ class ConsumerLoop:
     def _turn(self) -> None:
         touch_heartbeat("consumer")
         self._read()
-        if self._batch and time.monotonic() >= (self._held_until or 0.0):
-            self._write()
+        self._finish_write()
+        self._begin_write()
         self._offsets.commit_if_due(self._consumer)
 
     def _read(self) -> None:
         # Also while a batch is held and all is paused: rebalances are served from inside here.
-        more_to_write = self._batch and self._held_until is None
-        self._take(self._consumer.consume(1, timeout=0 if more_to_write else POLL_S))
+        self._take(self._consumer.consume(1, timeout=self._wait_s()))
         room = MAX_BATCH - len(self._batch)
         if self._batch and room > 0:
-            self._take(self._consumer.consume(room, timeout=0))
+            self._take(self._consumer.consume(room, timeout=COLLECT_S if self._writing else 0))
+
+    def _wait_s(self) -> float:
+        if self._held_until is not None:
+            return POLL_S
+        if self._writing is None:
+            return 0 if self._next or self._batch else POLL_S
+        if len(self._batch) >= MAX_BATCH:
+            wait([self._writing[1]], timeout=POLL_S)
+            return 0
+        return COLLECT_S
 
     def _take(self, messages: Sequence[Message]) -> None:
-        sound = [received(message) for message in messages if message.error() is None]
+        sound = [message for message in messages if message.error() is None]
         if sound:
             self._kafka.end()
             self._batch += sound
@@ -129,36 +160,56 @@ class ConsumerLoop:
             raise KafkaException(error)
         self._kafka.begin(error.str())
 
-    def _write(self) -> None:
-        part = self._batch[: self._most]
-        try:
-            self._handler.write(part)
-        except NotNowError as error:
-            self._hold(str(error), tried=len(part))
+    def _begin_write(self) -> None:
+        """Hand a batch to the writer where it is free; have one ready for it where much has come."""
+        if time.monotonic() < (self._held_until or 0.0):
             return
-        del self._batch[: len(part)]
-        self._offsets.note_stored(part)
+        if self._next is None and self._batch and (self._writing is None or len(self._batch) >= self._most):
+            messages, self._batch = self._batch[: self._most], self._batch[self._most :]
+            self._next = _Work(messages, self._handler.read(messages))
+        if self._writing is None and self._next is not None:
+            work, self._next = self._next, None
+            self._writing = work, self._writer.submit(self._handler.write, work.batch)
+
+    def _finish_write(self) -> None:
+        """Take the writer's result, if there is one."""
+        if self._writing is None or not self._writing[1].done():
+            return
+        (work, future), self._writing = self._writing, None
+        try:
+            future.result()
+        except NotNowError as error:
+            self._hold(work, str(error))
+            return
+        self._offsets.note_stored(work.messages)
         self._most = min(self._most + self._most // 8 + 1, MAX_BATCH)
         self._release()
 
-    def _hold(self, reason: str, *, tried: int) -> None:
-        """Keep the batch for another try, with partitions paused so that it does not grow."""
-        self._writing.begin(reason)
+    def _hold(self, work: _Work[Batch], reason: str) -> None:
+        """Keep the messages for another try, with partitions paused so that they do not get more."""
+        self._holding.begin(reason)
+        self._batch = [*work.messages, *self._take_back(), *self._batch]
         if self._held_until is None:
             self._consumer.pause(self._consumer.assignment())
         self._held_until = time.monotonic() + self._retry_s
         self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
         # What is too much for one transaction would be so for ever: the next try is half as big.
-        self._most = max(tried // 2, 1)
+        self._most = max(len(work.messages) // 2, 1)
+
+    def _take_back(self) -> list[Message]:
+        """Give the messages of the batch that was ready to be written, which then is no more."""
+        ready, self._next = self._next, None
+        return ready.messages if ready else []
 
     def _release(self) -> None:
-        self._writing.end()
+        self._holding.end()
         self._retry_s = FIRST_RETRY_S
         if self._held_until is not None:
             self._held_until = None
             self._consumer.resume(self._consumer.assignment())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._wait_for_write()
         consumer.incremental_assign(self._starting_positions(partitions))
         # A partition that comes back may still be paused from before it went.
         if self._held_until is None:
@@ -194,8 +245,10 @@ class ConsumerLoop:
         log.warning("partitions.lost", partitions=numbers_of(partitions))
 
     def _let_go(self, partitions: list[TopicPartition]) -> None:
+        self._wait_for_write()
         gone = numbers_of(partitions)
-        self._batch = [message for message in self._batch if message.partition not in gone]
+        left = [*self._take_back(), *self._batch]
+        self._batch = [message for message in left if message.partition() not in gone]
         if not self._batch:
             self._release()
         self._offsets.disown(gone)
@@ -205,13 +258,22 @@ class ConsumerLoop:
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION):
             self._kafka.begin(error.str())
 
+    def _wait_for_write(self) -> None:
+        """Let a batch that is being written end; PostgreSQL's time-outs see to it that it does."""
+        if self._writing is not None:
+            wait([self._writing[1]])
+            self._finish_write()
+
     def _write_out(self) -> None:
-        while self._batch and self._held_until is None:
-            self._write()
+        self._wait_for_write()
+        while (self._next or self._batch) and self._held_until is None:
+            self._begin_write()
+            self._wait_for_write()
 
     def _leave(self) -> None:
-        # What could not be stored is read again, by this group's next.
-        self._batch = []
+        # A write that is under way ends; what could not be stored is read again, by this group's next.
+        self._writer.shutdown()
+        self._writing, self._next, self._batch = None, None, []
         # Revokes, and so commits; in a thread, because it waits for that as long as Kafka is away.
         closing = threading.Thread(target=self._consumer.close, daemon=True)
         closing.start()

@@ -8,7 +8,7 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from prices.events import Headers
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
+LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 class ReceivedMessage(NamedTuple):
@@ -21,11 +21,6 @@ class ReceivedMessage(NamedTuple):
     value: bytes | None
     headers: Headers
     broker_time: datetime
-
-    @property
-    def next_offset(self) -> int:
-        """The offset to read after this message, which is what is committed."""
-        return self.offset + 1
 
 
 def received(message: Message) -> ReceivedMessage:
@@ -46,4 +41,4 @@ def _broker_time(kind: int, milliseconds: int) -> datetime:
         # A fixed time: read again, the message becomes the same dead letter.
         return _EPOCH
     # A producer may have written any number.
-    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), _LAST_MS))
+    return _EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), LAST_MS))

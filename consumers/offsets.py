@@ -7,10 +7,10 @@ read again.
 
 import time
 from collections.abc import Collection, Iterable
+from typing import cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumers.messages import ReceivedMessage
 from consumers.outage import Outage
 
 COMMIT_INTERVAL_S = 0.2
@@ -35,11 +35,10 @@ class OffsetCommitter:
         self._owned.difference_update(partitions)
         self._stored = {of: offset for of, offset in self._stored.items() if of in self._owned}
 
-    def note_stored(self, messages: Iterable[ReceivedMessage]) -> None:
+    def note_stored(self, messages: Iterable[Message]) -> None:
         """Take note of messages, each partition's in their order, whose rows are committed."""
-        for message in messages:
-            if message.partition in self._owned:
-                self._stored[message.partition] = message.next_offset
+        next_offsets = {cast(int, each.partition()): cast(int, each.offset()) + 1 for each in messages}
+        self._stored |= {of: offset for of, offset in next_offsets.items() if of in self._owned}
 
     def commit_if_due(self, consumer: Consumer) -> None:
         """Commit what was noted, unless the last commit was less than 0.2 s ago."""

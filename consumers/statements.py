@@ -1,15 +1,28 @@
 """What the store does in SQL. Each function works inside the transaction of the cursor it is given."""
 
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import timedelta
 from decimal import Decimal
-from typing import NamedTuple
+from itertools import groupby
+from operator import itemgetter
 from uuid import UUID
 
+import numpy as np
 from psycopg import Cursor
 
-from consumers.averages import Window
-from prices.events import PriceEvent
+from consumers.averages import Batch
+from consumers.columns import (
+    FRACTION,
+    ONE,
+    WHOLE,
+    Events,
+    Integers,
+    decimal_of,
+    halves_of_id,
+    id_of,
+    moment_of,
+)
+from consumers.rows import COLUMNS
 from prices.models import DeadLetter
 from prices.models.symbol_average import WINDOW_POINTS
 
@@ -20,22 +33,7 @@ NO_ID = UUID(int=0)
 _RECENT_MS = timedelta(days=1) // timedelta(milliseconds=1)
 
 
-class AverageRow(NamedTuple):
-    """One row of symbol_averages, in the order of the columns of COPY."""
-
-    event_id: UUID
-    symbol: str
-    price: Decimal
-    average: Decimal | None
-    window_size: int
-    provider: str
-    observed_at: datetime | None
-
-
-_COPY = f"""
-COPY symbol_averages ({", ".join(AverageRow._fields)}) FROM STDIN (FORMAT BINARY)
-"""
-_COPY_TYPES = ["uuid", "text", "numeric", "numeric", "int2", "text", "timestamptz"]
+_COPY = f"COPY symbol_averages ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
 
 _LOCK_SYMBOLS = """
 SELECT pg_advisory_xact_lock(hashtext('symbol_averages'), key) FROM (
@@ -45,8 +43,9 @@ SELECT pg_advisory_xact_lock(hashtext('symbol_averages'), key) FROM (
 
 # The second bound is the first, as a constant: the planner leaves older partitions out.
 _STALE_SYMBOLS = """
-SELECT symbol FROM unnest(%(symbols)s::text[], %(oldest)s::uuid[]) AS held (symbol, oldest)
-WHERE %(points)s <> (
+SELECT symbol FROM unnest(%(symbols)s::text[], %(oldest)s::uuid[], %(counts)s::int[])
+     AS held (symbol, oldest, points)
+WHERE points <> (
     SELECT count(*) FROM symbol_averages AS stored
     WHERE stored.symbol = held.symbol
       AND stored.event_id >= held.oldest AND stored.event_id >= %(oldest_of_all)s
@@ -54,12 +53,22 @@ WHERE %(points)s <> (
 """
 
 _LAST_POINTS = """
-SELECT batch.symbol, last.event_id, last.price
+SELECT batch.symbol, last.event_id, trunc(last.price)::int8,
+       ((last.price - trunc(last.price)) * %(one)s)::int8
 FROM unnest(%(symbols)s::text[]) AS batch (symbol) CROSS JOIN LATERAL (
     SELECT event_id, price FROM symbol_averages AS stored
     WHERE stored.symbol = batch.symbol AND stored.event_id >= %(since)s
-    ORDER BY event_id DESC LIMIT %(points)s
-) AS last ORDER BY last.event_id
+    ORDER BY event_id DESC LIMIT %(most)s
+) AS last ORDER BY batch.symbol, last.event_id
+"""
+
+_UPDATE_AVERAGES = """
+UPDATE symbol_averages AS stored
+SET average = changed.average, window_size = changed.window_size, tx = DEFAULT
+FROM unnest(%(event_ids)s::uuid[], %(averages)s::numeric[], %(sizes)s::int2[])
+     AS changed (event_id, average, window_size)
+WHERE stored.event_id = changed.event_id AND stored.event_id >= %(lowest)s
+  AND (stored.average, stored.window_size) IS DISTINCT FROM (changed.average, changed.window_size)
 """
 
 # Their averages follow in the same transaction; until then they pass for a symbol's first point.
@@ -119,74 +128,83 @@ def lock_symbols(cursor: Cursor, symbols: Collection[str]) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('symbol_averages'))")
 
 
-def stale_symbols(cursor: Cursor, windows: Mapping[str, Window]) -> set[str]:
-    """Give the symbols whose full windows are not, or no longer, the last five points stored."""
-    if not windows:
+def read_epoch(cursor: Cursor) -> int:
+    """Give the number that each rebuild raises: what was read before it may have changed."""
+    (epoch,) = cursor.execute("SELECT last_value FROM averages_epoch").fetchone()  # type: ignore[misc]  # has a row
+    return int(epoch)
+
+
+def stale_symbols(
+    cursor: Cursor, symbols: Sequence[str], *, oldest: Sequence[UUID], counts: Sequence[int]
+) -> set[str]:
+    """Give those symbols that do not have exactly so many stored points from their oldest one on."""
+    if not symbols:
         return set()
-    oldest = [window.event_ids[0] for window in windows.values()]
-    cursor.execute(
-        _STALE_SYMBOLS,
-        {
-            "symbols": list(windows),
-            "oldest": oldest,
-            "oldest_of_all": min(oldest),
-            "points": WINDOW_POINTS,
-        },
-    )
-    return {symbol for (symbol,) in cursor}
+    arguments = {"symbols": symbols, "oldest": oldest, "counts": counts, "oldest_of_all": min(oldest)}
+    return {symbol for (symbol,) in cursor.execute(_STALE_SYMBOLS, arguments)}
 
 
-def read_windows(cursor: Cursor, symbols: Collection[str], *, near: UUID) -> dict[str, Window]:
-    """Give each symbol's window as symbol_averages holds it; an empty one where it holds none.
+def read_last_points(
+    cursor: Cursor, symbols: Collection[str], *, near: UUID, most: int
+) -> dict[str, Integers]:
+    """Give up to `most` of each symbol's last stored points; symbols without any are left out.
 
     Looks first at what is at most a day older than `near`: older partitions are opened for those
-    symbols alone that have fewer than five points there.
+    symbols alone that have fewer points there.
     """
-    windows = _windows_since(cursor, symbols, UUID(int=max(near.int - (_RECENT_MS << 80), 0)))
-    short = [symbol for symbol in symbols if not windows[symbol].is_full]
-    return windows | _windows_since(cursor, short, NO_ID)
+    points = _points_since(cursor, symbols, UUID(int=max(near.int - (_RECENT_MS << 80), 0)), most=most)
+    short = [symbol for symbol in symbols if len(points.get(symbol, ())) < most]
+    return points | _points_since(cursor, short, NO_ID, most=most)
 
 
-def _windows_since(cursor: Cursor, symbols: Collection[str], since: UUID) -> dict[str, Window]:
-    windows = dict.fromkeys(symbols, Window())
-    if symbols:
-        arguments = {"symbols": list(symbols), "since": since, "points": WINDOW_POINTS}
-        for symbol, event_id, price in cursor.execute(_LAST_POINTS, arguments):
-            windows[symbol] = windows[symbol].add(event_id, price)
-    return windows
+def _points_since(cursor: Cursor, symbols: Collection[str], since: UUID, *, most: int) -> dict[str, Integers]:
+    if not symbols:
+        return {}
+    arguments = {"symbols": list(symbols), "since": since, "most": most, "one": ONE}
+    rows = cursor.execute(_LAST_POINTS, arguments).fetchall()
+    return {
+        symbol: np.array([(*halves_of_id(event_id), whole, part) for _symbol, event_id, whole, part in found])
+        for symbol, found in groupby(rows, itemgetter(0))
+    }
 
 
-def copy_rows(cursor: Cursor, rows: Sequence[AverageRow]) -> None:
-    """Add finished rows. Raises UniqueViolation where one of the ids is stored already."""
-    if not rows:
+def copy_rows(cursor: Cursor, data: bytes) -> None:
+    """Add finished rows, as rows.py packs them. Raises UniqueViolation where an id is stored already."""
+    if data:
+        with cursor.copy(_COPY) as copy:
+            copy.write(data)
+
+
+def update_averages(
+    cursor: Cursor, event_ids: Sequence[UUID], *, averages: Sequence[Decimal | None], sizes: Sequence[int]
+) -> None:
+    """Give stored rows other averages. Those that change get a new tx, for readers of the stream."""
+    if event_ids:
+        arguments = {"event_ids": event_ids, "averages": averages, "sizes": sizes, "lowest": min(event_ids)}
+        cursor.execute(_UPDATE_AVERAGES, arguments)
+
+
+def insert_late(cursor: Cursor, batch: Batch, events: Events) -> None:
+    """Add the batch's events that are not stored yet, and average their rows and those that follow anew."""
+    if not len(batch.points):
         return
-    with cursor.copy(_COPY) as copy:
-        copy.set_types(_COPY_TYPES)
-        for row in rows:
-            copy.write_row(row)
-
-
-def insert_late(cursor: Cursor, events: Sequence[PriceEvent]) -> None:
-    """Add the events that are not stored yet, and average their rows and those that follow anew."""
-    if not events:
-        return
+    symbols = np.repeat(np.array(batch.symbols, dtype=object), np.diff(batch.bounds))
+    arrival = batch.arrival.tolist()
     cursor.execute(
         _INSERT_LATE,
         {
-            "event_ids": [event.event_id for event in events],
-            "symbols": [event.symbol for event in events],
-            "prices": [event.price for event in events],
-            "providers": [event.provider for event in events],
-            "observed": [event.observed_at for event in events],
+            "event_ids": [id_of(point) for point in batch.points],
+            "symbols": symbols.tolist(),
+            "prices": [decimal_of(point[WHOLE], point[FRACTION]) for point in batch.points],
+            "providers": [events.sources[place] for place in arrival],
+            "observed": [moment_of(events.observed[place]) for place in arrival],
         },
     )
     added = cursor.fetchall()
     if added:
-        event_ids, symbols = zip(*added, strict=True)
-        cursor.execute(
-            _AVERAGE_AROUND,
-            {"event_ids": list(event_ids), "symbols": list(symbols), "points": WINDOW_POINTS},
-        )
+        added_ids, added_symbols = (list(column) for column in zip(*added, strict=True))
+        arguments = {"event_ids": added_ids, "symbols": added_symbols, "points": WINDOW_POINTS}
+        cursor.execute(_AVERAGE_AROUND, arguments)
 
 
 def insert_dead_letters(cursor: Cursor, dead_letters: Sequence[DeadLetter]) -> None:

@@ -2,40 +2,40 @@
 
 What keeps every row right, whoever else writes at the same time (the other side of a rebalance, a
 process that was stopped and woke up): a transaction first takes the locks of its symbols, then looks
-whether its windows still are what the table holds, and only then writes. So each transaction finds
-averages that are right for the rows there are, and leaves averages that are right with its own.
+whether what it remembers of them still is what the table holds, and only then writes. So each transaction
+finds averages that are right for the rows there are, and leaves averages that are right with its own.
+
+The fast path computes averages here, from remembered points, and writes new rows by one COPY. The slow
+path computes them in SQL: for an event that is older than all that is remembered of its symbol, and for a
+batch with an id that is stored under another symbol.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import groupby
-from operator import attrgetter
-from typing import TypeAlias
-from uuid import UUID
+from decimal import Decimal
 
+import numpy as np
 import psycopg
 import structlog
 from psycopg import Cursor, errors
 
-from consumers.averages import Window
+from consumers.averages import Averaged, Batch, average, leave_out, sort_events
+from consumers.columns import Events, decimal_of, id_of
 from consumers.connection import connect, end_overdue_transactions
+from consumers.histories import Context, Histories
+from consumers.rows import copy_data
 from consumers.statements import (
-    AverageRow,
     copy_rows,
     insert_dead_letters,
     insert_late,
     lock_symbols,
-    read_windows,
-    stale_symbols,
+    update_averages,
 )
-from prices.events import PriceEvent
 from prices.models import DeadLetter
+from prices.models.symbol_average import WINDOW_POINTS
+from providers.base import MAX_DECIMALS
 
 log = structlog.get_logger(__name__)
-
-# Events by symbol, each symbol's in the order of their ids and no id twice.
-Batch: TypeAlias = dict[str, list[PriceEvent]]
-Windows: TypeAlias = dict[str, Window]
 
 # The connection broke, or PostgreSQL refuses for now: a time-out, a deadlock, a full disk, a standby.
 _NOT_NOW = (
@@ -55,29 +55,24 @@ class AverageStore:
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection | None = None
-        self._windows: Windows = {}
+        self._histories = Histories()
 
-    def write(self, events: Iterable[PriceEvent], dead_letters: Sequence[DeadLetter] = ()) -> None:
+    def write(self, events: Events, dead_letters: Sequence[DeadLetter] = ()) -> None:
         """Store the batch: all of it or, where an error is raised, nothing.
 
         Events and dead letters that are already stored change nothing. Raises StoreUnavailableError
         where the same batch can be tried again.
         """
-        batch = _sorted_by_symbol(events)
-        # Put back only after the commit: what a failed batch computed on them is in no table.
-        windows, self._windows = self._windows, {}
+        batch = sort_events(events)
         try:
-            after = self._write(batch, dead_letters, windows)
+            self._write(batch, events, dead_letters)
         except _NOT_NOW as error:
             self._recover(error)
             raise StoreUnavailableError(str(error).partition("\n")[0]) from error
-        for symbol in batch:
-            windows.pop(symbol, None)
-        self._windows = windows | {symbol: window for symbol, window in after.items() if window.is_full}
 
     def forget(self) -> None:
-        """Drop all windows: they are read again when their symbols come next."""
-        self._windows = {}
+        """Drop what is known of all symbols: it is read again when they come next."""
+        self._histories.forget()
 
     def close(self) -> None:
         """Close the connection; the next batch opens another."""
@@ -85,23 +80,25 @@ class AverageStore:
         if connection is not None:
             connection.close()
 
-    def _write(self, batch: Batch, dead_letters: Sequence[DeadLetter], windows: Windows) -> Windows:
-        """Write in one transaction; give the windows of the symbols that took the fast path."""
+    def _write(self, batch: Batch, events: Events, dead_letters: Sequence[DeadLetter]) -> None:
         try:
             with self._transaction() as cursor:
-                lock_symbols(cursor, batch)
-                rows, after = _averages(batch, _windows_below(cursor, batch, windows))
-                copy_rows(cursor, rows)
-                insert_late(cursor, _events_of(batch, without=after))
+                lock_symbols(cursor, batch.symbols)
+                contexts = self._histories.contexts(cursor, batch)
+                averaged = _write_averaged(cursor, batch, events, contexts)
+                insert_late(cursor, leave_out(batch, set(contexts)), events)
                 insert_dead_letters(cursor, dead_letters)
         except errors.UniqueViolation:
             # An id is there already, under another symbol: only the slow path passes it over.
             with self._transaction() as cursor:
-                lock_symbols(cursor, batch)
-                insert_late(cursor, _events_of(batch, without={}))
+                lock_symbols(cursor, batch.symbols)
+                insert_late(cursor, batch, events)
                 insert_dead_letters(cursor, dead_letters)
-            return {}
-        return after
+            self._histories.forget(batch.symbols)
+            return
+        # Only after the commit: what a failed batch computed is in no table.
+        self._histories.forget(batch.symbols)
+        self._histories.remember(averaged, contexts)
 
     def _recover(self, error: psycopg.Error) -> None:
         """Make room for the next try: end whoever holds the locks for too long, or connect anew."""
@@ -120,54 +117,24 @@ class AverageStore:
             yield cursor
 
 
-def _sorted_by_symbol(events: Iterable[PriceEvent]) -> Batch:
-    # Of several events with one id the first counts, as it does in the table.
-    unique: dict[UUID, PriceEvent] = {}
-    for event in events:
-        unique.setdefault(event.event_id, event)
-    ordered = sorted(unique.values(), key=attrgetter("symbol", "event_id"))
-    return {symbol: list(of_symbol) for symbol, of_symbol in groupby(ordered, attrgetter("symbol"))}
-
-
-def _windows_below(cursor: Cursor, batch: Batch, known: Windows) -> Windows:
-    """Give the windows of those symbols whose events all lie above what is stored."""
-    if not batch:
-        return {}
-    held = {symbol: known[symbol] for symbol in batch if symbol in known}
-    stale = stale_symbols(cursor, held)
-    kept = {symbol: window for symbol, window in held.items() if symbol not in stale}
-    lowest = min(events[0].event_id for events in batch.values())
-    read = read_windows(cursor, [symbol for symbol in batch if symbol not in kept], near=lowest)
-    return {
-        symbol: window
-        for symbol, window in (kept | read).items()
-        if window.watermark is None or window.watermark < batch[symbol][0].event_id
-    }
-
-
-def _averages(batch: Batch, windows: Windows) -> tuple[list[AverageRow], Windows]:
-    """Compute the rows of the symbols that have a window, and their windows after these rows."""
-    rows: list[AverageRow] = []
-    after: Windows = {}
-    for symbol, window in sorted(windows.items()):
-        for event in batch[symbol]:
-            window = window.add(event.event_id, event.price)
-            rows.append(_row(event, window))
-        after[symbol] = window
-    return rows, after
-
-
-def _row(event: PriceEvent, window: Window) -> AverageRow:
-    return AverageRow(
-        event_id=event.event_id,
-        symbol=event.symbol,
-        price=event.price,
-        average=window.average,
-        window_size=window.size,
-        provider=event.provider,
-        observed_at=event.observed_at,
+def _write_averaged(
+    cursor: Cursor, batch: Batch, events: Events, contexts: Mapping[str, Context]
+) -> Averaged:
+    """Write new rows, and other averages of rows that follow them; other symbols are left alone."""
+    known = leave_out(batch, {symbol for symbol in batch.symbols if symbol not in contexts})
+    averaged = average(known, [contexts[symbol].points for symbol in known.symbols])
+    copy_rows(cursor, copy_data(averaged, events))
+    changed = np.flatnonzero(averaged.changed)
+    update_averages(
+        cursor,
+        [id_of(point) for point in averaged.points[changed]],
+        averages=[_mean(averaged, row) for row in changed],
+        sizes=averaged.sizes[changed].tolist(),
     )
+    return averaged
 
 
-def _events_of(batch: Batch, *, without: Mapping[str, Window]) -> list[PriceEvent]:
-    return [event for symbol, events in batch.items() if symbol not in without for event in events]
+def _mean(averaged: Averaged, row: np.intp) -> Decimal | None:
+    if averaged.sizes[row] < WINDOW_POINTS:
+        return None
+    return decimal_of(averaged.wholes[row], averaged.fractions[row], places=MAX_DECIMALS + 1)

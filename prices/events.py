@@ -22,6 +22,8 @@ VERSION = b"1"
 # Ids are made by PostgreSQL's clock: one that is further ahead of the broker's clock is not ours.
 MAX_AHEAD = timedelta(seconds=60)
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 Headers: TypeAlias = Sequence[tuple[str, str | bytes | None]]
 _NUMBER = re.compile(rb"\d{1,15}(\.\d{1,30})?([eE][+-]?\d{1,2})?", re.ASCII)
 
@@ -50,7 +52,9 @@ class PriceEvent:
     observed_at: datetime | None
 
 
-class _Value(msgspec.Struct):
+class EventValue(msgspec.Struct):
+    """The value of a message, with `price` as it is written."""
+
     event_id: UUID
     symbol: str
     price: msgspec.Raw
@@ -59,8 +63,9 @@ class _Value(msgspec.Struct):
     raw_response_id: UUID
 
 
+# Checks what types can say; the rest is `decode_event`'s.
+value_decoder = msgspec.json.Decoder(EventValue)
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(_Value)
 
 
 def json_number(value: Decimal) -> msgspec.Raw:
@@ -70,7 +75,7 @@ def json_number(value: Decimal) -> msgspec.Raw:
 
 def encode_event(point: PricePoint, *, poll: UUID | None) -> Message:
     """Give the message of a stored point. `poll` is the poll run that fetched it, if one did."""
-    value = _Value(
+    value = EventValue(
         event_id=point.id,
         symbol=point.symbol,
         price=json_number(point.price),
@@ -97,7 +102,8 @@ def decode_event(
     wrong fields, prices that are no sound number, ids that are no UUIDv7 or lie over 60 s ahead
     of `broker_time`, a key that is not the symbol.
     """
-    by_name = dict(headers)
+    # Of several headers with one name the first counts.
+    by_name = dict(reversed(headers))
     if by_name.get("v", VERSION) != VERSION:
         raise EventError(f"version {by_name['v']!r:.20} is not known, only {VERSION.decode()}")
     fields = _decode_value(value)
@@ -115,11 +121,11 @@ def decode_event(
     )
 
 
-def _decode_value(value: bytes | None) -> _Value:
+def _decode_value(value: bytes | None) -> EventValue:
     if value is None:
         raise EventError("there is no value")
     try:
-        fields = _decoder.decode(value)
+        fields = value_decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(f"the value cannot be read: {error!s:.200}") from error
     if "\0" in fields.source:
@@ -135,7 +141,7 @@ def _check_id(event_id: UUID, broker_time: datetime) -> None:
     if event_id.version != 7:
         raise EventError("event_id is no UUIDv7")
     # Compared as integers: 48 bits of milliseconds reach beyond the years that datetime knows.
-    limit_ms = int((broker_time + MAX_AHEAD).timestamp() * 1000)
+    limit_ms = (broker_time + MAX_AHEAD - _EPOCH) // timedelta(milliseconds=1)
     if event_id.int >> 80 > limit_ms:
         raise EventError("event_id lies over 60 s ahead of the message's time")
 

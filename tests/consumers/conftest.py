@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from consumers.store import AverageStore
+from tests.consumers.samples import EventStore
 
 
 @pytest.fixture
-def make_store(transactional_db: None) -> Iterator[Callable[[], AverageStore]]:
+def make_store(transactional_db: None) -> Iterator[Callable[[], EventStore]]:
     """Give a function that makes a store, as a process of its own would have one."""
-    made: list[AverageStore] = []
+    made: list[EventStore] = []
 
-    def make() -> AverageStore:
-        made.append(AverageStore())
+    def make() -> EventStore:
+        made.append(EventStore())
         return made[-1]
 
     yield make
@@ -23,7 +23,7 @@ def make_store(transactional_db: None) -> Iterator[Callable[[], AverageStore]]:
 
 
 @pytest.fixture
-def store(make_store: Callable[[], AverageStore]) -> AverageStore:
+def store(make_store: Callable[[], EventStore]) -> EventStore:
     """Give a store on the database of the test."""
     return make_store()
 

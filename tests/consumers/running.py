@@ -5,34 +5,36 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 from django.conf import settings
 
 from consumers.loop import BatchHandler, ConsumerLoop, NotNowError
-from consumers.messages import ReceivedMessage
 from tests.consumers.samples import kafka_producer
 
-Handler = TypeVar("Handler", bound=BatchHandler)
+Handler = TypeVar("Handler", bound=BatchHandler[Any])
 
 
 class Recorder:
     """A handler that keeps values in memory; `refuse` is asked before each batch."""
 
-    def __init__(self, refuse: Callable[[Sequence[ReceivedMessage]], bool] = lambda _: False) -> None:
+    def __init__(self, refuse: Callable[[Sequence[Message]], bool] = lambda _: False) -> None:
         self.refuse = refuse
         self.batches: list[list[bytes]] = []
         self.tried: list[int] = []
         self.forgets = 0
         self.is_closed = False
 
-    def write(self, messages: Sequence[ReceivedMessage]) -> None:
+    def read(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return messages
+
+    def write(self, messages: Sequence[Message]) -> None:
         self.tried.append(len(messages))
         if self.refuse(messages):
             raise NotNowError("refused by the test")
-        self.batches.append([message.value or b"" for message in messages])
+        self.batches.append([message.value() or b"" for message in messages])
 
     def forget(self) -> None:
         self.forgets += 1
@@ -48,7 +50,7 @@ class Recorder:
 class RunningLoop:
     """A loop in a thread of its own."""
 
-    def __init__(self, handler: BatchHandler) -> None:
+    def __init__(self, handler: BatchHandler[Any]) -> None:
         self.error: BaseException | None = None
         self._loop = ConsumerLoop(handler)
         self._thread = threading.Thread(target=self._run)

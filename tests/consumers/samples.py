@@ -8,16 +8,38 @@ from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from itertools import count
+from typing import Any
 from uuid import UUID
 
-from confluent_kafka import Producer
+from confluent_kafka import Message, Producer
 from django.conf import settings
 
+from consumers.columns import columns_of
+from consumers.store import AverageStore
 from prices.events import PriceEvent, encode_event
 from prices.ids import first_id_at
-from prices.models import PricePoint, SymbolAverage
+from prices.models import DeadLetter, PricePoint, SymbolAverage
+
+
+class EventStore:
+    """A store that takes events as the tests have them."""
+
+    def __init__(self) -> None:
+        self._store = AverageStore()
+
+    def write(self, events: Iterable[PriceEvent], dead_letters: Sequence[DeadLetter] = ()) -> None:
+        self._store.write(columns_of(events), dead_letters)
+
+    def forget(self) -> None:
+        self._store.forget()
+
+    def close(self) -> None:
+        self._store.close()
+
 
 BEGIN = datetime(2026, 1, 5, 12, tzinfo=UTC)
+# The broker's time of messages: a second after the first event.
+BROKER_TIME = (2, int(BEGIN.timestamp() + 1) * 1000)
 RAW = UUID("01890000-0000-7000-8000-000000000001")
 
 
@@ -81,6 +103,31 @@ def produce(points: Sequence[PricePoint]) -> None:
         message = encode_event(each, poll=None)
         producer.produce(settings.KAFKA_TOPIC, key=message.key, value=message.value, headers=message.headers)
     assert producer.flush(10) == 0
+
+
+def message(offset: int = 0, **changes: Any) -> Message:
+    """Give the message of a sound event, with these parts changed."""
+    unsaved = PricePoint(
+        id=event_id(offset),
+        symbol="SIM-A",
+        provider="simulated",
+        price=event(offset).price,
+        observed_at=BEGIN,
+        precision="second",
+        received_at=BEGIN,
+        raw=RAW,
+    )
+    encoded = encode_event(unsaved, poll=None)
+    parts: dict[str, Any] = {
+        "topic": "t",
+        "partition": 0,
+        "offset": offset,
+        "key": encoded.key,
+        "value": encoded.value,
+        "headers": encoded.headers,
+        "timestamp": BROKER_TIME,
+    }
+    return Message(**parts | changes)
 
 
 def averages() -> list[Decimal | None]:

@@ -8,12 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
 from consumers.group import LogTrimmedError
-from consumers.messages import ReceivedMessage
 from dev.pytest_services import Service, Services
 from prices.heartbeat import heartbeat_age_s
 from tests.consumers.running import (
@@ -94,7 +93,7 @@ def test_offsets_are_committed_while_it_runs() -> None:
 
 
 def test_error_of_the_handler_ends_the_loop_and_commits_nothing() -> None:
-    def crash(_: Sequence[ReceivedMessage]) -> bool:
+    def crash(_: Sequence[Message]) -> bool:
         raise ZeroDivisionError
 
     send(numbered(5), partition=0)

@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from django.conf import settings
 
-from consumers.messages import ReceivedMessage
 from consumers.offsets import OffsetCommitter
 from tests.consumers.running import committed
-from tests.consumers.samples import BEGIN
 from tests.waiting import wait_until
 
 REFUSED = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
@@ -35,8 +33,8 @@ def consumer(topic: str, offsets: OffsetCommitter) -> Iterator[Consumer]:
     made.close()
 
 
-def message(partition: int, offset: int) -> ReceivedMessage:
-    return ReceivedMessage("t", partition, offset, None, None, (), BEGIN)
+def message(partition: int, offset: int) -> Message:
+    return Message(topic="t", partition=partition, offset=offset)
 
 
 def test_next_offset_of_each_partition_is_committed(offsets: OffsetCommitter, consumer: Consumer) -> None:

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 import consumers.connection
 from consumers.connection import connect
 from consumers.statements import lock_symbols
-from consumers.store import AverageStore, StoreUnavailableError
+from consumers.store import StoreUnavailableError
 from prices.events import PriceEvent
 from prices.models import DeadLetter, SymbolAverage
-from tests.consumers.samples import BEGIN, assert_averages_right, averages, event, events
+from tests.consumers.samples import BEGIN, EventStore, assert_averages_right, averages, event, events
 from tests.waiting import wait_until
 
-MakeStore = Callable[[], AverageStore]
+MakeStore = Callable[[], EventStore]
 pytestmark = pytest.mark.django_db(transaction=True)
 HUNDREDS = ["100", "101", "99", "102", "98"]
 DAY_MS = timedelta(days=1) // timedelta(milliseconds=1)
@@ -41,7 +41,7 @@ def dead_letter(offset: int = 0) -> DeadLetter:
     )
 
 
-def end_backend(store: AverageStore) -> None:
+def end_backend(store: EventStore) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
@@ -57,13 +57,13 @@ def held_lock(symbol: str) -> Iterator[None]:
         yield
 
 
-def test_fifth_point_averages_to_exactly_100(store: AverageStore) -> None:
+def test_fifth_point_averages_to_exactly_100(store: EventStore) -> None:
     store.write(events(HUNDREDS))
     assert averages() == [None, None, None, None, Decimal(100)]
     assert str(averages()[-1]) == "100"
 
 
-def test_row_says_what_the_event_says(store: AverageStore) -> None:
+def test_row_says_what_the_event_says(store: EventStore) -> None:
     store.write([event(0, price="150.25")])
     row = SymbolAverage.objects.get()
     assert (row.symbol, str(row.price), row.provider, row.observed_at) == (
@@ -88,14 +88,14 @@ def test_averages_of_both_paths_have_the_same_digits(make_store: MakeStore) -> N
     assert texts == {"22469135783.3246913578024"}
 
 
-def test_batches_in_order_go_on_where_the_last_ended(store: AverageStore) -> None:
+def test_batches_in_order_go_on_where_the_last_ended(store: EventStore) -> None:
     stream = events([str(price) for price in range(1, 20)])
     for each in stream:
         store.write([each])
     assert_averages_right(stream)
 
 
-def test_duplicates_change_nothing(store: AverageStore) -> None:
+def test_duplicates_change_nothing(store: EventStore) -> None:
     stream = events(HUNDREDS + HUNDREDS)
     store.write(stream)
     before = list(SymbolAverage.objects.values())
@@ -104,7 +104,7 @@ def test_duplicates_change_nothing(store: AverageStore) -> None:
     assert list(SymbolAverage.objects.values()) == before
 
 
-def test_late_event_changes_its_own_window_and_the_next_four(store: AverageStore) -> None:
+def test_late_event_changes_its_own_window_and_the_next_four(store: EventStore) -> None:
     stream = events([str(price) for price in range(1, 13)])
     late = stream.pop(5)
     store.write(stream)
@@ -115,14 +115,14 @@ def test_late_event_changes_its_own_window_and_the_next_four(store: AverageStore
     assert sorted(changed) == [late.event_id, *(each.event_id for each in stream[5:9])]
 
 
-def test_first_points_that_come_late_fill_the_windows(store: AverageStore) -> None:
+def test_first_points_that_come_late_fill_the_windows(store: EventStore) -> None:
     stream = events(HUNDREDS)
     for each in reversed(stream):
         store.write([each])
     assert_averages_right(stream)
 
 
-def test_symbols_in_one_batch_do_not_mix(store: AverageStore) -> None:
+def test_symbols_in_one_batch_do_not_mix(store: EventStore) -> None:
     first = events(HUNDREDS, symbol="SIM-A")
     second = events(["1", "2", "3", "4", "5", "6"], symbol="SIM-B")
     store.write([each for pair in itertools.zip_longest(first, second) for each in pair if each])
@@ -143,7 +143,7 @@ def test_window_reaches_back_over_days(make_store: MakeStore) -> None:
     assert_averages_right(stream)
 
 
-def test_more_symbols_than_locks_in_one_batch(store: AverageStore) -> None:
+def test_more_symbols_than_locks_in_one_batch(store: EventStore) -> None:
     symbols = [f"SIM-{number}" for number in range(600)]
     stream = [event(number, symbol=symbol) for number in range(2) for symbol in symbols]
     store.write(stream)
@@ -159,14 +159,14 @@ def test_batch_of_many_symbols_keeps_every_other_writer_out(transactional_db: No
             assert mine.fetchone() == (False,)
 
 
-def test_id_of_another_symbol_is_passed_over(store: AverageStore) -> None:
+def test_id_of_another_symbol_is_passed_over(store: EventStore) -> None:
     store.write([event(0, symbol="SIM-A")])
     stolen = PriceEvent(event(0).event_id, "SIM-B", Decimal(7), "simulated", None)
     store.write([stolen, event(1, symbol="SIM-A"), event(1, symbol="SIM-B")])
     assert_averages_right([event(0), event(1), event(1, symbol="SIM-B")])
 
 
-def test_failed_batch_leaves_nothing_and_its_windows_are_dropped(store: AverageStore) -> None:
+def test_failed_batch_leaves_nothing_and_its_windows_are_dropped(store: EventStore) -> None:
     stream = events([*HUNDREDS, "103", "97"])
     store.write(stream[:5])
     unsound = event(6, symbol="SIM-Z", price="0")
@@ -178,7 +178,7 @@ def test_failed_batch_leaves_nothing_and_its_windows_are_dropped(store: AverageS
     assert_averages_right(stream)
 
 
-def test_locked_symbol_is_tried_again_later(store: AverageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_symbol_is_tried_again_later(store: EventStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumers.connection, "LOCK_TIMEOUT_MS", 200)
     stream = events(HUNDREDS)
     store.write(stream[:3])
@@ -189,7 +189,7 @@ def test_locked_symbol_is_tried_again_later(store: AverageStore, monkeypatch: py
 
 
 def test_writer_that_stopped_in_the_middle_of_a_copy_is_ended(
-    store: AverageStore, monkeypatch: pytest.MonkeyPatch
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL's own time-out does not reach it: whoever needs its locks has to."""
     monkeypatch.setattr(consumers.connection, "LOCK_TIMEOUT_MS", 200)
@@ -220,7 +220,7 @@ def test_batches_of_other_symbols_do_not_wait(make_store: MakeStore) -> None:
     assert_averages_right([event(0, symbol="SIM-B")])
 
 
-def test_terminated_backend_is_survived(store: AverageStore) -> None:
+def test_terminated_backend_is_survived(store: EventStore) -> None:
     stream = events(HUNDREDS)
     store.write(stream[:3])
     end_backend(store)
@@ -259,7 +259,7 @@ def test_writers_at_the_same_time_leave_no_wrong_row(make_store: MakeStore) -> N
     ]
     begin = threading.Barrier(3)
 
-    def write(store: AverageStore, share: list[PriceEvent]) -> None:
+    def write(store: EventStore, share: list[PriceEvent]) -> None:
         begin.wait()
         for first in range(0, len(share), 4):
             store.write(share[first : first + 4])
@@ -273,7 +273,7 @@ def test_writers_at_the_same_time_leave_no_wrong_row(make_store: MakeStore) -> N
     assert_averages_right(stream)
 
 
-def test_dead_letters_are_kept_once(store: AverageStore) -> None:
+def test_dead_letters_are_kept_once(store: EventStore) -> None:
     store.write([], [dead_letter(1), dead_letter(2)])
     store.write([event(0)], [dead_letter(2), dead_letter(3)])
     assert sorted(DeadLetter.objects.values_list("offset", flat=True)) == [1, 2, 3]

@@ -10,18 +10,17 @@ from django.core.management import CommandError, call_command
 from django.test import override_settings
 
 from consumers import lag, verify
-from consumers.store import AverageStore
 from consumers.verify import Facts, Verdict, verify_averages
 from prices.models import PricePoint, SymbolAverage
 from tests.consumers.running import send
-from tests.consumers.samples import event, event_id, point
+from tests.consumers.samples import EventStore, event, event_id, point
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("topic")]
 PRICES = ["100", "101", "99", "102", "98", "103", "97.5", "104"]
 
 
 @pytest.fixture
-def consumed(store: AverageStore) -> AverageStore:
+def consumed(store: EventStore) -> EventStore:
     """Eight points of SIM-A, all published and averaged."""
     for number, price in enumerate(PRICES):
         point(number, price=price)
@@ -95,7 +94,7 @@ def test_lost_row_is_missing_and_those_after_it_are_right() -> None:
     assert [each.event_id for each in verification.differences] == [event_id(3)]
 
 
-def test_point_that_was_never_averaged_is_missing_once_all_is_consumed(store: AverageStore) -> None:
+def test_point_that_was_never_averaged_is_missing_once_all_is_consumed(store: EventStore) -> None:
     """The rows after it were averaged without it, as the consumer had to."""
     for number, price in enumerate(PRICES):
         point(number, price=price)
@@ -103,7 +102,7 @@ def test_point_that_was_never_averaged_is_missing_once_all_is_consumed(store: Av
     assert counts() == {"right": 7, "missing": 1}
 
 
-def test_unpublished_point_is_pending_and_in_no_window(store: AverageStore) -> None:
+def test_unpublished_point_is_pending_and_in_no_window(store: EventStore) -> None:
     for number, price in enumerate(PRICES):
         point(number, price=price, published=number != 3)
     store.write([event(number, price=price) for number, price in enumerate(PRICES) if number != 3])
@@ -130,7 +129,7 @@ def test_points_are_pending_while_kafka_is_away(monkeypatch: pytest.MonkeyPatch)
     assert "Kafka does not tell what is consumed" in (verification.note or "")
 
 
-def test_foreign_events_take_part_and_are_no_error(store: AverageStore) -> None:
+def test_foreign_events_take_part_and_are_no_error(store: EventStore) -> None:
     for number, price in enumerate(PRICES):
         if number not in (0, 3):
             point(number, price=price)
@@ -156,7 +155,7 @@ def test_rows_with_pruned_inputs_are_unverifiable() -> None:
 
 
 @pytest.mark.usefixtures("consumed")
-def test_one_symbol_alone_is_looked_at(store: AverageStore) -> None:
+def test_one_symbol_alone_is_looked_at(store: EventStore) -> None:
     point(0, symbol="SIM-B")
     store.write([event(0, symbol="SIM-B")])
     row(5).update(average=Decimal(1))

@@ -1,0 +1,59 @@
+"""The limit: how fast PostgreSQL takes ready-made rows, with nothing to read and nothing to compute."""
+
+import time
+from collections.abc import Iterator
+
+from consumers.connection import connect
+
+ROWS_A_COMMIT = 5_000
+_COLUMNS = "event_id, symbol, price, average, window_size, provider, observed_at"
+# Sorted by symbol within a commit, as the consumer has them: the index on it takes them faster so.
+_READ = f"""
+COPY (
+    SELECT {_COLUMNS} FROM (
+        SELECT *, (row_number() OVER (ORDER BY event_id) - 1) / {ROWS_A_COMMIT} AS batch FROM symbol_averages
+    ) AS numbered ORDER BY batch, symbol, event_id
+) TO STDOUT (FORMAT BINARY)
+"""
+_WRITE = f"COPY symbol_averages ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER = b"\xff\xff"
+
+
+def read_commits() -> list[bytes]:
+    """Give the rows that the table holds now as data for COPY, so many for each commit."""
+    commits: list[bytes] = []
+    rows: list[bytes] = []
+    for row in _rows():
+        rows.append(row)
+        if len(rows) == ROWS_A_COMMIT:
+            commits.append(_data(rows))
+            rows = []
+    return commits + ([_data(rows)] if rows else [])
+
+
+def copy_all(commits: list[bytes]) -> float:
+    """Write them all; give the seconds that it took."""
+    with connect() as connection, connection.cursor() as cursor:
+        started = time.perf_counter()
+        for data in commits:
+            with connection.transaction(), cursor.copy(_WRITE) as copy:
+                copy.write(data)
+        return time.perf_counter() - started
+
+
+def _rows() -> Iterator[bytes]:
+    with connect() as connection, connection.cursor() as cursor:
+        # Reading all rows is no work for the indexes that the consumer's connection insists on.
+        cursor.execute("SET enable_seqscan = on")
+        cursor.execute("SET transaction_timeout = 0")
+        with cursor.copy(_READ) as copy:
+            for number, piece in enumerate(copy):
+                row = bytes(piece)
+                row = row.removeprefix(_HEADER) if number == 0 else row
+                if row != _TRAILER and row:
+                    yield row
+
+
+def _data(rows: list[bytes]) -> bytes:
+    return _HEADER + b"".join(rows) + _TRAILER

@@ -1,0 +1,106 @@
+"""The fast reader takes what the outbox writes, and says what `decode_event` says of everything else."""
+
+from typing import Any
+
+import pytest
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE, Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumers import decoding
+from consumers.columns import FRACTION, WHOLE, Events, decimal_of, id_of, moment_of
+from consumers.decoding import decode_messages
+from consumers.messages import received
+from prices.events import EventError, PriceEvent, decode_event
+from tests.consumers.samples import BROKER_TIME, message
+
+SOUND = message().value() or b""
+ID = b'"event_id":"019b8e1d-5c00-7000-8000-'
+
+
+def events_of(columns: Events) -> list[PriceEvent]:
+    return [
+        PriceEvent(
+            event_id=id_of(point),
+            symbol=columns.symbols[code],
+            price=decimal_of(point[WHOLE], point[FRACTION]),
+            provider=source,
+            observed_at=moment_of(observed),
+        )
+        for point, code, source, observed in zip(
+            columns.points, columns.codes, columns.sources, columns.observed, strict=True
+        )
+    ]
+
+
+def by_definition(each: Message) -> PriceEvent | str:
+    sent = received(each)
+    try:
+        return decode_event(sent.key, sent.value, headers=sent.headers, broker_time=sent.broker_time)
+    except EventError as error:
+        return str(error)
+
+
+def found(each: Message) -> PriceEvent | str:
+    decoded = decode_messages([each])
+    results: list[PriceEvent | str] = [*events_of(decoded.events)]
+    results += [letter.reason for letter in decoded.dead_letters]
+    (result,) = results
+    return result
+
+
+def replaced(old: bytes) -> Any:
+    """Give strategies of values in which one part is another."""
+    assert old in SOUND
+    return st.sampled_from(OTHERS[old]).map(lambda new: SOUND.replace(old, new))
+
+
+OTHERS: dict[bytes, list[bytes]] = {
+    b":100,": [
+        *(b":0,", b":0.0,", b":-1,", b":1e2,", b":1E-3,", b":01,", b":1.,", b":.5,", b':"100",', b":null,"),
+        *(b":999999999999.999999999999,", b":1000000000000,", b":0.000000000001,", b":0.0000000000010,"),
+        *(b":150.2500,", b":1e400,", b":NaN,", b":1 ,", b": 1,", b":[1],", b":000.5,", b":1e-12,"),
+    ],
+    b'"SIM-A"': [b'"sim-a"', b'"SIM-A "', b'"SIM\\u0000"', b'""', b"1", b'"' + b"A" * 33 + b'"'],
+    b'"simulated"': [b'""', b'"a\\u0000b"', b'"' + b"s" * 65 + b'"', b"null", b'"\xc3\xa9"', b'"\\ud800"'],
+    b"2026-01-05T12:00:00Z": [
+        *(b"0001-01-01T00:00:00+14:00", b"9999-12-31T23:59:59.999999-01:00", b"0001-01-01T00:00:00Z"),
+        *(b"2026-01-05T12:00:00", b"2026-01-05T12:00:00.123456789Z", b"2026-01-05", b"1767614400"),
+        *(b"9999-12-31T23:59:59.999999Z", b"2026-01-05T12:00:00+05:30"),
+    ],
+}
+values = st.one_of(st.just(SOUND), *map(replaced, OTHERS), st.binary(max_size=60), st.none())
+headers = st.one_of(
+    st.none(),
+    st.just([("v", b"1"), ("precision", b"second")]),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["v", "precision", "currency"]),
+            st.sampled_from([b"1", b"2", b"second", b"unknown", None]),
+        ),
+        max_size=4,
+    ),
+)
+times = st.one_of(
+    st.just(BROKER_TIME),
+    st.tuples(
+        st.sampled_from([TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE]),
+        st.one_of(
+            st.integers(-(2**40), 2**60),
+            st.integers(BROKER_TIME[1] - 62_000, BROKER_TIME[1] - 58_000),
+        ),
+    ),
+)
+
+
+@given(value=values, headers=headers, timestamp=times, key=st.sampled_from([b"SIM-A", b"sim-a", b"", None]))
+def test_any_message_is_read_as_the_definition_reads_it(**parts: Any) -> None:
+    each = message(**parts)
+    assert found(each) == by_definition(each)
+
+
+def test_what_the_outbox_writes_takes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_decode", None)
+    decoded = decode_messages([message(number) for number in range(3)])
+    assert len(decoded.events) == 3
+    assert decoded.dead_letters == []

@@ -1,0 +1,78 @@
+"""The packed rows, read by PostgreSQL itself."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from consumers.averages import average, sort_events
+from consumers.columns import NO_POINTS, columns_of
+from consumers.rows import COLUMNS, copy_data
+from prices.events import PriceEvent
+from tests.consumers.samples import event
+
+pytestmark = pytest.mark.django_db
+prices = st.decimals(min_value=Decimal("1e-12"), max_value=Decimal("999999999999.999999999999"), places=12)
+
+
+def copied(events: Sequence[PriceEvent]) -> list[tuple[object, ...]]:
+    """Give what PostgreSQL makes of the rows of a batch, by id."""
+    columns = columns_of(events)
+    averaged = average(sort_events(columns), [NO_POINTS] * len(columns.symbols))
+    names = ", ".join(COLUMNS)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMPORARY TABLE IF NOT EXISTS packed (LIKE symbol_averages INCLUDING DEFAULTS)"
+        )
+        cursor.execute("TRUNCATE packed")
+        with cursor.cursor.copy(f"COPY packed ({names}) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.write(copy_data(averaged, columns))
+        cursor.execute(
+            "SELECT event_id, symbol, provider, price::text, window_size, observed_at, average::text"
+            " FROM packed ORDER BY event_id"
+        )
+        return list(cursor.fetchall())
+
+
+@given(st.lists(st.tuples(prices, st.booleans()), min_size=1, max_size=9))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_postgresql_reads_what_was_packed(db: None, values: list[tuple[Decimal, bool]]) -> None:
+    """Prices and averages have no trailing zeros, as numeric keeps them."""
+    events = [
+        PriceEvent(made.event_id, made.symbol, price, made.provider, made.observed_at if has_time else None)
+        for number, (price, has_time) in enumerate(values)
+        for made in [event(number)]
+    ]
+    for number, row in enumerate(copied(events)):
+        window = [price for price, _has_time in values[max(0, number - 4) : number + 1]]
+        mean = f"{sum(window) / 5:f}" if len(window) == 5 else None
+        assert row == (
+            events[number].event_id,
+            "SIM-A",
+            "simulated",
+            _plain(f"{window[-1]:f}"),
+            len(window),
+            events[number].observed_at,
+            mean and _plain(mean),
+        )
+
+
+def test_symbols_and_sources_of_any_length_come_through() -> None:
+    symbols = ["A", "SIM-ACME", "X" * 32]
+    events = [
+        PriceEvent(event(number).event_id, symbol, Decimal("1.5"), "é" * (number + 1), None)
+        for number, symbol in enumerate(symbols)
+    ]
+    assert [row[1:3] for row in copied(events)] == [(each.symbol, each.provider) for each in events]
+
+
+def test_no_rows_make_no_data() -> None:
+    columns = columns_of([])
+    assert copy_data(average(sort_events(columns), []), columns) == b""
+
+
+def _plain(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
