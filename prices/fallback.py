@@ -28,13 +28,13 @@ def ask_in_turn(
     """
     try:
         with flights().place():
-            asking = _Asking(flights(), symbol, fetch, deadline=time.monotonic() + within_s)
-            return asking.ask(providers)
+            chain = _FallbackChain(flights(), symbol, fetch, deadline=time.monotonic() + within_s)
+            return chain.ask(providers)
     except TooManyFetchesError as error:
         return None, [Failure(name, error) for name in providers]
 
 
-class _Asking:
+class _FallbackChain:
     """What one caller waits for, and what has failed so far."""
 
     def __init__(self, shared: Flights, symbol: str, fetch: Fetch, *, deadline: float) -> None:

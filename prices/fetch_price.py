@@ -9,15 +9,16 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
+from prices.fetching import Asked, ask_provider
 from prices.flights import flights
 from prices.ids import new_ids
-from prices.ingest import Stored, store_attempts
+from prices.ingest import Stored, store_round_trips
 from prices.latest_errors import LatestTimeoutError, RequestRefusedError
 from prices.models import PricePoint
 from prices.outbox import publisher
 from prices.patience import patiently
 from prices.recent import last_error, without_recent_price
+from prices.round_trips import RoundTrip, unknown_symbols
 from prices.stored import stored_price
 from providers.base import malformed
 from providers.leases import Lease
@@ -102,15 +103,15 @@ class _Fetching:
         since = self._began - min(timedelta(seconds=settings.LATEST_REUSE_S), JUST_NOW)
         return stored_price(self._symbol, self._provider, received_after=since)
 
-    def _keep(self, attempt: Attempt) -> list[str]:
+    def _keep(self, round_trip: RoundTrip) -> list[str]:
         (raw_id,) = patiently(lambda: new_ids(1))
-        stored = patiently(lambda: self._store(attempt, raw_id))
+        stored = patiently(lambda: self._store(round_trip, raw_id))
         if stored.points:
             self.points += stored.points
             # Nobody waits for Kafka to read a price that is stored.
             flights().afterwards(lambda: publisher().publish(stored.points, polls={}))
-        return patiently(lambda: without_recent_price(self._provider, unknown_symbols(attempt)))
+        return patiently(lambda: without_recent_price(self._provider, unknown_symbols(round_trip)))
 
-    def _store(self, attempt: Attempt, raw_id: UUID) -> Stored:
+    def _store(self, round_trip: RoundTrip, raw_id: UUID) -> Stored:
         with transaction.atomic():
-            return store_attempts([attempt], raw_ids=[raw_id], provider=self._provider, poll=None)
+            return store_round_trips([round_trip], raw_ids=[raw_id], provider=self._provider, poll=None)

@@ -1,4 +1,4 @@
-"""Asking a provider: its requests one after the other, each answer read, and kept as an attempt.
+"""Asking a provider: its requests one after the other, each answer read, and kept.
 
 Before each request stand three questions: does nobody else ask for the same just now (providers/leases.py),
 is it still wanted, and may it be sent (providers/permits.py). Each answer is stored before the next
@@ -11,22 +11,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 
-from django.utils import timezone
-
+from prices.round_trips import RoundTrip, errors_in, send_request
 from prices.sent_times import load_sent_times
-from providers.base import ErrorKind, Provider, ProviderError, RawAnswer, Request, Results, unknown_symbol
+from providers.base import ErrorKind, Provider, ProviderError, Request, Results, unknown_symbol
 from providers.budget import DAY_S, limits_of
 from providers.leases import Lease, Leased
-from providers.permits import (
-    Caller,
-    Refusal,
-    Refused,
-    is_metered,
-    report_outcome,
-    request_permit,
-)
+from providers.permits import Caller, Refusal, Refused, is_metered, report_outcome, request_permit
 from providers.shared_state import SharedStateError
 
 # A refusal by the budget that ends so soon is waited for; a longer one ends the poll.
@@ -34,7 +25,7 @@ WORTH_WAITING_S = 2.0
 # How long a poll waits for a provider that does not work: a cool-down and an answer; and how often it looks.
 WAIT_FOR_PROBE_S = 4.5
 PROBE_S = 0.25
-# How many polls of a process wait for such a provider, and for room in a budget; the rest do not.
+# How many polls of a process wait for such a provider, and for room in a budget: other threads serve others.
 PROBE_WAITS = 6
 BUDGET_WAITS = 4
 RETRIES = 2
@@ -45,22 +36,10 @@ _ENDS_THE_POLL = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY})
 _probe_places = threading.BoundedSemaphore(PROBE_WAITS)
 _budget_places = threading.BoundedSemaphore(BUDGET_WAITS)
 
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One request that was sent, and what came of it; `answer` is None where none came."""
-
-    request: Request
-    answer: RawAnswer | None
-    results: Results
-    received_at: datetime
-    latency_ms: float
-
-
 # Of some symbols: those that are still to be asked for. Called just before each request.
 Wanted = Callable[[Sequence[str]], Sequence[str]]
-# Stores an attempt; of the symbols that the provider did not know, gives those to be remembered as unknown.
-Keep = Callable[[Attempt], Iterable[str]]
+# Stores a round trip; of the symbols that the provider did not know, gives those to remember as unknown.
+Keep = Callable[[RoundTrip], Iterable[str]]
 
 
 @dataclass(slots=True)
@@ -79,9 +58,7 @@ class Asked:
     @property
     def errors(self) -> dict[str, ProviderError]:
         """Give the errors among the results, by symbol."""
-        return {
-            symbol: result for symbol, result in self.results.items() if isinstance(result, ProviderError)
-        }
+        return errors_in(self.results)
 
 
 def ask_provider(
@@ -177,14 +154,14 @@ class _Asking:
         if isinstance(permit, Refused):
             self._wait_or_give_up(errand, permit)
             return
-        attempt = _attempt(self._provider, errand.request)
+        round_trip = send_request(self._provider, errand.request)
         self.asked.sent += 1
-        self.asked.results.update(attempt.results)
-        more = self._provider.fallback(attempt.answer) if attempt.answer else []
-        report_outcome(permit, attempt.results, answer=attempt.answer, is_replaced=bool(more))
-        self._release(errand.request.symbols, list(self._keep(attempt)))
+        self.asked.results.update(round_trip.results)
+        more = self._provider.fallback(round_trip.answer) if round_trip.answer else []
+        report_outcome(permit, round_trip.results, answer=round_trip.answer, is_replaced=bool(more))
+        self._release(errand.request.symbols, list(self._keep(round_trip)))
         self._waiting.extend(_Errand(request, errand.retries_left) for request in more)
-        self._go_on_after(errand, attempt, is_replaced=bool(more))
+        self._go_on_after(errand, round_trip, is_replaced=bool(more))
 
     def _wait_or_give_up(self, errand: _Errand, refused: Refused) -> None:
         self._release(errand.request.symbols)
@@ -220,11 +197,11 @@ class _Asking:
         finally:
             _probe_places.release()
 
-    def _go_on_after(self, errand: _Errand, attempt: Attempt, *, is_replaced: bool) -> None:
-        final = _final_error(attempt)
+    def _go_on_after(self, errand: _Errand, round_trip: RoundTrip, *, is_replaced: bool) -> None:
+        final = _final_error(round_trip)
         if final is not None and not is_replaced:
             self._refuse_the_rest(final)
-        elif _may_pass(attempt) and not is_replaced and errand.retries_left:
+        elif _may_pass(round_trip) and not is_replaced and errand.retries_left:
             self._retry(errand)
 
     def _retry(self, errand: _Errand) -> None:
@@ -250,49 +227,19 @@ class _Asking:
             self._lease.release(symbols, unknown=unknown)
 
 
-def unknown_symbols(attempt: Attempt) -> list[str]:
-    """Give the symbols that the provider did not know."""
-    return [
-        symbol
-        for symbol, result in attempt.results.items()
-        if isinstance(result, ProviderError) and result.kind == ErrorKind.UNKNOWN_SYMBOL
-    ]
-
-
 def _retries(provider: str) -> int:
     # A request of a budget by the day is dear: what one retry does not cure, the next slot may.
     by_the_day = is_metered(provider) and any(limit.window_s >= DAY_S for limit in limits_of(provider))
     return 1 if by_the_day else RETRIES
 
 
-def _attempt(provider: Provider, request: Request) -> Attempt:
-    started = time.monotonic()
-    try:
-        answer = provider.fetch(request)
-    except ProviderError as error:
-        return Attempt(
-            request=request,
-            answer=None,
-            results=dict.fromkeys(request.symbols, error),
-            received_at=timezone.now(),
-            latency_ms=(time.monotonic() - started) * 1000,
-        )
-    return Attempt(
-        request=request,
-        answer=answer,
-        results=provider.parse(answer),
-        received_at=answer.received_at,
-        latency_ms=answer.latency_ms,
-    )
-
-
-def _final_error(attempt: Attempt) -> ProviderError | None:
-    errors = [result for result in attempt.results.values() if isinstance(result, ProviderError)]
+def _final_error(round_trip: RoundTrip) -> ProviderError | None:
+    errors = errors_in(round_trip.results).values()
     return next((error for error in errors if error.kind in _ENDS_THE_POLL), None)
 
 
-def _may_pass(attempt: Attempt) -> bool:
-    return all(
-        isinstance(result, ProviderError) and result.kind == ErrorKind.UPSTREAM_ERROR
-        for result in attempt.results.values()
+def _may_pass(round_trip: RoundTrip) -> bool:
+    errors = errors_in(round_trip.results).values()
+    return len(errors) == len(round_trip.results) and all(
+        error.kind == ErrorKind.UPSTREAM_ERROR for error in errors
     )

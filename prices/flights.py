@@ -119,7 +119,10 @@ def flights() -> Flights:
 
 
 def forget_flights() -> None:
-    """End this process's fetches; the next use begins anew with the settings as they are then."""
+    """End this process's fetches; the next use begins anew with the settings as they are then.
+
+    For tests: in a process that serves, settings do not change.
+    """
     global _flights
     if _flights is not None:
         _flights.close()

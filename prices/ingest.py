@@ -10,11 +10,11 @@ from django.db import DataError, IntegrityError, models, transaction
 from django.db.models import Value
 from django.db.models.functions import Cast
 
-from prices.fetching import Attempt
 from prices.ids import new_ids
 from prices.models import Outcome, PricePoint, RawMarketData
 from prices.models.raw_market_data import BODY_LIMIT_BYTES
-from providers.base import ProviderError, Quote
+from prices.round_trips import RoundTrip, errors_in
+from providers.base import Quote
 
 log = structlog.get_logger(__name__)
 
@@ -27,47 +27,48 @@ class Stored:
     refused: list[str] = field(default_factory=list)
 
 
-def store_attempts(
-    attempts: Sequence[Attempt], *, raw_ids: Sequence[UUID], provider: str, poll: UUID | None
+def store_round_trips(
+    round_trips: Sequence[RoundTrip], *, raw_ids: Sequence[UUID], provider: str, poll: UUID | None
 ) -> Stored:
-    """Store every attempt, and a point for each of its quotes. Call it inside a transaction.
+    """Store every round trip, and a point for each of its quotes. Call it inside a transaction.
 
-    `raw_ids` are the attempts' ids, from `new_ids`: called again with the same ones (the answer to
+    `raw_ids` are the round trips' ids, from `new_ids`: called again with the same ones (the answer to
     a COMMIT was lost), it stores nothing twice and gives the points that are there.
 
-    Where the database refuses the data of one attempt (text that it cannot hold), the attempts
+    Where the database refuses the data of one round trip (text that it cannot hold), the round trips
     are stored one by one: that one keeps its body and loses its points, the others lose nothing.
     """
     if RawMarketData.objects.filter(id__in=raw_ids).exists():
         return Stored(list(PricePoint.objects.filter(raw__in=raw_ids, id__gte=min(raw_ids)).order_by("id")))
     raws = [
-        _raw_row(attempt, raw_id, provider, poll) for attempt, raw_id in zip(attempts, raw_ids, strict=True)
+        _raw_row(round_trip, raw_id, provider, poll)
+        for round_trip, raw_id in zip(round_trips, raw_ids, strict=True)
     ]
     try:
         with transaction.atomic():
-            return Stored(_store(attempts, raws))
+            return Stored(_store(round_trips, raws))
     except (DataError, IntegrityError):
-        return _store_one_by_one(attempts, raws)
+        return _store_one_by_one(round_trips, raws)
 
 
-def _store_one_by_one(attempts: Sequence[Attempt], raws: Sequence[RawMarketData]) -> Stored:
+def _store_one_by_one(round_trips: Sequence[RoundTrip], raws: Sequence[RawMarketData]) -> Stored:
     stored = Stored()
-    for attempt, raw in zip(attempts, raws, strict=True):
+    for round_trip, raw in zip(round_trips, raws, strict=True):
         try:
             with transaction.atomic():
-                stored.points += _store([attempt], [raw])
+                stored.points += _store([round_trip], [raw])
         except (DataError, IntegrityError) as error:
             log.warning(
                 "answer.refused", provider=raw.provider, raw_id=str(raw.id), error=type(error).__name__
             )
-            stored.points += _store_without_payload(attempt, raw, stored.refused)
+            stored.points += _store_without_payload(round_trip, raw, stored.refused)
     return stored
 
 
-def _store_without_payload(attempt: Attempt, raw: RawMarketData, refused: list[str]) -> list[PricePoint]:
-    raw.body, raw.payload = _body_of(attempt), None
+def _store_without_payload(round_trip: RoundTrip, raw: RawMarketData, refused: list[str]) -> list[PricePoint]:
+    raw.body, raw.payload = _body_of(round_trip), None
     raw.save(force_insert=True)
-    points = _point_rows(attempt, raw)
+    points = _point_rows(round_trip, raw)
     try:
         with transaction.atomic():
             return PricePoint.objects.bulk_create(_with_ids(points))
@@ -76,9 +77,11 @@ def _store_without_payload(attempt: Attempt, raw: RawMarketData, refused: list[s
         return []
 
 
-def _store(attempts: Sequence[Attempt], raws: Sequence[RawMarketData]) -> list[PricePoint]:
+def _store(round_trips: Sequence[RoundTrip], raws: Sequence[RawMarketData]) -> list[PricePoint]:
     points = [
-        point for attempt, raw in zip(attempts, raws, strict=True) for point in _point_rows(attempt, raw)
+        point
+        for round_trip, raw in zip(round_trips, raws, strict=True)
+        for point in _point_rows(round_trip, raw)
     ]
     RawMarketData.objects.bulk_create(raws)
     return PricePoint.objects.bulk_create(_with_ids(points))
@@ -90,28 +93,28 @@ def _with_ids(points: list[PricePoint]) -> list[PricePoint]:
     return points
 
 
-def _raw_row(attempt: Attempt, raw_id: UUID, provider: str, poll: UUID | None) -> RawMarketData:
-    payload = _json_of(attempt)
-    errors = [result for result in attempt.results.values() if isinstance(result, ProviderError)]
-    answered = len(errors) < len(attempt.results)
+def _raw_row(round_trip: RoundTrip, raw_id: UUID, provider: str, poll: UUID | None) -> RawMarketData:
+    payload = _json_of(round_trip)
+    errors = list(errors_in(round_trip.results).values())
+    answered = len(errors) < len(round_trip.results)
     return RawMarketData(
         id=raw_id,
         poll=poll,
         provider=provider,
-        symbols=list(attempt.request.symbols),
-        url=attempt.answer.url if attempt.answer else "",
-        status=attempt.answer.status if attempt.answer else None,
+        symbols=list(round_trip.request.symbols),
+        url=round_trip.answer.url if round_trip.answer else "",
+        status=round_trip.answer.status if round_trip.answer else None,
         outcome=Outcome.QUOTE if answered else Outcome(errors[0].kind),
         message=errors[0].message[:500].replace("\0", "") if errors else "",
         # PostgreSQL reads the text itself: its numbers keep every digit.
         payload=None if payload is None else Cast(Value(payload, models.TextField()), models.JSONField()),
-        body=_body_of(attempt) if payload is None else None,
-        received_at=attempt.received_at,
-        latency_ms=attempt.latency_ms,
+        body=_body_of(round_trip) if payload is None else None,
+        received_at=round_trip.received_at,
+        latency_ms=round_trip.latency_ms,
     )
 
 
-def _point_rows(attempt: Attempt, raw: RawMarketData) -> list[PricePoint]:
+def _point_rows(round_trip: RoundTrip, raw: RawMarketData) -> list[PricePoint]:
     return [
         PricePoint(
             symbol=quote.symbol,
@@ -120,19 +123,19 @@ def _point_rows(attempt: Attempt, raw: RawMarketData) -> list[PricePoint]:
             currency=quote.currency,
             observed_at=quote.observed_at,
             precision=quote.precision,
-            received_at=attempt.received_at,
+            received_at=round_trip.received_at,
             raw=raw.id,
         )
-        for quote in attempt.results.values()
+        for quote in round_trip.results.values()
         if isinstance(quote, Quote)
     ]
 
 
-def _json_of(attempt: Attempt) -> str | None:
-    if attempt.answer is None:
+def _json_of(round_trip: RoundTrip) -> str | None:
+    if round_trip.answer is None:
         return None
     try:
-        text = attempt.answer.body.decode()
+        text = round_trip.answer.body.decode()
         json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return None
@@ -144,5 +147,5 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _body_of(attempt: Attempt) -> bytes | None:
-    return attempt.answer.body[:BODY_LIMIT_BYTES] if attempt.answer else None
+def _body_of(round_trip: RoundTrip) -> bytes | None:
+    return round_trip.answer.body[:BODY_LIMIT_BYTES] if round_trip.answer else None

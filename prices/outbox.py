@@ -155,7 +155,10 @@ def publisher() -> Publisher:
 
 
 def forget_publisher() -> None:
-    """Drop this process's publisher: the next use makes one for the settings as they are then."""
+    """Drop this process's publisher: the next use makes one for the settings as they are then.
+
+    For tests: in a process that serves, settings do not change.
+    """
     global _publisher
     with _publisher_lock:
         _publisher = None

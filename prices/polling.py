@@ -16,9 +16,9 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from prices.claims import active_jobs, claim_slots, finish
-from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
+from prices.fetching import Asked, ask_provider
 from prices.ids import new_ids
-from prices.ingest import Stored, store_attempts
+from prices.ingest import Stored, store_round_trips
 from prices.jobs import next_provider, provider_of
 from prices.merging import SHARED_UP_TO_S, Merged, Slot, give_up, in_turn
 from prices.models import RunState
@@ -26,6 +26,7 @@ from prices.outbox import publisher
 from prices.patience import patiently
 from prices.quota import Allowance, allowance_of, key_of, read_allowance, requests_used
 from prices.recent import received_since, without_recent_price
+from prices.round_trips import RoundTrip, unknown_symbols
 from providers.leases import Lease
 from providers.permits import is_metered
 from providers.registry import get_provider, missing_setting
@@ -46,8 +47,8 @@ class Polled:
     go_on: dict[str, list[Slot]] = field(default_factory=dict)
 
 
-def poll_jobs(job_ids: Sequence[UUID], *, now: datetime, at: str | None = None) -> Polled:
-    """Poll the jobs' slots at `now`, those of one provider together.
+def claim_and_poll(job_ids: Sequence[UUID], *, now: datetime, at: str | None = None) -> Polled:
+    """Claim the jobs' slots at `now` and poll them, those of one provider together.
 
     `at` is the only provider that this worker asks; None: it asks all. Jobs for which there is nothing to do
     are left out: the slot was claimed before, or the job is unknown, paused, stopped or switched off. A
@@ -181,17 +182,17 @@ class _Poll:
             return ()
         return self.merged.still_wanted(symbols, active=active)
 
-    def _keep(self, attempt: Attempt) -> list[str]:
-        self.merged.note_asked(attempt.request.symbols)
-        payers = (self.merged.payer_of(symbol) for symbol in attempt.request.symbols)
+    def _keep(self, round_trip: RoundTrip) -> list[str]:
+        self.merged.note_asked(round_trip.request.symbols)
+        payers = (self.merged.payer_of(symbol) for symbol in round_trip.request.symbols)
         run_id = next((slot.claim.run_id for slot in payers if slot is not None), None)
         (raw_id,) = patiently(lambda: new_ids(1))
-        keeping = _Keeping(self, attempt, raw_id=raw_id, run_id=run_id)
+        keeping = _Keeping(self, round_trip, raw_id=raw_id, run_id=run_id)
         stored = patiently(keeping)
         self._note(keeping.settled)
         if stored.points:
             publisher().publish(stored.points, polls={raw_id: run_id})
-        return patiently(lambda: without_recent_price(self.provider, unknown_symbols(attempt)))
+        return patiently(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
 
     def _wait_for(self, symbols: Sequence[str]) -> bool:
         until = min(self._until, time.monotonic() + WAIT_FOR_OTHERS_S)
@@ -216,11 +217,11 @@ class _Poll:
 
 
 class _Keeping:
-    """Stores an attempt with the outcomes of the slots that it settles; called again, it doubles nothing."""
+    """Stores a round trip and the outcomes of the slots that it settles; called again, it doubles nothing."""
 
-    def __init__(self, poll: _Poll, attempt: Attempt, *, raw_id: UUID, run_id: UUID | None) -> None:
+    def __init__(self, poll: _Poll, round_trip: RoundTrip, *, raw_id: UUID, run_id: UUID | None) -> None:
         self._poll = poll
-        self._attempt = attempt
+        self._round_trip = round_trip
         self._raw_id = raw_id
         self._run_id = run_id
         self._is_settled = False
@@ -228,8 +229,8 @@ class _Keeping:
 
     def __call__(self) -> Stored:
         with transaction.atomic():
-            stored = store_attempts(
-                [self._attempt], raw_ids=[self._raw_id], provider=self._poll.provider, poll=self._run_id
+            stored = store_round_trips(
+                [self._round_trip], raw_ids=[self._raw_id], provider=self._poll.provider, poll=self._run_id
             )
             self._settle(stored)
             finish([slot.outcome for slot in self.settled])

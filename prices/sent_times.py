@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.utils import timezone
 
-from prices.ids import first_id_at
+from prices.ids import first_id_received
 from prices.models import PollRun, RawMarketData, RunState
 from providers.budget import SentTimes
 
@@ -19,8 +19,8 @@ def load_sent_times(provider: str, seconds: float) -> SentTimes:
     """
     now = timezone.now()
     since = now - timedelta(seconds=seconds)
-    rows = RawMarketData.objects.filter(provider=provider, id__gte=first_id_at(since), received_at__gte=since)
-    times = list(rows.values_list("received_at", "poll"))
+    rows = RawMarketData.objects.filter(provider=provider, id__gte=first_id_received(since))
+    times = list(rows.filter(received_at__gte=since).values_list("received_at", "poll"))
     under_way = [now] if _is_polled(provider, now) else []
     return SentTimes(
         job=under_way + [received_at for received_at, poll in times if poll is not None],

@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from prices.freshness import Freshness, FreshnessState, freshness_of
-from prices.ids import first_id_at
+from prices.ids import first_id_received
 from prices.models import PricePoint
 from prices.models.price_point import Precision
 from prices.symbols import is_simulated
 from providers.registry import PROVIDER_NAMES
 
-CLOCKS_AGREE_WITHIN = timedelta(minutes=1)
 LOOKED_AT = 5
 # How old a price may be by its time of receipt to stand in for one that cannot be fetched: it bounds the
 # partitions that are read. One that is still fresh by its own time after longer there is none.
@@ -39,9 +38,7 @@ def stored_points(symbol: str, provider: str | None, *, received_after: datetime
             {
                 "providers": real if provider is None else [provider],
                 "symbol": symbol,
-                # The id bounds the partitions that are read; clocks of the service and the database may
-                # differ a little.
-                "oldest": first_id_at(received_after - CLOCKS_AGREE_WITHIN),
+                "oldest": first_id_received(received_after),
                 "after": received_after,
                 "limit": LOOKED_AT,
             },

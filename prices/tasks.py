@@ -10,20 +10,20 @@ from django.utils import timezone
 from prices import claims, outbox, partitions
 from prices.handover import hand_over, take_over
 from prices.jobs import provider_of_queue
-from prices.polling import poll_jobs as poll_slots_of
+from prices.polling import claim_and_poll
 
 
 @shared_task(bind=True)
 def poll_job(self: Task[[str], None], job_id: str) -> None:
     """Poll the job's current slot, unless that was done before."""
-    hand_over(poll_slots_of([UUID(job_id)], now=timezone.now(), at=_provider_asked_by(self)))
+    hand_over(claim_and_poll([UUID(job_id)], now=timezone.now(), at=_provider_asked_by(self)))
 
 
 @shared_task(bind=True)
 def poll_jobs(self: Task[[list[str]], None], job_ids: list[str]) -> None:
     """Poll the current slots of jobs that are due together."""
     ids = [UUID(job_id) for job_id in job_ids]
-    hand_over(poll_slots_of(ids, now=timezone.now(), at=_provider_asked_by(self)))
+    hand_over(claim_and_poll(ids, now=timezone.now(), at=_provider_asked_by(self)))
 
 
 @shared_task

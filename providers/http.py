@@ -78,7 +78,7 @@ def public_url(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def kept_headers(headers: Mapping[str, str], secrets: Sequence[str] = ()) -> dict[str, str]:
+def kept_headers(headers: Mapping[str, str], secrets: Sequence[str]) -> dict[str, str]:
     """Give the headers of an answer with lower-case names, redacted, without cookies."""
     return {
         redact_text(name.lower(), secrets): redact_text(value, secrets)

@@ -4,9 +4,9 @@ from datetime import datetime
 from uuid import UUID
 
 from prices.models import RunState
-from prices.polling import poll_jobs
+from prices.polling import claim_and_poll
 
 
 def poll_job(job_id: UUID, *, now: datetime) -> RunState | None:
     """Poll the job's slot at `now`; give what became of it, None where there was nothing to do."""
-    return poll_jobs([job_id], now=now).states.get(job_id)
+    return claim_and_poll([job_id], now=now).states.get(job_id)

@@ -1,9 +1,7 @@
 """What the calls answer, as plain data."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from datetime import datetime
-from fractions import Fraction
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
@@ -13,7 +11,7 @@ from prices.api.renderers import number, time
 from prices.freshness import age_seconds
 from prices.latest_errors import Failure
 from prices.models import PollJob, PricePoint, SymbolAverage
-from prices.quota import NotConfigured, Plan, all_hindrances, figure
+from prices.quota import NotConfigured, Plan, all_hindrances, plain_plan
 from prices.stored import known_time, point_freshness
 from providers.breaker import breaker_state
 from providers.budget import remaining
@@ -93,20 +91,11 @@ def provider(name: str) -> dict[str, Any]:
     }
 
 
-def quota_plan(plan: Plan) -> dict[str, Any]:
-    """Give a plan as an object."""
-    if isinstance(plan, NotConfigured):
-        return {"not_configured": f"set {plan.variable}"}
-    return {
-        name: figure(value) if isinstance(value, Fraction) else value for name, value in asdict(plan).items()
-    }
-
-
 def quota_plan_header(plan: Plan) -> str:
     """Give a plan as a structured field: a dictionary (RFC 9651) of what is not null."""
     if isinstance(plan, NotConfigured):
         return str(plan)
-    members = quota_plan(plan).items()
+    members = plain_plan(plan).items()
     return ", ".join(f"{name}={_bare_item(value)}" for name, value in members if value is not None)
 
 

@@ -22,7 +22,7 @@ from prices.latest_errors import (
     TooManyFetchesError,
     TooOldError,
 )
-from prices.quota import BeyondBudgetError, StrictKeyError, figure
+from prices.quota import BeyondBudgetError, StrictKeyError, figure, what_fits
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refused
 from providers.shared_state import SharedStateError
@@ -160,14 +160,12 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
 
 def _describe_excess(error: BeyondBudgetError) -> _Description:
     plan = error.plan
-    shortest = plan.shortest_interval
-    fits = f"the shortest interval that fits is {shortest} s" if shortest else "not even 86400 s fits"
     wanted, granted = figure(plan.wanted_per_day), figure(plan.granted_per_day)
     detail = (
         f"The job wants {wanted} requests a day of {plan.provider}'s budget {plan.budget}"
-        f" and would get {granted}; {fits}."
+        f" and would get {granted}; {what_fits(plan)}."
     )
-    more = {"shortest_interval": shortest}
+    more = {"shortest_interval": plan.shortest_interval}
     return HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-budget", detail, more, {}
 
 

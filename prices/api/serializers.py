@@ -1,138 +1,26 @@
 """What requests may hold. A field's help text is what an error says is allowed."""
 
-import re
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, cast
-from uuid import UUID
+from typing import Any
 
 from django.http import QueryDict
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from prices.api.errors import InvalidRequestError
-from prices.models.poll_job import MAX_INTERVAL_S, MAX_SYMBOLS, MIN_INTERVAL_S
-from prices.symbols import (
-    MAX_SYMBOL_LENGTH,
-    SIMULATED_PREFIX,
-    SYMBOL_ALPHABET,
-    is_simulated,
-    normalise_symbol,
-    unique_symbols,
+from prices.api.fields import (
+    ExpandField,
+    IdField,
+    ProviderField,
+    SwitchField,
+    SymbolField,
+    SymbolsField,
+    WholeNumberField,
 )
-from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
+from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
+from prices.symbols import is_simulated
 
-SYMBOL_ALLOWED = f"1 to {MAX_SYMBOL_LENGTH} {SYMBOL_ALPHABET}"
-WORLDS_ALLOWED = f"the provider simulated serves those that begin with {SIMULATED_PREFIX}, and only those"
-SYMBOLS_ALLOWED = f"a list of 1 to {MAX_SYMBOLS} symbols, each {SYMBOL_ALLOWED}; {WORLDS_ALLOWED}"
 MAX_LIMIT = 1000
 MAX_AGE_S = 10**9
-UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_UUID = re.compile(UUID_PATTERN)
-_T = TypeVar("_T")
-
-
-class StrictField(serializers.Field[_T, Any, Any, Any], Generic[_T]):
-    """A field that takes one type and converts nothing."""
-
-    default_error_messages = {"required": "is required", "null": "must not be null"}
-
-
-@extend_schema_field({"type": "string", "example": "AAPL"})
-class SymbolField(StrictField[str]):
-    """A symbol, upper-cased."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text=f"{SYMBOL_ALLOWED}; {WORLDS_ALLOWED}", **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        """Give the symbol's stored form."""
-        symbol = normalise_symbol(data) if isinstance(data, str) else None
-        if symbol is None:
-            raise serializers.ValidationError("is not a symbol")
-        return symbol
-
-
-@extend_schema_field(
-    {
-        "type": "array",
-        "items": {"type": "string"},
-        "minItems": 1,
-        "maxItems": MAX_SYMBOLS,
-        "example": ["AAPL", "MSFT"],
-    }
-)
-class SymbolsField(StrictField[list[str]]):
-    """A list of symbols, upper-cased, repeats removed."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text=SYMBOLS_ALLOWED, **kwargs)
-
-    def to_internal_value(self, data: Any) -> list[str]:
-        """Give the symbols in their first order."""
-        if not isinstance(data, list):
-            raise serializers.ValidationError("is not a list")
-        if not data:
-            raise serializers.ValidationError("is empty")
-        symbols = [normalise_symbol(item) if isinstance(item, str) else None for item in data]
-        if None in symbols:
-            position = symbols.index(None)
-            raise serializers.ValidationError(f"item {position} ({data[position]!r:.60}) is not a symbol")
-        unique = unique_symbols(cast("list[str]", symbols))
-        if len(unique) > MAX_SYMBOLS:
-            raise serializers.ValidationError(f"has {len(unique)} symbols")
-        return unique
-
-
-@extend_schema_field({"type": "integer"})
-class WholeNumberField(StrictField[int]):
-    """A JSON integer within bounds; in a query, its decimal digits. Not true, 1.0 or "60"."""
-
-    def __init__(self, minimum: int, maximum: int, *, unit: str = "", **kwargs: Any) -> None:
-        allowed = f"a whole number from {minimum} to {maximum} {unit}".strip()
-        super().__init__(help_text=allowed, **kwargs)
-        self.minimum = minimum
-        self.maximum = maximum
-
-    def to_internal_value(self, data: Any) -> int:
-        """Give the number."""
-        if self.context["is_query"] and data.isascii() and data.isdecimal() and len(data) < 20:
-            data = int(data)
-        if type(data) is not int:
-            raise serializers.ValidationError("is not a whole number")
-        if not self.minimum <= data <= self.maximum:
-            raise serializers.ValidationError("is out of range")
-        return data
-
-
-@extend_schema_field({"type": "string", "nullable": True, "example": "finnhub"})
-class ProviderField(StrictField[str]):
-    """A provider's name in any case, or null."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        allowed = f"one of {', '.join(PROVIDER_NAMES)}; or left out"
-        super().__init__(help_text=allowed, required=False, allow_null=True, default=None, **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        """Give the provider's one name."""
-        try:
-            return normalise_name(data)
-        except (UnknownProviderError, AttributeError, TypeError) as error:
-            raise serializers.ValidationError("is not a provider") from error
-
-
-@extend_schema_field({"type": "string", "format": "uuid"})
-class IdField(StrictField[UUID]):
-    """An id."""
-
-    def __init__(self, allowed: str, **kwargs: Any) -> None:
-        super().__init__(help_text=allowed, **kwargs)
-
-    def to_internal_value(self, data: Any) -> UUID:
-        """Give the id."""
-        # UUID() also takes braces, urn:uuid:, underscores and digits of other alphabets.
-        if not isinstance(data, str) or _UUID.fullmatch(data) is None:
-            raise serializers.ValidationError("is not a uuid")
-        return UUID(data)
 
 
 def _check_worlds(symbols: list[str], provider: str | None) -> None:
@@ -159,20 +47,6 @@ class PollRequest(serializers.Serializer[Any]):
         return attrs
 
 
-@extend_schema_field({"type": "boolean", "default": False})
-class SwitchField(StrictField[bool]):
-    """A query's true or false."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text="true or false", **kwargs)
-
-    def to_internal_value(self, data: Any) -> bool:
-        """Give the boolean."""
-        if data not in {"true", "false"}:
-            raise serializers.ValidationError("is not a switch")
-        return bool(data == "true")
-
-
 class PollQuery(serializers.Serializer[Any]):
     """The query of POST /prices/poll."""
 
@@ -183,20 +57,6 @@ class StopRequest(serializers.Serializer[Any]):
     """The body of POST /prices/stop."""
 
     job_id = IdField("the uuid that POST /prices/poll answered")
-
-
-@extend_schema_field({"type": "string", "enum": ["quality"]})
-class ExpandField(StrictField[str]):
-    """What an answer is to tell besides."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text="quality", **kwargs)
-
-    def to_internal_value(self, data: Any) -> str:
-        """Give the word."""
-        if data != "quality":
-            raise serializers.ValidationError("is not known")
-        return "quality"
 
 
 class LatestRequest(serializers.Serializer[Any]):

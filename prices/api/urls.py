@@ -3,7 +3,7 @@
 from django.urls import URLPattern, re_path
 from django.views import View
 
-from prices.api.serializers import UUID_PATTERN
+from prices.api.fields import UUID_PATTERN
 from prices.api.views import (
     AveragesView,
     JobsView,

@@ -22,7 +22,7 @@ from prices.api.serializers import (
 from prices.jobs import get_job, stop_job
 from prices.latest import latest_price, refuse_older
 from prices.models import PollJob, SymbolAverage
-from prices.quota import Target, create_planned_job, plan_of_active
+from prices.quota import Target, create_planned_job, plain_plan, plan_of_active
 from providers.registry import PROVIDER_NAMES
 
 
@@ -143,7 +143,7 @@ class JobView(APIView):
         """Give a job, how its last poll went, what keeps it from polling, and what the budget gives it."""
         job = get_job(UUID(job_id))
         plan = plan_of_active(job, now=timezone.now())
-        quota_plan = None if plan is None else answers.quota_plan(plan)
+        quota_plan = None if plan is None else plain_plan(plan)
         return Response(answers.job(job, plan) | {"quota_plan": quota_plan})
 
 

@@ -15,9 +15,11 @@ from prices.quota.plan import (
     QuotaPlan,
     all_hindrances,
     figure,
+    plain_plan,
     plan_in_words,
     plan_of,
     plan_of_active,
+    what_fits,
 )
 
 __all__ = [
@@ -34,9 +36,11 @@ __all__ = [
     "figure",
     "forget_allowances",
     "key_of",
+    "plain_plan",
     "plan_in_words",
     "plan_of",
     "plan_of_active",
     "read_allowance",
     "requests_used",
+    "what_fits",
 ]

@@ -181,7 +181,10 @@ def requests_used(provider: str, limit: Limit) -> int:
 
 
 def forget_allowances() -> None:
-    """Forget what is known of the jobs, so that the next question reads them anew."""
+    """Forget what is known of the jobs, so that the next question reads them anew.
+
+    For tests: budgets are settings, and no process sees those change.
+    """
     _known.clear()
 
 

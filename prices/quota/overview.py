@@ -13,7 +13,7 @@ from prices.quota.demand import key_of
 from prices.quota.plan import NotConfigured, Plan, plan_within
 from prices.quota.sharing import UNITS
 from providers.budget import WindowUse, limits_of, remaining
-from providers.registry import PROVIDER_NAMES, missing_setting
+from providers.registry import missing_setting
 from providers.shared_state import SharedStateError
 
 
@@ -54,7 +54,7 @@ class Overview:
     jobs: Sequence[JobUse]
 
 
-def read_overview(providers: Sequence[str] = PROVIDER_NAMES, *, now: datetime) -> Overview:
+def read_overview(providers: Sequence[str], *, now: datetime) -> Overview:
     """Give the budgets and the active jobs of these providers. Redis may be away."""
     allowances = {name: read_allowance(name, now=now) for name in providers}
     jobs = sorted(_job_uses(allowances), key=_satisfaction)

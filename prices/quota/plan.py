@@ -1,11 +1,13 @@
 """What the budget means for one job: the figures that answers, the admin and `manage.py quota` show."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from fractions import Fraction
+from typing import Any
 
 from prices.jobs import choose_provider, hindrances, provider_of
 from prices.models import JobStatus, PollJob
+from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.allowance import Allowance, allowance_of, make_allowance, read_allowance
 from prices.quota.demand import Target, demand_of, key_of
 from providers.budget import DAY_S
@@ -116,12 +118,27 @@ def plan_in_words(plan: Plan) -> str:
     if plan.reached_interval is None:
         return f"nothing: of the budget {plan.budget} nothing is left for jobs"
     hours = " while its markets are open" if plan.market_hours_only else ""
-    shortest = plan.shortest_interval
-    fits = f"the shortest interval that fits in full is {shortest} s" if shortest else "not even 86400 s fits"
     return (
         f"{figure(plan.granted_per_day)} of {figure(plan.wanted_per_day)} requests a day:"
-        f" each symbol each {plan.reached_interval} s{hours}; {fits} (budget {plan.budget})"
+        f" each symbol each {plan.reached_interval} s{hours};"
+        f" {what_fits(plan)} (budget {plan.budget})"
     )
+
+
+def what_fits(plan: QuotaPlan) -> str:
+    """Say which interval nothing would be withheld of."""
+    if plan.shortest_interval is None:
+        return f"not even {MAX_INTERVAL_S} s fits"
+    return f"the shortest interval that fits in full is {plan.shortest_interval} s"
+
+
+def plain_plan(plan: Plan) -> dict[str, Any]:
+    """Give a plan as plain data, the members in order; numbers as they are shown."""
+    if isinstance(plan, NotConfigured):
+        return {"not_configured": f"set {plan.variable}"}
+    return {
+        name: figure(value) if isinstance(value, Fraction) else value for name, value in asdict(plan).items()
+    }
 
 
 def figure(number: Fraction) -> int | float:

@@ -35,10 +35,10 @@ class FairShares:
             return None
         return self._solve(present=0, asking=0)
 
-    def level_without_end(self, own: int = 0) -> Fraction:
+    def level_without_end(self, own: int) -> Fraction:
         """Give what one would get who wanted without end, in units.
 
-        `own` is what the same one wants now, if that is among the wants already.
+        `own` is what the same one wants now, 0 where that is not among the wants.
         """
         return self._solve(present=own, asking=1)
 

@@ -19,8 +19,8 @@ from prices.quota.clock import Clock, PlainClock, market_clock
 from prices.quota.demand import ClassKey, Demand
 from prices.quota.sharing import UNITS, FairShares
 from providers.budget import DAY_S
+from providers.calendars import ALWAYS_OPEN, calendar_of
 from providers.limits import Limit
-from providers.market_hours import ALWAYS_OPEN, calendar_of
 
 # Of a window, that is left unused at most so that slots which come late do not crowd it.
 _MOST_SLACK = Fraction(1, 100)

@@ -56,10 +56,10 @@ class Engine:
             for desk, faults in zip(desks, changed, strict=True):
                 desk.set(faults, counts_anew="rate_limit" in changes)
 
-    def requests(self, limit: int | None = None) -> tuple[list[Received], dict[str, Counter[str]]]:
-        """Give the newest requests, oldest first, and the counts of all by provider and outcome."""
+    def requests(self) -> tuple[list[Received], dict[str, Counter[str]]]:
+        """Give the requests that are kept, oldest first, and the counts of all by provider and outcome."""
         with self._lock:
-            return self._log.newest(limit), self._log.counts()
+            return self._log.newest(), self._log.counts()
 
     def forget_requests(self) -> None:
         """Empty the log and its counts; what counts against a rate limit stays."""

@@ -3,7 +3,6 @@
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 
 # Some 20 MB; a day at one request a second.
 KEPT = 86_400
@@ -42,10 +41,9 @@ class RequestLog:
         self._newest.append(replace(received, symbol=received.symbol[:_MAX_SYMBOL_LENGTH]))
         self._counts.setdefault(received.provider, Counter())[received.outcome] += 1
 
-    def newest(self, limit: int | None = None) -> list[Received]:
-        """Give the newest requests, oldest first; all that are kept where there is no limit."""
-        skipped = 0 if limit is None else max(len(self._newest) - limit, 0)
-        return list(islice(self._newest, skipped, None))
+    def newest(self) -> list[Received]:
+        """Give the requests that are kept, oldest first."""
+        return list(self._newest)
 
     def counts(self) -> dict[str, Counter[str]]:
         """Give the numbers of all requests, by provider and outcome."""

@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from prices.handover import take_over, to_message
 from prices.models import PollJob, PollRun, PricePoint
-from prices.polling import Polled, poll_jobs
+from prices.polling import Polled, claim_and_poll
 from prices.quota import forget_allowances
 from providers.simulator.simulator import Simulator
 from tests.conftest import MakeJob
@@ -31,7 +31,7 @@ def poll_to_the_end(jobs: list[PollJob], *, slot: int) -> Polled:
     """Poll a slot, with all that goes on at other providers."""
     PricePoint.objects.update(received_at=NOW - timedelta(minutes=5))
     forget_allowances()
-    polled = poll_jobs([job.id for job in jobs], now=NOW + timedelta(seconds=60 * slot))
+    polled = claim_and_poll([job.id for job in jobs], now=NOW + timedelta(seconds=60 * slot))
     while polled.go_on:
         provider, slots = polled.go_on.popitem()
         more = take_over(provider, [to_message(each) for each in slots])
@@ -99,7 +99,7 @@ def test_jobs_never_use_what_is_kept_for_callers(
     other = make_job(["IBM"], interval=86_400, provider="alpha_vantage")
     settings.LATEST_BUDGET_SHARE_PERCENT = 20
     for each in (job, other):
-        poll_jobs([each.id], now=NOW)
+        claim_and_poll([each.id], now=NOW)
     assert asked(simulator)["alpha_vantage"] <= 8
 
 

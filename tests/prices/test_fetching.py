@@ -7,7 +7,8 @@ from pytest_httpserver import HTTPServer
 from redis import Redis as RedisClient
 
 from prices import fetching
-from prices.fetching import Asked, Attempt, ask_provider, unknown_symbols
+from prices.fetching import Asked, ask_provider
+from prices.round_trips import RoundTrip, unknown_symbols
 from providers import yahoo_session
 from providers.base import ErrorKind
 from providers.budget import remaining
@@ -27,11 +28,11 @@ def finnhub(settings: Settings, httpserver: HTTPServer) -> HTTPServer:
     return httpserver
 
 
-def ask(*symbols: str, kept: list[Attempt] | None = None, until_s: float = 10.0) -> Asked:
-    def keep(attempt: Attempt) -> list[str]:
+def ask(*symbols: str, kept: list[RoundTrip] | None = None, until_s: float = 10.0) -> Asked:
+    def keep(round_trip: RoundTrip) -> list[str]:
         if kept is not None:
-            kept.append(attempt)
-        return unknown_symbols(attempt)
+            kept.append(round_trip)
+        return unknown_symbols(round_trip)
 
     return ask_provider(
         get_provider("finnhub"),
@@ -46,10 +47,10 @@ def ask(*symbols: str, kept: list[Attempt] | None = None, until_s: float = 10.0)
 def test_failure_that_may_pass_is_retried_and_each_answer_kept(finnhub: HTTPServer) -> None:
     finnhub.expect_ordered_request("/api/v1/quote").respond_with_data("down", status=503)
     finnhub.expect_ordered_request("/api/v1/quote").respond_with_data(QUOTE)
-    kept: list[Attempt] = []
+    kept: list[RoundTrip] = []
     asked = ask("AAPL", kept=kept)
     assert (asked.errors, asked.sent) == ({}, 2)
-    assert [attempt.answer.status for attempt in kept if attempt.answer] == [503, 200]
+    assert [round_trip.answer.status for round_trip in kept if round_trip.answer] == [503, 200]
 
 
 def test_failure_is_retried_twice_at_most(finnhub: HTTPServer) -> None:
@@ -160,10 +161,10 @@ def test_redis_lost_in_mid_poll_ends_it_with_what_came(
     finnhub: HTTPServer, settings: Settings, own_counts: RedisClient
 ) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
-    kept: list[Attempt] = []
+    kept: list[RoundTrip] = []
 
-    def keep(attempt: Attempt) -> list[str]:
-        kept.append(attempt)
+    def keep(round_trip: RoundTrip) -> list[str]:
+        kept.append(round_trip)
         settings.REDIS_URL = "redis://127.0.0.1:1"
         return []
 

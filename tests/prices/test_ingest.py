@@ -4,10 +4,10 @@ from decimal import Decimal
 import pytest
 from django.db import connection, transaction
 
-from prices.fetching import Attempt
 from prices.ids import new_ids
-from prices.ingest import store_attempts
+from prices.ingest import store_round_trips
 from prices.models import PricePoint, RawMarketData
+from prices.round_trips import RoundTrip
 from providers.base import ErrorKind, ProviderError, Quote, RawAnswer, Request, Results
 
 NOW = datetime.now(UTC)
@@ -18,7 +18,7 @@ def make_quote(symbol: str = "AAPL", price: str = "150.25") -> Quote:
     return Quote(symbol=symbol, price=Decimal(price), observed_at=NOW, precision="second", currency="USD")
 
 
-def make_attempt(body: bytes, *results: Quote, error: ProviderError | None = None) -> Attempt:
+def make_round_trip(body: bytes, *results: Quote, error: ProviderError | None = None) -> RoundTrip:
     symbols = tuple(quote.symbol for quote in results) or ("AAPL",)
     found: Results = {quote.symbol: quote for quote in results}
     if error is not None:
@@ -33,7 +33,7 @@ def make_attempt(body: bytes, *results: Quote, error: ProviderError | None = Non
         received_at=NOW,
         latency_ms=12.5,
     )
-    return Attempt(
+    return RoundTrip(
         request=Request(call="quote", symbols=symbols),
         answer=answer,
         results=found,
@@ -42,13 +42,15 @@ def make_attempt(body: bytes, *results: Quote, error: ProviderError | None = Non
     )
 
 
-def store(*attempts: Attempt) -> list[PricePoint]:
+def store(*round_trips: RoundTrip) -> list[PricePoint]:
     with transaction.atomic():
-        return store_attempts(attempts, raw_ids=new_ids(len(attempts)), provider="finnhub", poll=None).points
+        return store_round_trips(
+            round_trips, raw_ids=new_ids(len(round_trips)), provider="finnhub", poll=None
+        ).points
 
 
 def test_ingest_stores_an_answer_and_its_point() -> None:
-    (point,) = store(make_attempt(b'{"c":150.25}', make_quote()))
+    (point,) = store(make_round_trip(b'{"c":150.25}', make_quote()))
     raw = RawMarketData.objects.get()
     assert point.raw == raw.id
     assert (raw.status, raw.outcome, raw.latency_ms, raw.body) == (200, "quote", 12.5, None)
@@ -58,7 +60,7 @@ def test_ingest_stores_an_answer_and_its_point() -> None:
 
 
 def test_ingest_keeps_every_digit_of_the_payload() -> None:
-    store(make_attempt(b'{"c": 0.123456789012345678901234567890}', make_quote()))
+    store(make_round_trip(b'{"c": 0.123456789012345678901234567890}', make_quote()))
     with connection.cursor() as cursor:
         cursor.execute("SELECT payload->>'c' FROM raw_market_data")
         assert cursor.fetchone() == ("0.123456789012345678901234567890",)
@@ -78,20 +80,22 @@ def test_ingest_keeps_every_digit_of_the_payload() -> None:
     ],
 )
 def test_ingest_keeps_as_bytes_what_postgresql_cannot_hold_as_json(body: bytes) -> None:
-    store(make_attempt(body, make_quote()))
+    store(make_round_trip(body, make_quote()))
     raw = RawMarketData.objects.get()
     assert (raw.payload, bytes(raw.body or b"")) == (None, body)
     assert PricePoint.objects.count() == 1
 
 
 def test_ingest_cuts_a_body_at_64_kib() -> None:
-    store(make_attempt(b"x" * 100_000, make_quote()))
+    store(make_round_trip(b"x" * 100_000, make_quote()))
     assert len(bytes(RawMarketData.objects.get().body or b"")) == 65_536
 
 
 def test_ingest_of_hostile_answer_costs_only_itself() -> None:
-    hostile = make_attempt(b'{"a": "\\ud800"}', make_quote("EVIL"))
-    points = store(make_attempt(b"{}", make_quote("AAPL")), hostile, make_attempt(b"{}", make_quote("IBM")))
+    hostile = make_round_trip(b'{"a": "\\ud800"}', make_quote("EVIL"))
+    points = store(
+        make_round_trip(b"{}", make_quote("AAPL")), hostile, make_round_trip(b"{}", make_quote("IBM"))
+    )
     assert sorted(point.symbol for point in points) == ["AAPL", "EVIL", "IBM"]
     assert RawMarketData.objects.count() == 3
 
@@ -99,8 +103,8 @@ def test_ingest_of_hostile_answer_costs_only_itself() -> None:
 def test_ingest_of_price_that_the_database_refuses_names_the_symbol() -> None:
     too_fine = make_quote("EVIL", "1.1234567890123")
     with transaction.atomic():
-        stored = store_attempts(
-            [make_attempt(b"{}", make_quote("AAPL")), make_attempt(b"{}", too_fine)],
+        stored = store_round_trips(
+            [make_round_trip(b"{}", make_quote("AAPL")), make_round_trip(b"{}", too_fine)],
             raw_ids=new_ids(2),
             provider="finnhub",
             poll=None,
@@ -113,6 +117,6 @@ def test_ingest_of_price_that_the_database_refuses_names_the_symbol() -> None:
 @pytest.mark.parametrize("kind", list(ErrorKind))
 def test_ingest_keeps_an_error_of_every_kind(kind: ErrorKind) -> None:
     error = ProviderError(kind=kind, message="a reason")
-    assert store(make_attempt(b"{}", error=error)) == []
+    assert store(make_round_trip(b"{}", error=error)) == []
     raw = RawMarketData.objects.get()
     assert (raw.outcome, raw.message) == (kind, "a reason")

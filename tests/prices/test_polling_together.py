@@ -13,7 +13,7 @@ from werkzeug import Request, Response
 
 from prices.handover import take_over, to_message
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData
-from prices.polling import Polled, poll_jobs
+from prices.polling import Polled, claim_and_poll
 from prices.slots import phase_of, slot_at
 from providers.leases import Lease
 from tests.conftest import MakeJob
@@ -55,7 +55,7 @@ def states() -> Counter[str]:
 def in_thread(job_ids: list[uuid.UUID], now: datetime) -> threading.Thread:
     def poll() -> None:
         try:
-            poll_jobs(job_ids, now=now)
+            claim_and_poll(job_ids, now=now)
         finally:
             connection.close()
 
@@ -67,7 +67,7 @@ def in_thread(job_ids: list[uuid.UUID], now: datetime) -> threading.Thread:
 def test_ten_jobs_of_fifty_symbols_cost_the_requests_of_one(finnhub: HTTPServer, make_job: MakeJob) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
     jobs = [make_job(FIFTY, interval=60, provider="finnhub") for _ in range(10)]
-    poll_jobs([job.id for job in jobs], now=NOW)
+    claim_and_poll([job.id for job in jobs], now=NOW)
     assert asked_for(finnhub) == Counter(FIFTY)
     assert PricePoint.objects.count() == RawMarketData.objects.count() == 50
     assert states() == {"stored": 1, "shared": 9}
@@ -89,22 +89,22 @@ def test_jobs_polled_at_once_by_several_workers_share_their_requests(
 
 def test_young_price_answers_a_slot_and_an_old_one_does_not(finnhub: HTTPServer, make_job: MakeJob) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
-    poll_jobs([make_job(["AAPL"], interval=60, provider="finnhub").id], now=NOW)
+    claim_and_poll([make_job(["AAPL"], interval=60, provider="finnhub").id], now=NOW)
     often = make_job(["AAPL"], interval=4, provider="finnhub")
     PricePoint.objects.update(received_at=datetime.now(UTC) - timedelta(seconds=2))
     seldom = make_job(["AAPL", "MSFT"], interval=20, provider="finnhub")
-    polled = poll_jobs([seldom.id], now=NOW)
+    polled = claim_and_poll([seldom.id], now=NOW)
     assert polled.states == {seldom.id: "stored"}
     assert asked_for(finnhub) == {"AAPL": 1, "MSFT": 1}
-    assert poll_jobs([often.id], now=NOW).states == {often.id: "stored"}
+    assert claim_and_poll([often.id], now=NOW).states == {often.id: "stored"}
     assert asked_for(finnhub) == {"AAPL": 2, "MSFT": 1}
 
 
 def test_slot_answered_by_young_prices_alone_is_shared(finnhub: HTTPServer, make_job: MakeJob) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
-    poll_jobs([make_job(["AAPL"], interval=60, provider="finnhub").id], now=NOW)
+    claim_and_poll([make_job(["AAPL"], interval=60, provider="finnhub").id], now=NOW)
     again = make_job(["AAPL"], interval=30, provider="finnhub")
-    assert poll_jobs([again.id], now=NOW).states == {again.id: "shared"}
+    assert claim_and_poll([again.id], now=NOW).states == {again.id: "shared"}
     again.refresh_from_db()
     assert again.last_success_at is not None
 
@@ -130,7 +130,7 @@ def test_bad_symbol_of_one_job_costs_the_others_nothing(finnhub: HTTPServer, mak
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
     good = make_job(["AAPL"], interval=60, provider="finnhub")
     bad = make_job(["NOPE"], interval=60, provider="finnhub")
-    polled = poll_jobs([good.id, bad.id], now=NOW)
+    polled = claim_and_poll([good.id, bad.id], now=NOW)
     assert polled.states == {good.id: "stored", bad.id: "failed"}
 
 
@@ -138,7 +138,7 @@ def test_unknown_symbol_is_not_asked_for_again_at_once(finnhub: HTTPServer, make
     finnhub.expect_request("/api/v1/quote").respond_with_data(UNKNOWN)
     job = make_job(["NOPE"], provider="finnhub")
     for second in range(3):
-        poll_jobs([job.id], now=NOW + timedelta(seconds=second))
+        claim_and_poll([job.id], now=NOW + timedelta(seconds=second))
     assert asked_for(finnhub) == {"NOPE": 1}
     assert states() == {"failed": 1, "skipped": 2}
 
@@ -148,7 +148,7 @@ def test_symbol_that_had_a_price_lately_is_asked_for_again(finnhub: HTTPServer, 
     finnhub.expect_request("/api/v1/quote").respond_with_data(UNKNOWN)
     job = make_job(["AAPL"], provider="finnhub")
     for second in range(3):
-        poll_jobs([job.id], now=NOW + timedelta(seconds=second * 2))
+        claim_and_poll([job.id], now=NOW + timedelta(seconds=second * 2))
         PricePoint.objects.update(received_at=datetime.now(UTC) - timedelta(seconds=9))
     assert asked_for(finnhub) == {"AAPL": 3}
 
@@ -183,14 +183,14 @@ def test_job_without_provider_goes_on_at_the_next_and_stays_there(
     finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
     finnhub.expect_request("/v8/finance/chart/AAPL").respond_with_data(chart("AAPL"))
     job = make_job(["AAPL"], interval=60, provider=None)
-    polled = poll_jobs([job.id], now=NOW)
+    polled = claim_and_poll([job.id], now=NOW)
     assert (polled.states, list(polled.go_on)) == ({}, ["yfinance"])
     assert go_on(polled).states == {job.id: "stored"}
     job.refresh_from_db()
     assert job.served_by == "yfinance"
     requests = len(asked_for(finnhub))
     PricePoint.objects.update(received_at=datetime.now(UTC) - timedelta(seconds=9))
-    polled = poll_jobs([job.id], now=NOW + timedelta(seconds=60), at="finnhub")
+    polled = claim_and_poll([job.id], now=NOW + timedelta(seconds=60), at="finnhub")
     assert go_on(polled).states == {job.id: "stored"}
     assert len(asked_for(finnhub)) == requests
     assert set(PricePoint.objects.values_list("provider", flat=True)) == {"yfinance"}
@@ -203,7 +203,7 @@ def test_symbol_that_one_provider_does_not_know_comes_from_the_next(
     finnhub.expect_request("/api/v1/quote").respond_with_data(UNKNOWN)
     finnhub.expect_request("/v8/finance/chart/BMW.DE").respond_with_data(chart("BMW.DE"))
     job = make_job(["AAPL", "BMW.DE"], interval=60, provider=None)
-    assert go_on(poll_jobs([job.id], now=NOW)).states == {job.id: "stored"}
+    assert go_on(claim_and_poll([job.id], now=NOW)).states == {job.id: "stored"}
     assert PollRun.objects.get().points == 2
     job.refresh_from_db()
     assert (job.served_by, job.last_error) == ("finnhub", "")
@@ -218,7 +218,7 @@ def test_job_that_nobody_serves_tells_what_each_said(
     finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
     finnhub.expect_request("/v8/finance/chart/AAPL").respond_with_data("down", status=500)
     job = make_job(["AAPL"], interval=60, provider=None)
-    assert go_on(poll_jobs([job.id], now=NOW)).states == {job.id: "failed"}
+    assert go_on(claim_and_poll([job.id], now=NOW)).states == {job.id: "failed"}
     reason = PollRun.objects.get().reason
     assert reason.startswith("AAPL: finnhub: ")
     assert "; yfinance: " in reason
@@ -227,7 +227,7 @@ def test_job_that_nobody_serves_tells_what_each_said(
 def test_named_provider_never_falls_back(finnhub: HTTPServer, make_job: MakeJob) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
     job = make_job(["AAPL"], interval=60, provider="finnhub")
-    polled = poll_jobs([job.id], now=NOW)
+    polled = claim_and_poll([job.id], now=NOW)
     assert (polled.states, polled.go_on) == ({job.id: "failed"}, {})
 
 
@@ -236,7 +236,7 @@ def test_slot_handed_over_after_its_job_was_stopped_asks_nobody(
 ) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
     job = make_job(["AAPL"], interval=60, provider=None)
-    polled = poll_jobs([job.id], now=NOW)
+    polled = claim_and_poll([job.id], now=NOW)
     PollJob.objects.update(status="stopped")
     assert go_on(polled).states == {job.id: "failed"}
     assert not [request for request, _ in finnhub.log if "chart" in request.path]
@@ -245,7 +245,7 @@ def test_slot_handed_over_after_its_job_was_stopped_asks_nobody(
 def test_slot_handed_over_twice_is_polled_once(finnhub: HTTPServer, make_job: MakeJob) -> None:
     finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
     finnhub.expect_request("/v8/finance/chart/AAPL").respond_with_data(chart("AAPL"))
-    polled = poll_jobs([make_job(["AAPL"], interval=60, provider=None).id], now=NOW)
+    polled = claim_and_poll([make_job(["AAPL"], interval=60, provider=None).id], now=NOW)
     go_on(polled)
     assert go_on(polled).states == {}
     assert PricePoint.objects.count() == 1

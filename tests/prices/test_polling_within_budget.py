@@ -5,7 +5,7 @@ from pytest_django import Settings
 
 from prices.jobs import provider_of
 from prices.models import PollJob, PollRun, PricePoint
-from prices.polling import poll_jobs
+from prices.polling import claim_and_poll
 from prices.quota import allowance_of, plan_of
 from prices.slots import phase_of, slot_at
 from providers.simulator.simulator import Simulator
@@ -18,7 +18,7 @@ NOW = datetime.now(UTC)
 def poll_each_slot(jobs: list[PollJob], *, slots: int) -> None:
     for number in range(slots):
         for job in jobs:
-            poll_jobs([job.id], now=NOW + timedelta(seconds=number * job.interval))
+            claim_and_poll([job.id], now=NOW + timedelta(seconds=number * job.interval))
         PricePoint.objects.update(received_at=NOW - timedelta(minutes=5))
 
 
@@ -44,7 +44,7 @@ def test_slot_whose_turn_has_come_for_one_symbol_says_what_is_left_out(
     settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "60/1m"}
     job = make_job([f"S{number}" for number in range(20)], interval=10, provider="finnhub")
     PollJob.objects.update(last_run_at=NOW)
-    poll_jobs([job.id], now=NOW)
+    claim_and_poll([job.id], now=NOW)
     run = PollRun.objects.get()
     assert (run.state, run.points) == ("stored", 10)
     assert "budget: each symbol is asked for each 20 s, not each 10 s" in run.reason
@@ -66,7 +66,7 @@ def test_withheld_symbol_takes_the_price_that_another_job_asks_for(
     slot = slot_at(NOW, 1, phase_of("finnhub", 1, poor.symbols))
     while allowance.symbols_at(poor, slot):
         slot += timedelta(seconds=1)
-    states = poll_jobs([poor.id, rich.id], now=slot).states
+    states = claim_and_poll([poor.id, rich.id], now=slot).states
     assert states == {poor.id: "shared", rich.id: "stored"}
     assert len(simulator.requests()) == 1
 

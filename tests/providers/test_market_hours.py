@@ -1,4 +1,4 @@
-"""Which calendar a listing has, and what its market does at real moments of 2026."""
+"""What markets do at real moments of 2026."""
 
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -7,82 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.market_hours import (
-    ALWAYS_OPEN,
-    CURRENCY_WEEK,
-    MarketState,
-    calendar_of,
-    day_close,
-    market_hours,
-    market_state,
-    trading_sessions,
-)
+from providers.calendars import ALWAYS_OPEN, CURRENCY_WEEK
+from providers.market_hours import MarketState, day_close, market_hours, trading_sessions
 
 LONG_AFTER = datetime(2026, 12, 1, tzinfo=UTC)
 NEW_YORK = ZoneInfo("America/New_York")
 LONDON = ZoneInfo("Europe/London")
 TOKYO = ZoneInfo("Asia/Tokyo")
-
-
-@pytest.mark.parametrize(
-    ("provider", "symbol", "calendar"),
-    [
-        ("yfinance", "AAPL", "XNYS"),
-        ("yfinance", "BRK-B", "XNYS"),
-        ("yfinance", "BRK.B", "XNYS"),
-        ("finnhub", "BRK.A", "XNYS"),
-        ("alpha_vantage", "DJIA", "XNYS"),
-        ("yfinance", "OCDO.L", "XLON"),
-        ("yfinance", "MUV2.DE", "XETR"),
-        ("yfinance", "AIR.PA", "XPAR"),
-        ("finnhub", "SHOP.TO", "XTSE"),
-        ("yfinance", "0700.HK", "XHKG"),
-        ("yfinance", "7203.T", "XTKS"),
-        ("yfinance", "ALL.AX", "XASX"),
-        ("yfinance", "ORSTED.CO", "XCSE"),
-        ("yfinance", "VOLV-B.ST", "XSTO"),
-        ("yfinance", "WSKT.JK", "XIDX"),
-        ("yfinance", "NESN.SW", "XSWX"),
-        ("yfinance", "M&M.NS", "XBOM"),
-        ("alpha_vantage", "TSCO.LON", "XLON"),
-        ("alpha_vantage", "SHOP.TRT", "XTSE"),
-        ("alpha_vantage", "MBG.DEX", "XETR"),
-        ("alpha_vantage", "RELIANCE.BSE", "XBOM"),
-        ("alpha_vantage", "600104.SHH", "XSHG"),
-        ("alpha_vantage", "SOLB.BR", "XBRU"),
-        # A suffix means what its provider means by it.
-        ("alpha_vantage", "7203.T", None),
-        ("yfinance", "RELIANCE.BSE", None),
-        ("yfinance", "SIE.F", None),
-        ("yfinance", "BTC-USD", ALWAYS_OPEN),
-        ("yfinance", "ETH-BTC", ALWAYS_OPEN),
-        ("finnhub", "BINANCE:BTCUSDT", ALWAYS_OPEN),
-        ("finnhub", "KRAKEN:EUR-USD", ALWAYS_OPEN),
-        ("alpha_vantage", "BTC/CNY", ALWAYS_OPEN),
-        ("simulated", "SIM-A", ALWAYS_OPEN),
-        ("simulated", "AAPL", None),
-        ("yfinance", "EURUSD=X", CURRENCY_WEEK),
-        ("yfinance", "JPY=X", CURRENCY_WEEK),
-        ("yfinance", "USD/JPY", CURRENCY_WEEK),
-        ("alpha_vantage", "USD/JPY", CURRENCY_WEEK),
-        ("finnhub", "OANDA:EUR_USD", CURRENCY_WEEK),
-        ("finnhub", "FHFX:USD-JPY", CURRENCY_WEEK),
-        ("finnhub", "IC MARKETS:1", None),
-        ("finnhub", "OANDA:XAU_USD", None),
-        ("finnhub", "OANDA:SPX500_USD", None),
-        ("alpha_vantage", "XAU/USD", None),
-        ("yfinance", "XAUUSD=X", None),
-        ("yfinance", "^GSPC", None),
-        ("yfinance", "GC=F", None),
-        ("yfinance", "VFINX", None),
-        ("yfinance", "0P000071W8.TO", None),
-        ("yfinance", "AAPL-2", None),
-        ("no such provider", "AAPL", None),
-        ("yfinance", "", None),
-    ],
-)
-def test_calendar_by_provider_and_spelling(provider: str, symbol: str, calendar: str | None) -> None:
-    assert calendar_of(symbol, provider=provider) == calendar
 
 
 @pytest.mark.parametrize(
@@ -126,14 +57,15 @@ def test_calendar_by_provider_and_spelling(provider: str, symbol: str, calendar:
         ("EURUSD=X", datetime(2026, 11, 22, 17, tzinfo=NEW_YORK), "open"),
         ("EURUSD=X", datetime(2026, 3, 8, 21, tzinfo=UTC), "open"),
         ("EURUSD=X", datetime(2026, 11, 1, 21, 30, tzinfo=UTC), "closed"),
-        ("^GSPC", datetime(2026, 11, 20, 12, tzinfo=NEW_YORK), "unknown"),
+        ("^GSPC", datetime(2026, 11, 20, 12, tzinfo=NEW_YORK), None),
         # Where the library's holidays end, nothing is known.
-        ("WSKT.JK", datetime(2026, 11, 20, 4, tzinfo=UTC), "unknown"),
-        ("M&M.NS", datetime(2030, 11, 20, 5, tzinfo=UTC), "unknown"),
+        ("WSKT.JK", datetime(2026, 11, 20, 4, tzinfo=UTC), None),
+        ("M&M.NS", datetime(2030, 11, 20, 5, tzinfo=UTC), None),
     ],
 )
-def test_market_state_at_a_moment(symbol: str, moment: datetime, state: str) -> None:
-    assert market_state(symbol, provider="yfinance", moment=moment) == MarketState(state)
+def test_state_at_a_moment(symbol: str, moment: datetime, state: str | None) -> None:
+    hours = market_hours(symbol, provider="yfinance", moment=moment)
+    assert (None if hours is None else hours.state) == state
 
 
 def test_hours_on_the_weekend_are_those_of_friday() -> None:

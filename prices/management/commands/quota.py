@@ -3,7 +3,6 @@
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
-from fractions import Fraction
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
 
-from prices.quota import NotConfigured, QuotaPlan, figure
+from prices.quota import NotConfigured, QuotaPlan, figure, plain_plan
 from prices.quota.overview import BudgetUse, JobUse, Overview, read_overview
 from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
 
@@ -71,10 +70,7 @@ def _plain(overview: Overview) -> dict[str, Any]:
 
 def _plain_job(job: JobUse) -> dict[str, Any]:
     fixed = {"job_id": str(job.job_id), "symbols": job.symbols, "provider": job.provider}
-    if isinstance(job.plan, NotConfigured):
-        return fixed | {"interval": job.interval, "not_configured": f"set {job.plan.variable}"}
-    plan = asdict(job.plan).items()
-    return fixed | {name: figure(value) if isinstance(value, Fraction) else value for name, value in plan}
+    return fixed | {"interval": job.interval} | plain_plan(job.plan)
 
 
 def _budget_table(budgets: Sequence[BudgetUse]) -> Table:
@@ -97,7 +93,7 @@ def _used(use: BudgetUse) -> str:
 
 def _note(use: BudgetUse) -> str:
     if use.missing_setting:
-        return f"not configured: set {use.missing_setting}"
+        return str(NotConfigured(use.provider, use.missing_setting))
     return use.unknown or ""
 
 

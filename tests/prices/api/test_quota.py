@@ -127,7 +127,7 @@ def test_strict_job_beyond_the_budget_is_422_and_changes_nothing(api: APIClient)
         "title": "Beyond budget",
         "status": 422,
         "detail": "The job wants 2880 requests a day of alpha_vantage's budget 25/1d and would get 20;"
-        " the shortest interval that fits is 8640 s.",
+        " the shortest interval that fits in full is 8640 s.",
         "shortest_interval": 8640,
     }
     assert not PollJob.objects.exists()

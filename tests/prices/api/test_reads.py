@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 from prices.ids import new_ids
 from prices.jobs import stop_job
 from prices.models import SymbolAverage
-from prices.polling import poll_jobs
+from prices.polling import claim_and_poll
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
@@ -201,7 +201,7 @@ def test_providers_tell_key_breaker_and_budget(
     settings.FINNHUB_API_KEY = "canary-key-123456"
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     httpserver.expect_request("/api/v1/quote").respond_with_data("down", status=503)
-    poll_jobs([make_job(["AAPL"], provider="finnhub").id], now=datetime.now(UTC))
+    claim_and_poll([make_job(["AAPL"], provider="finnhub").id], now=datetime.now(UTC))
     found = {row["provider"]: row for row in api.get("/providers").json()["results"]}
     assert set(found) == {"alpha_vantage", "finnhub", "yfinance", "simulated"}
     assert found["alpha_vantage"]["missing_setting"] == "ALPHA_VANTAGE_API_KEY"

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prices.quota.clock import Clock, PlainClock, market_clock
-from providers.market_hours import CURRENCY_WEEK
+from providers.calendars import CURRENCY_WEEK
 
 NEW_YORK = ZoneInfo("America/New_York")
 DAY_US = 86_400_000_000

@@ -29,7 +29,7 @@ def test_shares_are_what_each_wants_or_the_level(wants: list[int], capacity: int
 
 @given(WANTS, CAPACITIES)
 def test_share_of_a_newcomer_without_end_is_the_level_with_it(wants: list[int], capacity: int) -> None:
-    assert FairShares(wants, capacity).level_without_end() == share([*wants, ENDLESS], capacity)[-1]
+    assert FairShares(wants, capacity).level_without_end(0) == share([*wants, ENDLESS], capacity)[-1]
 
 
 @given(WANTS.filter(bool), CAPACITIES)
@@ -42,4 +42,4 @@ def test_share_of_a_member_without_end_replaces_what_it_wants(wants: list[int], 
 
 def test_shares_of_nobody_have_no_level() -> None:
     assert FairShares([], 0).level() is None
-    assert FairShares([], 7).level_without_end() == 7
+    assert FairShares([], 7).level_without_end(0) == 7
