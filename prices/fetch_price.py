@@ -1,5 +1,6 @@
 """Fetching one price for a caller who waits: asked, stored, published."""
 
+import math
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -26,18 +27,19 @@ from providers.permits import Refusal, Refused
 from providers.registry import get_provider
 from providers.shared_state import SharedStateError
 
-JUST_NOW = timedelta(seconds=2)
+JUST_NOW_S = 2.0
 
 
-def fetch_price(provider: str, symbol: str) -> PricePoint:
+def fetch_price(provider: str, symbol: str, *, reuse_s: float = math.inf) -> PricePoint:
     """Ask the provider for one symbol, store what it answered and have the point published.
 
-    Where another process, or a poll, asks for the same just now, its answer is waited for.
+    Where another process, or a poll, asks for the same just now, its answer is waited for; one that came a
+    moment before is taken, if less than `reuse_s` ago.
 
     Raises ProviderError where it gave no quote (its answer is stored all the same),
     RequestRefusedError or LatestTimeoutError where it was not asked.
     """
-    fetching = _Fetching(provider, symbol)
+    fetching = _Fetching(provider, symbol, reuse_s)
     asked = fetching.ask()
     while symbol in asked.elsewhere:
         found = fetching.result_of_others()
@@ -55,12 +57,13 @@ def fetch_price(provider: str, symbol: str) -> PricePoint:
 
 
 class _Fetching:
-    def __init__(self, provider: str, symbol: str) -> None:
+    def __init__(self, provider: str, symbol: str, reuse_s: float) -> None:
         self.points: list[PricePoint] = []
         self._provider = provider
         self._symbol = symbol
         self._until = time.monotonic() + settings.LATEST_DEADLINE_S
         self._began = timezone.now()
+        self._just_now = timedelta(seconds=min(reuse_s, settings.LATEST_REUSE_S, JUST_NOW_S))
 
     def ask(self) -> Asked:
         return ask_provider(
@@ -100,8 +103,7 @@ class _Fetching:
 
     def _stored(self) -> PricePoint | None:
         # What others asked for may have come a moment before this call began, and been stored after it.
-        since = self._began - min(timedelta(seconds=settings.LATEST_REUSE_S), JUST_NOW)
-        return stored_price(self._symbol, self._provider, received_after=since)
+        return stored_price(self._symbol, self._provider, received_after=self._began - self._just_now)
 
     def _keep(self, round_trip: RoundTrip) -> list[str]:
         (raw_id,) = patiently(lambda: new_ids(1))

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.conf import settings
 
@@ -51,9 +52,8 @@ def latest_price(symbol: str, provider: str | None, *, now: datetime, max_age_s:
         return Served(reused)
     candidates = _candidates(symbol, provider)
     started = time.monotonic()
-    fetched, failures = ask_in_turn(
-        symbol, candidates, fetch=fetch_price, within_s=settings.LATEST_DEADLINE_S
-    )
+    fetch = partial(fetch_price, reuse_s=reuse_s)
+    fetched, failures = ask_in_turn(symbol, candidates, fetch=fetch, within_s=settings.LATEST_DEADLINE_S)
     if fetched is None:
         waited = timedelta(seconds=time.monotonic() - started)
         return _instead(symbol, provider, failures, now=now + waited)

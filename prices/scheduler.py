@@ -107,6 +107,8 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
     """
 
     Entry = PriceEntry
+    # Celery's own would wait for Redis where that is away at the start, and nothing would tick meanwhile.
+    producer = None
     _database_away = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -170,13 +172,17 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
             super().apply_entry(entry, producer=producer)
 
     def send_due_jobs(self) -> None:
-        """Send the poll jobs that are due."""
+        """Send the poll jobs that are due; after a message that Redis does not take, none is tried."""
         due, self._due = self._due, {}
+        takes_messages = True
         for queue, entries in due.items():
             for together in _polled_together(queue, entries):
-                self._send(queue, together)
+                # Each try takes most of a second, and beat has more to do.
+                takes_messages = takes_messages and self._send(queue, together)
+                if not takes_messages:
+                    self._keep_or_note(queue, together)
 
-    def _send(self, queue: str, entries: Sequence[PriceEntry]) -> None:
+    def _send(self, queue: str, entries: Sequence[PriceEntry]) -> bool:
         job_ids = [str(entry.model.poll_job.id) for entry in entries]
         # A job whose message waited for a whole interval is polled by the next slot's, and by that one alone.
         expires_s = max(entry.schedule.interval for entry in entries)
@@ -184,7 +190,8 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
             self.app.send_task(POLL_TOGETHER_TASK, args=[job_ids], queue=queue, expires=expires_s)
         except OperationalError as error:
             log.error("beat.not_sent", queue=queue, jobs=len(job_ids), reason=str(error))  # noqa: TRY400
-            self._keep_or_note(queue, entries)
+            return False
+        return True
 
     def _keep_or_note(self, queue: str, entries: Sequence[PriceEntry]) -> None:
         # A slot that lasts is sent with the next ones; one that is over by then is noted as left out.

@@ -1,6 +1,7 @@
 """`make run` with fake processes: nothing is left behind, and every failure says what to do."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dev.embedded.parts import DATABASE, KAFKA, REDIS
-from tests.dev.runs import PATIENCE_S, FakeRun
+from dev.guardian import ROOT
+from tests.dev.runs import ELSEWHERE, PATIENCE_S, FakeRun
 from tests.waiting import wait_until
 
 Start = Callable[..., FakeRun]
@@ -150,6 +152,18 @@ def test_run_second_start_finds_its_secret_and_tells_other_terminals(runs: Start
     assert (second.folder / ".data" / "env").read_text() == env
     assert "SECRET_KEY='" in env
     assert (second.folder / ".data" / "env").stat().st_mode & 0o777 == 0o600
+
+
+def test_run_tells_other_terminals_what_its_user_has_set(runs: Start, tmp_path: Path) -> None:
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    run = runs(FINNHUB_API_KEY="key-of-the-user", YAHOO_BUDGET="")
+    run.wait_for("ready after")
+    env = (run.folder / ".data" / "env").read_text()
+    assert f"DATABASE_URL='{ELSEWHERE[DATABASE]}'\n" in env
+    assert "FINNHUB_API_KEY='key-of-the-user'\n" in env
+    assert f"PORT='{run.port}'\n" in env
+    assert "YAHOO_BUDGET" not in env
+    assert "key-of-the-user" not in run.output
 
 
 def test_run_shows_the_generated_password_and_the_addresses(runs: Start) -> None:

@@ -1,4 +1,6 @@
+import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -7,14 +9,16 @@ from pytest_httpserver import HTTPServer
 from redis import Redis as RedisClient
 
 from prices import fetching
-from prices.fetching import Asked, ask_provider
+from prices.fetching import Asked, Wanted, ask_provider
 from prices.round_trips import RoundTrip, unknown_symbols
-from providers import yahoo_session
+from prices.sent_times import load_sent_times
+from providers import breaker, yahoo_session
 from providers.base import ErrorKind
 from providers.budget import remaining
 from providers.leases import Lease
-from providers.permits import Refusal
+from providers.permits import Caller, Granted, Refusal, report_outcome, request_permit
 from providers.registry import get_provider
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 QUOTE = '{"c":150.25,"d":1,"dp":1,"h":1,"l":1,"o":1,"pc":1,"t":1795000000}'
@@ -28,7 +32,14 @@ def finnhub(settings: Settings, httpserver: HTTPServer) -> HTTPServer:
     return httpserver
 
 
-def ask(*symbols: str, kept: list[RoundTrip] | None = None, until_s: float = 10.0) -> Asked:
+def ask(
+    *symbols: str,
+    kept: list[RoundTrip] | None = None,
+    until_s: float = 10.0,
+    patience_s: float = 0.0,
+    caller: Caller = "job",
+    wanted: Wanted = lambda symbols: symbols,
+) -> Asked:
     def keep(round_trip: RoundTrip) -> list[str]:
         if kept is not None:
             kept.append(round_trip)
@@ -37,10 +48,11 @@ def ask(*symbols: str, kept: list[RoundTrip] | None = None, until_s: float = 10.
     return ask_provider(
         get_provider("finnhub"),
         symbols,
-        caller="job",
-        wanted=lambda wanted: wanted,
+        caller=caller,
+        wanted=wanted,
         keep=keep,
         until=time.monotonic() + until_s,
+        patience_s=patience_s,
     )
 
 
@@ -155,6 +167,138 @@ def test_short_wait_for_the_budget_is_waited_for(finnhub: HTTPServer, settings: 
     finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
     asked = ask("A", "B", "C")
     assert (asked.refused, asked.sent) == (None, 3)
+
+
+@pytest.fixture
+def only_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let windows of moments stand for those that are too long to be waited for in any case."""
+    monkeypatch.setattr(fetching, "WORTH_WAITING_S", 0.0)
+
+
+@pytest.mark.usefixtures("only_patience")
+def test_room_in_a_long_window_is_waited_for_as_long_as_patience_lasts(
+    finnhub: HTTPServer, settings: Settings
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/500ms"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
+    asked = ask("A", "B", patience_s=10)
+    assert (asked.refused, asked.sent) == (None, 2)
+
+
+@pytest.mark.parametrize(("patience_s", "until_s"), [(0.0, 100.0), (30.0, 100.0), (100.0, 30.0)])
+def test_room_that_comes_after_patience_or_time_is_over_ends_the_poll_at_once(
+    finnhub: HTTPServer, settings: Settings, patience_s: float, until_s: float
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
+    started = time.monotonic()
+    asked = ask("A", "B", patience_s=patience_s, until_s=until_s)
+    assert asked.refused is not None
+    assert (asked.refused.refusal, asked.sent) == (Refusal.BUDGET, 1)
+    assert time.monotonic() - started < 10
+
+
+@pytest.mark.usefixtures("only_patience")
+def test_only_so_many_polls_of_a_process_wait_for_room(finnhub: HTTPServer, settings: Settings) -> None:
+    filled = fetching.BUDGET_WAITS + 2
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": f"{filled}/2s"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
+    assert ask(*(f"BEFORE{number}" for number in range(filled))).sent == filled
+    asked: list[Asked] = []
+    polls = [
+        threading.Thread(target=lambda symbol=f"S{number}": asked.append(ask(symbol, patience_s=10)))
+        for number in range(filled)
+    ]
+    for poll in polls:
+        poll.start()
+    for poll in polls:
+        poll.join()
+    assert Counter(each.sent for each in asked) == {1: fetching.BUDGET_WAITS, 0: 2}
+    assert {each.refused.refusal for each in asked if each.refused} == {Refusal.BUDGET}
+
+
+@pytest.fixture
+def broken(finnhub: HTTPServer, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> HTTPServer:
+    """Give a provider that failed and answers again; it is left alone for moments."""
+    settings.BREAKER_FAILURES = 1
+    monkeypatch.setattr(breaker, "FIRST_COOLDOWN_S", 0.4)
+    finnhub.expect_oneshot_request("/api/v1/quote").respond_with_data("down", status=503)
+    finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
+    asked = ask("BEFORE")
+    assert asked.refused is not None
+    assert (asked.refused.refusal, asked.sent) == (Refusal.BROKEN, 1)
+    return finnhub
+
+
+def test_poll_of_a_broken_provider_goes_on_after_the_cool_down(
+    broken: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "WAIT_FOR_PROBE_S", 10.0)
+    asked = ask("A", "B")
+    assert (asked.refused, asked.errors, asked.sent) == (None, {}, 2)
+
+
+def test_poll_waits_for_the_probe_of_another(broken: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "WAIT_FOR_PROBE_S", 20.0)
+    probe = wait_until(granted_probe)
+    assert probe is not None
+    looks: list[Sequence[str]] = []
+    asked: list[Asked] = []
+
+    def wanted(symbols: Sequence[str]) -> Sequence[str]:
+        looks.append(symbols)
+        return symbols
+
+    poll = threading.Thread(target=lambda: asked.append(ask("A", wanted=wanted)))
+    poll.start()
+    # It was refused, and looks again.
+    wait_until(lambda: len(looks) > 1)
+    (request,) = get_provider("finnhub").plan(["PROBE"])
+    answer = get_provider("finnhub").fetch(request)
+    report_outcome(probe, get_provider("finnhub").parse(answer), answer=answer)
+    poll.join()
+    assert [(each.refused, list(each.results)) for each in asked] == [(None, ["A"])]
+
+
+def granted_probe() -> Granted | None:
+    permit = request_permit("finnhub", caller="job", load_history=load_sent_times)
+    return permit if isinstance(permit, Granted) else None
+
+
+def test_poll_of_a_provider_that_stays_broken_gives_up(
+    broken: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The probe's process dies, so nobody tells what came of it.
+    wait_until(granted_probe)
+    monkeypatch.setattr(fetching, "WAIT_FOR_PROBE_S", 0.6)
+    started = time.monotonic()
+    asked = ask("A")
+    assert time.monotonic() - started >= 0.6
+    assert asked.refused is not None
+    assert (asked.refused.refusal, asked.sent) == (Refusal.BROKEN, 0)
+    assert Lease("finnhub").take(["A"]).ours == ("A",)
+
+
+def test_caller_of_latest_does_not_wait_for_a_broken_provider(
+    broken: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_until(granted_probe)
+    monkeypatch.setattr(fetching, "WAIT_FOR_PROBE_S", 60.0)
+    started = time.monotonic()
+    assert ask("A", caller="latest", until_s=60).refused is not None
+    assert time.monotonic() - started < 10
+
+
+def test_symbols_that_others_ask_for_are_told_apart_after_a_refusal(
+    finnhub: HTTPServer, settings: Settings
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1m"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
+    Lease("finnhub").take(["C"])
+    asked = ask("A", "B", "C", "D")
+    assert asked.refused is not None
+    assert (list(asked.results), asked.elsewhere) == (["A"], ["C"])
+    assert Lease("finnhub").take(["B", "D"]).ours == ("B", "D")
 
 
 def test_redis_lost_in_mid_poll_ends_it_with_what_came(

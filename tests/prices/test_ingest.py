@@ -59,6 +59,21 @@ def test_ingest_stores_an_answer_and_its_point() -> None:
     assert (stored.observed_at, stored.received_at, stored.published_at) == (NOW, NOW, None)
 
 
+def test_ingest_told_twice_stores_once_and_gives_what_is_there() -> None:
+    # As after a commit whose answer was lost.
+    round_trips = [
+        make_round_trip(b'{"c":1}', make_quote("AAPL")),
+        make_round_trip(b'{"c":2}', make_quote("MSFT")),
+    ]
+    raw_ids = new_ids(2)
+    first, again = (
+        store_round_trips(round_trips, raw_ids=raw_ids, provider="finnhub", poll=None).points
+        for _ in range(2)
+    )
+    assert [point.id for point in first] == [point.id for point in again]
+    assert (RawMarketData.objects.count(), PricePoint.objects.count()) == (2, 2)
+
+
 def test_ingest_keeps_every_digit_of_the_payload() -> None:
     store(make_round_trip(b'{"c": 0.123456789012345678901234567890}', make_quote()))
     with connection.cursor() as cursor:

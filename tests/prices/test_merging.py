@@ -1,11 +1,12 @@
 import uuid
 from datetime import UTC, datetime
+from math import ceil
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prices.claims import Claim
-from prices.merging import Merged, Slot, give_up, summary
+from prices.merging import Merged, Slot, give_up, in_turn, summary
 from prices.models import PollJob, RunState
 
 SYMBOLS = st.lists(st.sampled_from("ABCDEF"), min_size=1, max_size=4, unique=True)
@@ -122,3 +123,25 @@ def test_every_slot_is_settled_and_each_price_paid_for_once(wants: list[list[str
 
 def test_summary_tells_each_reason_once() -> None:
     assert summary({"A": "down", "B": "down", "C": "unknown"}) == "A, B: down; C: unknown"
+
+
+@given(
+    st.lists(st.text("ABCDEF", min_size=3), min_size=1, max_size=100, unique=True),
+    st.integers(1, 100),
+    st.integers(0, 2_000_000_000),
+)
+def test_symbols_of_polls_that_end_early_all_have_their_turn_soon(
+    symbols: list[str], room: int, first_slot: int
+) -> None:
+    wanted, slots = set(symbols), 0
+    while wanted:
+        order = in_turn(symbols, slot=first_slot + slots)
+        assert sorted(order) == sorted(symbols)
+        wanted -= set(order[:room])
+        slots += 1
+    # At best each slot asks for others than those before it.
+    assert slots <= 2 * ceil(len(symbols) / room)
+
+
+def test_no_symbols_have_no_turn() -> None:
+    assert in_turn([], slot=5) == []

@@ -1,5 +1,6 @@
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from pytest_httpserver import HTTPServer
 from redis import Redis as RedisClient
 from werkzeug import Request, Response
 
+from prices import fetching, patience
 from prices.claims import abandon_overdue_runs, claim_slots
 from prices.fetch_price import fetch_price
 from prices.flights import forget_flights
@@ -196,6 +198,54 @@ def test_poll_whose_connection_breaks_between_requests_goes_on(
     assert sorted(PricePoint.objects.values_list("symbol", flat=True)) == ["AAPL", "MSFT"]
 
 
+# Ends the connection that writes, the first time only: a sequence is not rolled back.
+CUT_ONCE = """
+CREATE SEQUENCE cuts;
+CREATE FUNCTION cut_once() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF nextval('cuts') = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+  RETURN NULL;
+END $$;
+"""
+CUTS = {
+    "at-the-answer": "TRIGGER cut AFTER INSERT ON raw_market_data FOR EACH STATEMENT",
+    "at-the-price": "TRIGGER cut AFTER INSERT ON price_points FOR EACH STATEMENT",
+    "at-the-outcome": "TRIGGER cut AFTER UPDATE ON poll_runs FOR EACH STATEMENT",
+    "at-the-commit": "CONSTRAINT TRIGGER cut AFTER INSERT ON price_points INITIALLY DEFERRED FOR EACH ROW",
+}
+
+
+@pytest.fixture(params=CUTS.values(), ids=list(CUTS))
+def cut(
+    request: pytest.FixtureRequest, transactional_db: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    monkeypatch.setattr(patience, "RETRY_S", 0.01)
+    with connection.cursor() as cursor:
+        cursor.execute(f"{CUT_ONCE} CREATE {request.param} EXECUTE FUNCTION cut_once()")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT last_value FROM cuts")
+        (times,) = cursor.fetchone()
+        cursor.execute("DROP FUNCTION cut_once CASCADE; DROP SEQUENCE cuts")
+    assert times > 1, "it was not cut, or not tried again"
+
+
+@pytest.mark.usefixtures("cut")
+def test_poll_whose_connection_breaks_while_it_stores_stores_once(
+    make_job: MakeJob, finnhub: HTTPServer, topic: str
+) -> None:
+    finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
+    job = make_job(["AAPL"], provider="finnhub")
+    assert poll_job(job.id, now=NOW) == RunState.STORED
+    assert len(finnhub.log) == 1
+    run, raw, point = PollRun.objects.get(), RawMarketData.objects.get(), PricePoint.objects.get()
+    assert (run.state, run.points, run.reason) == ("stored", 1, "")
+    assert (raw.poll, point.raw) == (run.id, raw.id)
+    assert point.published_at is not None
+    job.refresh_from_db()
+    assert (job.failures, job.last_error) == (0, "")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_claims_and_stops_beside_polls_never_deadlock(make_job: MakeJob, topic: str) -> None:
     errors: list[Exception] = []
@@ -255,6 +305,32 @@ def test_poll_at_a_pace_by_the_second_waits_for_it(
     finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
     assert poll_job(make_job(["AAPL", "MSFT", "IBM"], provider="finnhub").id, now=NOW) == RunState.STORED
     assert PollRun.objects.get().points == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_waits_for_room_for_three_quarters_of_its_interval(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A window of moments stands for one that is too long to be waited for in any case.
+    monkeypatch.setattr(fetching, "WORTH_WAITING_S", 0.0)
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "1/1500ms"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
+    poll_job(make_job(["AAPL", "MSFT"], interval=10, provider="finnhub").id, now=NOW)
+    assert PollRun.objects.get().points == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_waits_for_no_room_that_comes_when_its_next_slot_is_near(
+    make_job: MakeJob, finnhub: HTTPServer, settings: Settings, topic: str
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "2/12s"}
+    finnhub.expect_request("/api/v1/quote").respond_with_data(finnhub_quote())
+    fetch_price("finnhub", "IBM")
+    started = time.monotonic()
+    poll_job(make_job(["AAPL", "MSFT"], interval=12, provider="finnhub").id, now=NOW)
+    run = PollRun.objects.get()
+    assert (run.points, run.reason.partition(": ")[2]) == (1, "budget: 2 requests in 12 s are used")
+    assert time.monotonic() - started < 6
 
 
 @pytest.mark.django_db(transaction=True)

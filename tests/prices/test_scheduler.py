@@ -1,7 +1,10 @@
 import json
+import time
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import redis
@@ -12,9 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 
+from dev.pytest_services import Services
 from marketdata.celery import app
 from prices.jobs import pause_job, resume_job
-from prices.scheduler import GridSchedule, PriceEntry, PriceScheduler
+from prices.models import PollRun
+from prices.scheduler import SENT_AGAIN_ABOVE_S, GridSchedule, PriceEntry, PriceScheduler
 from tests.conftest import MakeJob
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
@@ -165,11 +170,15 @@ def tick_until_all_is_sent(scheduler: PriceScheduler) -> None:
         pass
 
 
-def sent_to(queue: str) -> list[set[str]]:
+def messages_of(queue: str) -> list[dict[str, Any]]:
     with redis.Redis.from_url(django_settings.REDIS_URL) as broker:
         messages = [json.loads(raw) for raw in broker.lrange(queue, 0, -1)]
         broker.delete(queue)
-    return [set(json.loads(b64decode(message["body"]))[0][0]) for message in messages]
+    return messages
+
+
+def sent_to(queue: str) -> list[set[str]]:
+    return [set(json.loads(b64decode(message["body"]))[0][0]) for message in messages_of(queue)]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -201,3 +210,89 @@ def test_what_is_due_is_sent_before_beat_ends(make_job: MakeJob, beat: PriceSche
         beat.tick()
     beat.close()
     assert sent_to("poll.simulated") == [{str(job.id)}]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_message_expires_at_the_longest_interval_of_its_jobs(make_job: MakeJob, beat: PriceScheduler) -> None:
+    sent_to("poll.simulated")
+    for interval in (60, 3600, 600):
+        make_job(interval=interval)
+    before = datetime.now(UTC)
+    tick_until_all_is_sent(beat)
+    (message,) = messages_of("poll.simulated")
+    expires_at = datetime.fromisoformat(message["headers"]["expires"])
+    assert before <= expires_at - timedelta(seconds=3600) <= datetime.now(UTC)
+
+
+@contextmanager
+def redis_away(services: Services) -> Iterator[None]:
+    services.valkey.stop()
+    try:
+        yield
+    finally:
+        services.valkey.start()
+
+
+@contextmanager
+def redis_full(_services: Services) -> Iterator[None]:
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
+        client.config_set("maxmemory", 1)
+        try:
+            yield
+        finally:
+            client.config_set("maxmemory", 0)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_jobs_of_long_intervals_are_sent_once_redis_is_back(
+    make_job: MakeJob, beat: PriceScheduler, services: Services
+) -> None:
+    sent_to("poll.simulated")
+    jobs = {str(make_job([f"SIM-{number}"], interval=SENT_AGAIN_ABOVE_S + 1).id) for number in range(3)}
+    with redis_away(services):
+        tick_until_all_is_sent(beat)
+        # Another slot of theirs is due, and Redis still away: each is kept once.
+        for entry in list(beat._due["poll.simulated"]):
+            beat.apply_entry(entry)
+        beat.send_due_jobs()
+    beat.send_due_jobs()
+    assert sent_to("poll.simulated") == [jobs]
+    beat.send_due_jobs()
+    assert sent_to("poll.simulated") == []
+    assert not PollRun.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("trouble", [redis_away, redis_full])
+def test_slots_of_short_intervals_are_noted_as_skipped_where_redis_takes_no_messages(
+    make_job: MakeJob,
+    beat: PriceScheduler,
+    services: Services,
+    trouble: Callable[[Services], AbstractContextManager[None]],
+) -> None:
+    sent_to("poll.simulated")
+    short = make_job(interval=SENT_AGAIN_ABOVE_S)
+    long = make_job(interval=SENT_AGAIN_ABOVE_S + 1)
+    with trouble(services):
+        tick_until_all_is_sent(beat)
+    run = PollRun.objects.get()
+    assert (run.job_id, run.state, run.reason) == (short.id, "skipped", "Redis takes no messages")
+    short.refresh_from_db()
+    assert short.last_error == "Redis takes no messages"
+    beat.send_due_jobs()
+    assert sent_to("poll.simulated") == [{str(long.id)}]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_beat_does_not_try_message_after_message_while_redis_is_away(
+    make_job: MakeJob, beat: PriceScheduler, services: Services
+) -> None:
+    sent_to("poll.finnhub")
+    # Each is a message of its own.
+    jobs = [{str(make_job([f"S{number}"], interval=60, provider="finnhub").id)} for number in range(20)]
+    with redis_away(services):
+        started = time.monotonic()
+        tick_until_all_is_sent(beat)
+        assert time.monotonic() - started < 5
+    beat.send_due_jobs()
+    assert sorted(map(sorted, sent_to("poll.finnhub"))) == sorted(map(sorted, jobs))

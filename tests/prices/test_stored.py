@@ -12,7 +12,7 @@ from prices.flights import flights
 from prices.latest import Served, latest_price
 from prices.latest_errors import LatestTimeoutError, NoPriceError, TooManyFetchesError
 from prices.models import PricePoint
-from prices.stored import LOOKED_AT, newest_first, stand_in, stored_points, stored_price
+from prices.stored import LOOKED_AT, known_time, newest_first, stand_in, stored_points, stored_price
 from providers.base import NotConfiguredError, ProviderError
 from tests.prices.two_providers import TwoProviders, add_point
 
@@ -43,6 +43,27 @@ def test_newest_is_first_by_the_providers_time_and_no_time_is_last(hours: list[i
     timed = [time for time in found if time is not None]
     assert timed == sorted(timed, reverse=True)
     assert found == timed + [None] * (len(found) - len(timed))
+
+
+@pytest.mark.parametrize(
+    ("precision", "observed_h_ago", "is_known"),
+    [("day", 0, False), ("day", 20, True), ("second", 0, True), ("unknown", None, False)],
+    ids=["running-day", "day-that-is-over", "this-second", "none"],
+)
+def test_time_of_a_price_of_the_running_day_is_not_known(
+    precision: str, observed_h_ago: int | None, is_known: bool
+) -> None:
+    observed_at = None if observed_h_ago is None else NOON - timedelta(hours=observed_h_ago)
+    point = PricePoint(observed_at=observed_at, precision=precision, received_at=NOON)
+    assert known_time(point) == (observed_at if is_known else None)
+
+
+def test_price_of_the_running_day_comes_after_those_of_a_known_time() -> None:
+    of_day = PricePoint(id=UUID(int=2), observed_at=NOON, precision="day", received_at=NOON)
+    of_hours_ago = PricePoint(
+        id=UUID(int=1), observed_at=NOON - timedelta(hours=9), precision="second", received_at=NOON
+    )
+    assert newest_first([of_day, of_hours_ago]) == [of_hours_ago, of_day]
 
 
 def test_stored_points_are_those_of_the_symbol_the_provider_and_the_time() -> None:

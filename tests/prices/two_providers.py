@@ -89,10 +89,15 @@ def finnhub_quote(price: str = "150.25", *, observed_s_ago: int = 0) -> str:
     return f'{{"c":{price},"d":1,"dp":1,"h":1,"l":1,"o":1,"pc":1,"t":{seconds}}}'
 
 
-def alpha_vantage_quote(price: str = "99.5") -> str:
+def alpha_vantage_quote(price: str = "99.5", *, day: str = "2026-11-20") -> str:
     """Give Alpha Vantage's answer for AAPL: a price of a day."""
-    row = {"01. symbol": "AAPL", "05. price": price, "07. latest trading day": "2026-11-20"}
+    row = {"01. symbol": "AAPL", "05. price": price, "07. latest trading day": day}
     return json.dumps({"Global Quote": row})
+
+
+def running_day() -> str:
+    """Give a date that has begun somewhere, and on which New York has not closed yet."""
+    return f"{datetime.now(UTC) + timedelta(hours=14):%Y-%m-%d}"
 
 
 def add_point(

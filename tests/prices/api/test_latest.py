@@ -15,6 +15,7 @@ from tests.prices.two_providers import (
     add_point,
     alpha_vantage_quote,
     finnhub_quote,
+    running_day,
 )
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -123,6 +124,47 @@ def test_max_age_is_met_by_a_newer_stored_price_of_another_provider(
     # And once more, with Finnhub's older one received just now.
     assert api.get(f"{ADDRESS}&max_age=60").json()["provider"] == "yfinance"
     assert providers.requests("finnhub") == 1
+
+
+@pytest.mark.parametrize(("received_s_ago", "max_age"), [(10, 5), (1, 0)])
+def test_max_age_below_what_is_reused_fetches_anew(
+    api: APIClient, providers: TwoProviders, received_s_ago: int, max_age: int
+) -> None:
+    add_point("finnhub", price="1", observed_s_ago=received_s_ago, received_s_ago=received_s_ago)
+    # The provider's clock is ahead, so the new price has no age at all.
+    providers.answer("finnhub", finnhub_quote("2", observed_s_ago=-30))
+    address = f"{ADDRESS}&provider=finnhub"
+    assert api.get(f"{address}&max_age=60").json()["price"] == 1
+    assert providers.requests("finnhub") == 0
+    answer = api.get(f"{address}&max_age={max_age}")
+    assert (answer.status_code, answer.json()["price"]) == (200, 2)
+    assert providers.requests("finnhub") == 1
+
+
+# --- Prices of the running day --------------------------------------------------------------------
+
+
+def test_price_of_the_running_day_has_no_age_and_meets_no_max_age(
+    api: APIClient, providers: TwoProviders
+) -> None:
+    providers.answer("alpha_vantage", alpha_vantage_quote(day=running_day()))
+    address = f"{ADDRESS}&provider=alpha_vantage"
+    body = api.get(f"{address}&expand=quality").json()
+    assert (body["age_seconds"], body["precision"]) == (None, "day")
+    assert body["timestamp"] == body["observed_at"] == body["received_at"]
+    status, problem = problem_of(api, f"{address}&max_age=999999")
+    assert (status, problem["type"]) == (404, "urn:marketdata:too-old")
+    assert problem.get("age_seconds") is None
+
+
+def test_price_of_the_running_day_gives_way_to_one_of_a_known_time(
+    api: APIClient, providers: TwoProviders
+) -> None:
+    add_point("yfinance", price="7", observed_s_ago=3600, received_s_ago=3500)
+    providers.answer("finnhub", "down", status=503)
+    providers.answer("alpha_vantage", alpha_vantage_quote(day=running_day()))
+    assert api.get(ADDRESS).json()["provider"] == "yfinance"
+    assert providers.requests("alpha_vantage") == 1
 
 
 # --- Caches ---------------------------------------------------------------------------------------
