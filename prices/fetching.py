@@ -34,7 +34,7 @@ WORTH_WAITING_S = 2.0
 # How long a poll waits for a provider that does not work: a cool-down and an answer; and how often it looks.
 WAIT_FOR_PROBE_S = 4.5
 PROBE_S = 0.25
-# How many polls of a process wait for such a provider, and for room in a budget: other threads are for others.
+# How many polls of a process wait for such a provider, and for room in a budget: other threads serve others.
 PROBE_WAITS = 6
 BUDGET_WAITS = 4
 RETRIES = 2

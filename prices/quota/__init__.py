@@ -14,10 +14,12 @@ from prices.quota.plan import (
     Plan,
     QuotaPlan,
     all_hindrances,
+    budget_in_words,
     figure,
     plan_in_words,
     plan_of,
     plan_of_active,
+    shortest_in_words,
 )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "Target",
     "all_hindrances",
     "allowance_of",
+    "budget_in_words",
     "create_planned_job",
     "figure",
     "forget_allowances",
@@ -39,4 +42,5 @@ __all__ = [
     "plan_of_active",
     "read_allowance",
     "requests_used",
+    "shortest_in_words",
 ]
