@@ -5,6 +5,7 @@ Every reader raises ImproperlyConfigured with the variable's name where its valu
 """
 
 from pathlib import Path
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from environ import FileAwareEnv
@@ -12,6 +13,9 @@ from environ import FileAwareEnv
 from providers.limits import parse_limits
 
 env = FileAwareEnv()
+
+_POSTGRESQL = frozenset({"postgres", "postgresql", "psql", "pgsql"})
+_DATABASE = "postgres://user:password@host:port/name"
 
 
 def load_env_files(base_dir: Path) -> None:
@@ -69,6 +73,21 @@ def env_choice(name: str, default: str, *, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         raise ImproperlyConfigured(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return value
+
+
+def env_database(name: str, *, hint: str) -> dict[str, Any]:
+    """Give what Django has to know of a PostgreSQL server; no error shows the value: it holds a password."""
+    url = env_required(name, hint=hint)
+    # Before it is parsed: of another scheme the parser warns with all parts of the address.
+    if url.partition("://")[0] not in _POSTGRESQL:
+        raise ImproperlyConfigured(f"{name} must begin with postgres:// ({_DATABASE})")
+    try:
+        found: dict[str, Any] = env.db_url_config(url)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} cannot be read: write {_DATABASE}") from error
+    if not found["NAME"]:
+        raise ImproperlyConfigured(f"{name} names no database: write {_DATABASE}")
+    return found
 
 
 def env_budget(name: str, default: str) -> str:

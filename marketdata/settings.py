@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from celery.schedules import crontab
-from django.core.exceptions import ImproperlyConfigured
 
 from marketdata.env import (
-    env,
     env_bool,
     env_budget,
     env_choice,
+    env_database,
     env_int,
     env_list,
     env_required,
@@ -88,8 +87,8 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 USE_I18N = False
-# The admin's times: a poll each second is told apart by seconds.
-DATETIME_FORMAT = "Y-m-d H:i:s"
+# Times in the admin; DATETIME_FORMAT alone loses to the language's own.
+FORMAT_MODULE_PATH = "marketdata.formats"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 STATIC_URL = "static/"
@@ -111,10 +110,7 @@ if env_bool("BEHIND_TLS_PROXY", default=False):
 
 # --- PostgreSQL, Redis, Kafka ---------------------------------------------------------------------
 
-env_required("DATABASE_URL", hint=RUN_HINT)
-DATABASES = {"default": env.db_url("DATABASE_URL")}
-if DATABASES["default"]["ENGINE"] != "django.db.backends.postgresql":
-    raise ImproperlyConfigured("DATABASE_URL must begin with postgres://")
+DATABASES = {"default": env_database("DATABASE_URL", hint=RUN_HINT)}
 DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
 # A socket's folder comes as `?host=`; `manage.py dbshell` looks for it here.
 DATABASES["default"]["HOST"] = DATABASES["default"]["OPTIONS"].pop("host", DATABASES["default"]["HOST"])

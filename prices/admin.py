@@ -11,6 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 
 from prices.jobs import JobStoppedError, pause_job, resume_job, stop_job
 from prices.models import (
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
 else:
     ModelAdmin = admin.ModelAdmin
 
-admin.site.site_header = admin.site.site_title = "Market data service"
+admin.site.site_title = "Market data service"
+admin.site.site_header = "Market data service (times in UTC)"
 admin.site.index_title = "Tables"
+
+# Of a text in a list; the row's own page shows it all.
+LONGEST_TEXT = 90
 
 
 class ProviderFilter(admin.SimpleListFilter):
@@ -109,6 +114,26 @@ def _as_uuid(text: str) -> UUID | None:
         return None
 
 
+def _hindrances(job: PollJob) -> str:
+    return "; ".join(all_hindrances(job, plan_of_active(job, now=timezone.now())))
+
+
+def _unbroken(text: str) -> SafeString:
+    return format_html('<span style="white-space: nowrap">{}</span>', text)
+
+
+def _keeping_units(text: str) -> str:
+    """Give a job's name such that no line begins with the unit of its interval."""
+    symbols, every, interval = text.rpartition(" every ")
+    return symbols + every + interval.replace(" ", "\u00a0")
+
+
+def _shortened(text: str) -> SafeString:
+    """Give the beginning of a long text, wide enough to be read; the whole text is its title."""
+    shown = Truncator(text).chars(LONGEST_TEXT)
+    return format_html('<div style="min-width: 15em" title="{}">{}</div>', text, shown)
+
+
 def _preformatted(text: str) -> SafeString:
     return format_html('<pre style="white-space: pre-wrap; margin: 0">{}</pre>', text)
 
@@ -121,7 +146,7 @@ def _readable(value: bytes | memoryview | None) -> SafeString:
 class RawMarketDataAdmin(EvidenceAdmin):
     """Raw answers."""
 
-    list_display = ["received_at", "provider", "short_symbols", "status", "outcome", "latency", "id"]
+    list_display = ["received_at", "provider", "short_symbols", "status", "outcome", "latency"]
     list_filter = [ProviderFilter, "outcome"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
@@ -138,7 +163,7 @@ class RawMarketDataAdmin(EvidenceAdmin):
     @admin.display(ordering="latency_ms")
     def latency(self, raw: RawMarketData) -> str:
         """Give the time from the request to its whole answer."""
-        return f"{raw.latency_ms:.2f} ms"
+        return f"{raw.latency_ms:.2f}\u00a0ms"
 
     @admin.display
     def answer(self, raw: RawMarketData) -> SafeString:
@@ -152,31 +177,76 @@ class RawMarketDataAdmin(EvidenceAdmin):
 class PricePointAdmin(EvidenceAdmin):
     """Price points."""
 
-    list_display = ["symbol", "price", "currency", "provider", "observed_at", "received_at", "published_at"]
+    list_display = [
+        "whole_symbol",
+        "price",
+        "currency",
+        "provider",
+        "observed_at",
+        "received_at",
+        "published_at",
+    ]
     list_filter = [ProviderFilter, "precision", ("published_at", admin.EmptyFieldListFilter)]
     ordering = ["-id"]
     symbol_lookup = "symbol"
+
+    @admin.display(description="symbol", ordering="symbol")
+    def whole_symbol(self, point: PricePoint) -> SafeString:
+        """Give the symbol in one line."""
+        return _unbroken(point.symbol)
 
 
 @admin.register(SymbolAverage)
 class SymbolAverageAdmin(EvidenceAdmin):
     """Averages."""
 
-    list_display = ["symbol", "price", "average", "window_size", "provider", "observed_at", "created_at"]
+    list_display = [
+        "whole_symbol",
+        "price",
+        "average",
+        "window_size",
+        "provider",
+        "observed_at",
+        "created_at",
+    ]
     list_filter = [ProviderFilter, "window_size"]
     ordering = ["-event_id"]
     symbol_lookup = "symbol"
+
+    @admin.display(description="symbol", ordering="symbol")
+    def whole_symbol(self, row: SymbolAverage) -> SafeString:
+        """Give the symbol in one line."""
+        return _unbroken(row.symbol)
 
 
 @admin.register(PollRun)
 class PollRunAdmin(EvidenceAdmin):
     """Poll runs."""
 
-    list_display = ["due_at", "job", "state", "points", "reason", "started_at", "finished_at"]
+    list_display = ["due_at", "polled", "state", "points", "short_reason", "took"]
     list_filter = ["state"]
     list_select_related = ["job"]
     ordering = ["-id"]
     id_lookups = ("pk", "job")
+
+    @admin.display(description="job")
+    def polled(self, run: PollRun) -> str:
+        """Give the job, in as many lines as it takes."""
+        return _keeping_units(str(run.job))
+
+    @admin.display
+    def took(self, run: PollRun) -> str:
+        """Give the time from the claim to the outcome."""
+        return (
+            "-"
+            if run.finished_at is None
+            else f"{(run.finished_at - run.started_at).total_seconds():.2f}\u00a0s"
+        )
+
+    @admin.display(description="reason")
+    def short_reason(self, run: PollRun) -> SafeString:
+        """Give why there is no price, or not for each symbol."""
+        return _shortened(run.reason or "-")
 
 
 @admin.register(PollGap)
@@ -218,12 +288,11 @@ class PollJobAdmin(EvidenceAdmin):
     list_display = [
         "title",
         "status",
-        "interval",
         "provider",
+        "short_hindrances",
         "last_success_at",
         "failures",
-        "last_error",
-        "id",
+        "short_last_error",
     ]
     list_display_links = ["title"]
     list_filter = ["status", ProviderFilter]
@@ -240,12 +309,22 @@ class PollJobAdmin(EvidenceAdmin):
     @admin.display(description="polls", ordering="id")
     def title(self, job: PollJob) -> str:
         """Give what the job polls."""
-        return str(job)
+        return _keeping_units(str(job))
+
+    @admin.display(description="what keeps it from polling")
+    def short_hindrances(self, job: PollJob) -> SafeString:
+        """Give the beginning of what keeps an active job from polling."""
+        return _shortened(_hindrances(job) or "-")
+
+    @admin.display(description="last error")
+    def short_last_error(self, job: PollJob) -> SafeString:
+        """Give the beginning of why the last poll failed."""
+        return _shortened(job.last_error or "-")
 
     @admin.display(description="what keeps it from polling")
     def hindrances(self, job: PollJob) -> str:
         """Give what keeps an active job from polling."""
-        return "; ".join(all_hindrances(job, plan_of_active(job, now=timezone.now()))) or "nothing"
+        return _hindrances(job) or "nothing"
 
     @admin.display(description="what the budget gives it")
     def quota_plan(self, job: PollJob) -> str:

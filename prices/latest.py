@@ -43,8 +43,7 @@ def latest_price(symbol: str, provider: str | None, *, now: datetime, max_age_s:
     in turn, and the newest `observed_at` wins. Where the fetch fails (but not because the symbol is unknown),
     a stored point that is fresh or delayed by its own time stands in.
 
-    Raises NotConfiguredError; of a named provider what it failed with (a FetchError); else NoPriceError.
-    All comes within LATEST_DEADLINE_S.
+    Raises NotConfiguredError, NoPriceError. All comes within LATEST_DEADLINE_S.
     """
     reuse_s = settings.LATEST_REUSE_S if max_age_s is None else min(settings.LATEST_REUSE_S, max_age_s)
     reused = _reusable(symbol, provider, received_after=now - timedelta(seconds=reuse_s), now=now)
@@ -101,8 +100,8 @@ def _candidates(symbol: str, provider: str | None) -> list[str]:
 
 def _instead(symbol: str, provider: str | None, failures: Sequence[Failure], *, now: datetime) -> Served:
     """Give a stored point in place of one that could not be fetched; raise why where there is none."""
-    no_price = NoPriceError(failures)
+    no_price = NoPriceError(failures, is_named=provider is not None)
     stored = None if no_price.telling.says_unknown else stand_in(symbol, provider, now=now)
     if stored is not None:
         return Served(stored, failures)
-    raise no_price if provider is None else no_price.telling.error
+    raise no_price

@@ -4,7 +4,7 @@ ProviderError (providers/base.py)  the provider was asked and gave no quote
 LatestTimeoutError                 it did not answer in time
 RequestRefusedError                it was not asked: its budget is used up, or its breaker is open
 TooManyFetchesError                it was not asked: no place is free
-NoPriceError                       no provider was named, and each of those that could be asked failed so
+NoPriceError                       the named provider, or each of those that could be asked, failed so
 TooOldError                        there is a price, older than the caller takes
 """
 
@@ -102,11 +102,12 @@ class Failure:
 
 
 class NoPriceError(LookupError):
-    """No provider was named, and none of those that could be asked gave a price."""
+    """None of those that could be asked gave a price; `is_named`: the caller named the one that was asked."""
 
-    def __init__(self, failures: Sequence[Failure]) -> None:
+    def __init__(self, failures: Sequence[Failure], *, is_named: bool = False) -> None:
         super().__init__(", ".join(f"{failure.provider}: {failure.kind}" for failure in failures))
         self.failures = tuple(failures)
+        self.is_named = is_named
 
     @property
     def telling(self) -> Failure:

@@ -130,8 +130,8 @@ class Merged:
 
     def give_back(self, slot: Slot, symbols: Iterable[str], reason: str, *, has_next: set[UUID]) -> None:
         """Settle what one slot waits for without a price, or put it off if its run has a next provider."""
-        # Where several are asked one after the other, each one's reason says whose it is.
-        text = f"{self.provider}: {reason}" if slot.claim.job.provider is None else reason
+        # Several may be asked one after the other, each job its own: every reason says whose it is.
+        text = f"{self.provider}: {reason}"
         waiting = [symbol for symbol in symbols if symbol in slot.waiting]
         give_up(slot, waiting, text)
         if slot.claim.run_id in has_next:

@@ -11,6 +11,9 @@ _UNITS_S = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _RULE = re.compile(r"([1-9][0-9]{0,6})/([1-9][0-9]{0,5})(ms|s|m|h|d)")
 _LONGEST_S = 31 * 86_400
 _NUMBER = re.compile(r"[0-9]{1,12}")
+# Names of lengths of time, the longest first: of a limit's window, and of an interval.
+_WINDOWS_MS = {"day": 86_400_000, "hour": 3_600_000, "minute": 60_000, "second": 1000, "millisecond": 1}
+_SHORT_S = {"d": 86_400, "h": 3600, "min": 60, "s": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,30 @@ class Limit:
             (name for name, ms in units_ms.items() if self.window_ms % ms == 0), key=units_ms.__getitem__
         )
         return f"{self.requests}/{self.window_ms // units_ms[name]}{name}"
+
+
+def in_words(limit: Limit) -> str:
+    """Give a limit as people say it: `25 requests a day`, `5 requests in 10 minutes`."""
+    return f"{limit.requests:,} request{'s' * (limit.requests != 1)} {window_in_words(limit)}"
+
+
+def window_in_words(limit: Limit) -> str:
+    """Give a limit's window as people say it: `a day`, `in 10 minutes`."""
+    name, name_ms = next((name, ms) for name, ms in _WINDOWS_MS.items() if limit.window_ms % ms == 0)
+    count = limit.window_ms // name_ms
+    if count > 1:
+        return f"in {count} {name}s"
+    return f"an {name}" if name == "hour" else f"a {name}"
+
+
+def time_in_words(seconds: int) -> str:
+    """Give whole seconds as people say them, with nothing left out: `45 min`, `2 h 24 min`, `1 d`."""
+    parts = []
+    for name, unit_s in _SHORT_S.items():
+        count, seconds = divmod(seconds, unit_s)
+        if count:
+            parts.append(f"{count} {name}")
+    return " ".join(parts) or "0 s"
 
 
 def parse_limits(text: str) -> tuple[Limit, ...]:

@@ -14,7 +14,7 @@ import structlog
 from providers.base import ErrorKind, ProviderError, Quote, RawAnswer, Results
 from providers.breaker import BREAKER_LUA, breaker_outcome
 from providers.budget import BUDGET_LUA, LoadHistory, budget_question, limits_of, restore
-from providers.limits import told_by_headers
+from providers.limits import Limit, in_words, told_by_headers
 from providers.shared_state import SharedStateError, call_script
 from providers.simulated import Simulated
 
@@ -225,21 +225,21 @@ def _hold_ms(results: Results) -> int:
 def _refused(found: dict[str, Any]) -> Refused:
     # History was taken a moment ago, and Redis lost it again.
     refusal = Refusal.SETTLING if found["reason"] == "history" else Refusal(found["reason"])
-    window_s = found["window"] / 1000 if "window" in found else None
+    used_up = Limit(found["limit"], found["window"] / 1000) if "window" in found else None
     return Refused(
         refusal,
-        _reason(refusal, found.get("limit", 0), window_s or 0),
+        _reason(refusal, in_words(used_up) if used_up else ""),
         retry_after_s=max(found["wait"], 0) / 1000,
-        window_s=window_s,
+        window_s=used_up.window_s if used_up else None,
     )
 
 
-def _reason(refusal: Refusal, limit: int, window_s: float) -> str:
+def _reason(refusal: Refusal, used_up: str) -> str:
     match refusal:
         case Refusal.BUDGET:
-            return f"budget: {limit} requests in {window_s:g} s are used"
+            return f"budget: used up ({used_up})"
         case Refusal.LATEST_SHARE:
-            return f"budget: {limit} requests in {window_s:g} s for GET latest and fallbacks are used"
+            return f"budget: the part for GET latest and fallbacks is used up ({used_up})"
         case Refusal.HELD:
             return "rate limited: the provider asked to wait"
         case Refusal.BROKEN:

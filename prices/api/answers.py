@@ -15,6 +15,7 @@ from prices.quota import NotConfigured, Plan, all_hindrances, plain_plan
 from prices.stored import known_time, point_freshness
 from providers.breaker import breaker_state
 from providers.budget import remaining
+from providers.permits import is_metered
 from providers.registry import missing_setting
 
 
@@ -70,10 +71,16 @@ def sentence(text: str) -> str:
 def provider(name: str) -> dict[str, Any]:
     """Give how a provider stands: its key, its breaker, what is left of its budget.
 
+    What was seen of its requests is left out where they go over no network: nobody watches those.
     Raises SharedStateError where Redis, which knows of breaker and budget, is away.
     """
     breaker, left = breaker_state(name), remaining(name)
     windows = left.windows or ()
+    last_seen = {
+        "last_success": time(breaker.last_success),
+        "last_error": breaker.last_error and str(breaker.last_error),
+        "last_error_at": time(breaker.last_error_at),
+    }
     return {
         "provider": name,
         "configured": missing_setting(name) is None,
@@ -81,9 +88,7 @@ def provider(name: str) -> dict[str, Any]:
         "breaker": breaker.state,
         "failures": breaker.failures,
         "retry_after_s": max(breaker.retry_after_s, left.held_for_s) or None,
-        "last_success": time(breaker.last_success),
-        "last_error": breaker.last_error and str(breaker.last_error),
-        "last_error_at": time(breaker.last_error_at),
+        **(last_seen if is_metered(name) else {}),
         "budget": [
             {"limit": use.limit, "window_s": use.window_s, "left": use.left, "resets_in_s": use.resets_in_s}
             for use in windows

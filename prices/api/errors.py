@@ -22,7 +22,7 @@ from prices.latest_errors import (
     TooManyFetchesError,
     TooOldError,
 )
-from prices.quota import BeyondBudgetError, StrictKeyError, figure, what_fits
+from prices.quota import BeyondBudgetError, StrictKeyError, budget_in_words, figure, shortest_in_words
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refused
 from providers.shared_state import SharedStateError
@@ -162,8 +162,8 @@ def _describe_excess(error: BeyondBudgetError) -> _Description:
     plan = error.plan
     wanted, granted = figure(plan.wanted_per_day), figure(plan.granted_per_day)
     detail = (
-        f"The job wants {wanted} requests a day of {plan.provider}'s budget {plan.budget}"
-        f" and would get {granted}; {what_fits(plan)}."
+        f"The job wants {wanted:,} requests a day of {plan.provider}'s budget, {budget_in_words(plan)},"
+        f" and would get {granted:,}; {shortest_in_words(plan)}."
     )
     more = {"shortest_interval": plan.shortest_interval}
     return HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-budget", detail, more, {}
@@ -180,8 +180,10 @@ def _describe_refusal(refused: Refused) -> _Description:
 def _describe_no_price(error: NoPriceError) -> _Description:
     told = error.telling
     status, name, _, more, headers = _describe(told.error)
-    detail = f"No provider gave a price. {told.provider}: {told.message}."
-    return status, name, detail, more | _attempts_of(error), headers
+    detail = f"{told.provider}: {told.message}."
+    if error.is_named:
+        return status, name, detail, more, headers
+    return status, name, f"No provider gave a price. {detail}", more | _attempts_of(error), headers
 
 
 def _attempts_of(error: NoPriceError | TooOldError) -> dict[str, Any]:

@@ -22,6 +22,8 @@ WORLDS_ALLOWED = f"the provider simulated serves those that begin with {SIMULATE
 SYMBOLS_ALLOWED = f"a list of 1 to {MAX_SYMBOLS} symbols, each {SYMBOL_ALLOWED}; {WORLDS_ALLOWED}"
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _UUID = re.compile(UUID_PATTERN)
+# With a sign: a number below 0 is told that it is out of range.
+_DIGITS = re.compile("-?[0-9]{1,19}")
 _T = TypeVar("_T")
 
 
@@ -89,7 +91,7 @@ class WholeNumberField(StrictField[int]):
 
     def to_internal_value(self, data: Any) -> int:
         """Give the number."""
-        if self.context["is_query"] and data.isascii() and data.isdecimal() and len(data) < 20:
+        if self.context["is_query"] and _DIGITS.fullmatch(data):
             data = int(data)
         if type(data) is not int:
             raise serializers.ValidationError("is not a whole number")

@@ -150,10 +150,16 @@ class ProviderStatus(serializers.Serializer[Any]):
     breaker = serializers.ChoiceField(["closed", "open", "half_open"])
     failures = serializers.IntegerField(help_text="In a row.")
     retry_after_s = serializers.FloatField(allow_null=True, help_text="Until it may be asked again.")
-    last_success = serializers.DateTimeField(allow_null=True)
-    last_error = serializers.CharField(allow_null=True)
-    last_error_at = serializers.DateTimeField(allow_null=True)
-    budget = BudgetWindow(many=True, help_text="Empty: no limit, or not asked since Redis lost its counts.")
+    last_success = serializers.DateTimeField(
+        required=False,
+        allow_null=True,
+        help_text="Left out, as the next two, for simulated: it has no network.",
+    )
+    last_error = serializers.CharField(required=False, allow_null=True)
+    last_error_at = serializers.DateTimeField(required=False, allow_null=True)
+    budget = BudgetWindow(
+        many=True, help_text="Empty: no limit, or not asked since Redis started or lost its counts."
+    )
 
 
 class ProvidersList(serializers.Serializer[Any]):

@@ -76,6 +76,10 @@ class LatestRequest(serializers.Serializer[Any]):
         return attrs
 
 
+class NoQuery(serializers.Serializer[Any]):
+    """The query of a call that takes no parameters."""
+
+
 class PageRequest(serializers.Serializer[Any]):
     """The query of a list: newest first, `limit` a page, going on before an id."""
 
@@ -94,7 +98,9 @@ def validated(form: type[serializers.Serializer[Any]], data: Any) -> dict[str, A
     is_query = isinstance(data, QueryDict)
     # A plain dict: DRF reads an empty value of a QueryDict as null.
     serializer = form(data=dict(data.items()), context={"is_query": is_query})
-    errors = _repeated_fields(data) if is_query else _unknown_fields(serializer, data)
+    errors = _unknown_fields(serializer, data, kind="parameter" if is_query else "field")
+    if is_query:
+        errors += _repeated_fields(data)
     if not serializer.is_valid():
         errors += _field_errors(serializer)
     if errors:
@@ -117,11 +123,13 @@ def _allowed(serializer: serializers.Serializer[Any], name: str) -> str:
     return str(serializer.fields[name].help_text)
 
 
-def _unknown_fields(serializer: serializers.Serializer[Any], data: Mapping[str, Any]) -> list[dict[str, str]]:
-    # For bodies: obeyed in part, a misspelt one would surprise. A query may carry a cache buster.
-    allowed = ", ".join(serializer.fields)
+def _unknown_fields(
+    serializer: serializers.Serializer[Any], data: Mapping[str, Any], *, kind: str
+) -> list[dict[str, str]]:
+    # Obeyed in part, a misspelt one would surprise.
+    allowed = ", ".join(serializer.fields) or "none"
     return [
-        {"field": str(name)[:60], "problem": "is not a field of this call", "allowed": allowed}
+        {"field": str(name)[:60], "problem": f"is not a {kind} of this call", "allowed": allowed}
         for name in data
         if name not in serializer.fields
     ]

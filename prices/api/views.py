@@ -13,6 +13,7 @@ from prices.api import answers, schema
 from prices.api.serializers import (
     AveragesRequest,
     LatestRequest,
+    NoQuery,
     PageRequest,
     PollQuery,
     PollRequest,
@@ -89,6 +90,7 @@ class StopView(APIView):
     )
     def post(self, request: Request) -> Response:
         """End a job for good. Once this is answered, no fetch starts for it."""
+        validated(NoQuery, request.query_params)
         job = stop_job(validated(StopRequest, request.data)["job_id"])
         return Response(answers.stopped(job))
 
@@ -137,10 +139,11 @@ class JobView(APIView):
     @extend_schema(
         operation_id="job",
         parameters=[OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)],
-        responses={200: schema.JobDetail, **schema.problems(404)},
+        responses={200: schema.JobDetail, **schema.problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
         """Give a job, how its last poll went, what keeps it from polling, and what the budget gives it."""
+        validated(NoQuery, request.query_params)
         job = get_job(UUID(job_id))
         plan = plan_of_active(job, now=timezone.now())
         quota_plan = None if plan is None else plain_plan(plan)
@@ -150,9 +153,12 @@ class JobView(APIView):
 class ProvidersView(APIView):
     """GET /providers."""
 
-    @extend_schema(operation_id="providers", responses={200: schema.ProvidersList, **schema.problems(503)})
+    @extend_schema(
+        operation_id="providers", responses={200: schema.ProvidersList, **schema.problems(400, 503)}
+    )
     def get(self, request: Request) -> Response:
         """Give the providers: which have a key, which work, and what is left of their budgets."""
+        validated(NoQuery, request.query_params)
         return Response({"results": [answers.provider(name) for name in PROVIDER_NAMES]})
 
 

@@ -6,6 +6,7 @@ from django.db.models import Q
 from django_celery_beat.models import PeriodicTask
 
 from prices.fields import UuidV7
+from providers.limits import time_in_words
 
 MAX_SYMBOLS = 100
 MIN_INTERVAL_S = 1
@@ -59,4 +60,4 @@ class PollJob(models.Model):
 
     def __str__(self) -> str:
         more = f" and {len(self.symbols) - 3} more" if len(self.symbols) > 3 else ""
-        return f"{', '.join(self.symbols[:3])}{more} each {self.interval} s"
+        return f"{', '.join(self.symbols[:3])}{more} every {time_in_words(self.interval)}"

@@ -14,12 +14,13 @@ from prices.quota.plan import (
     Plan,
     QuotaPlan,
     all_hindrances,
+    budget_in_words,
     figure,
     plain_plan,
     plan_in_words,
     plan_of,
     plan_of_active,
-    what_fits,
+    shortest_in_words,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Target",
     "all_hindrances",
     "allowance_of",
+    "budget_in_words",
     "create_planned_job",
     "figure",
     "forget_allowances",
@@ -42,5 +44,5 @@ __all__ = [
     "plan_of_active",
     "read_allowance",
     "requests_used",
-    "what_fits",
+    "shortest_in_words",
 ]

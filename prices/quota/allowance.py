@@ -14,7 +14,7 @@ from prices.quota.demand import ClassKey, Demand, Target, key_of, load_demands
 from prices.quota.sharing import UNITS, FairShares
 from prices.quota.turns import Turn, take_turns
 from providers.budget import kept_for_latest, limits_of, remaining
-from providers.limits import Limit, binding_limit
+from providers.limits import Limit, binding_limit, time_in_words
 from providers.registry import get_provider
 from providers.shared_state import SharedStateError
 
@@ -85,7 +85,8 @@ class Allowance:
         if grant.interval_s == job.interval:
             return "budget: nothing is asked for while all of the job's markets are closed"
         hours = " while its markets are open" if grant.market_hours_only else ""
-        return f"budget: each symbol is asked for each {grant.interval_s} s{hours}, not each {job.interval} s"
+        really, wanted = time_in_words(grant.interval_s), time_in_words(job.interval)
+        return f"budget: each symbol is asked for every {really}{hours}, not every {wanted}"
 
     def grant_of(self, key: ClassKey) -> Grant:
         """Give what a class of jobs gets; one that is not known gets what it wants."""

@@ -102,4 +102,4 @@ def _windows(provider: str) -> tuple[Sequence[WindowUse] | None, str | None]:
         windows = remaining(provider).windows
     except SharedStateError as error:
         return None, str(error)
-    return windows, None if windows is not None else "not asked since Redis lost its counts"
+    return windows, None if windows is not None else "not asked since Redis started or lost its counts"

@@ -11,7 +11,7 @@ from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.allowance import Allowance, allowance_of, make_allowance, read_allowance
 from prices.quota.demand import Target, demand_of, key_of
 from providers.budget import DAY_S
-from providers.limits import NO_LIMIT
+from providers.limits import NO_LIMIT, in_words, parse_limits, time_in_words
 from providers.registry import missing_setting
 
 
@@ -114,22 +114,29 @@ def plan_in_words(plan: Plan) -> str:
     if isinstance(plan, NotConfigured):
         return str(plan)
     if plan.in_full:
-        return f"all of its {figure(plan.wanted_per_day)} requests a day (budget {plan.budget})"
+        return f"all of its {figure(plan.wanted_per_day):,} requests a day (budget: {budget_in_words(plan)})"
     if plan.reached_interval is None:
-        return f"nothing: of the budget {plan.budget} nothing is left for jobs"
+        return f"nothing: of the budget, {budget_in_words(plan)}, nothing is left for jobs"
     hours = " while its markets are open" if plan.market_hours_only else ""
     return (
-        f"{figure(plan.granted_per_day)} of {figure(plan.wanted_per_day)} requests a day:"
-        f" each symbol each {plan.reached_interval} s{hours};"
-        f" {what_fits(plan)} (budget {plan.budget})"
+        f"{figure(plan.granted_per_day):,} of {figure(plan.wanted_per_day):,} requests a day:"
+        f" each symbol every {time_in_words(plan.reached_interval)}{hours};"
+        f" {shortest_in_words(plan)} (budget: {budget_in_words(plan)})"
     )
 
 
-def what_fits(plan: QuotaPlan) -> str:
-    """Say which interval nothing would be withheld of."""
-    if plan.shortest_interval is None:
-        return f"not even {MAX_INTERVAL_S} s fits"
-    return f"the shortest interval that fits in full is {plan.shortest_interval} s"
+def shortest_in_words(plan: QuotaPlan) -> str:
+    """Say which interval fits in full: in seconds, as one is given, and as people say it."""
+    shortest = plan.shortest_interval
+    if shortest is None:
+        return f"not even an interval of {MAX_INTERVAL_S} s ({time_in_words(MAX_INTERVAL_S)}) fits in full"
+    words = f" ({time_in_words(shortest)})" if shortest >= 60 else ""
+    return f"the shortest interval that fits in full is {shortest} s{words}"
+
+
+def budget_in_words(plan: QuotaPlan) -> str:
+    """Give the limit that binds as people say it: `25 requests a day`; or none."""
+    return " and ".join(in_words(limit) for limit in parse_limits(plan.budget)) or NO_LIMIT
 
 
 def plain_plan(plan: Plan) -> dict[str, Any]:

@@ -166,8 +166,11 @@ def test_one_symbol_alone_is_looked_at(store: EventStore) -> None:
 @pytest.mark.usefixtures("consumed")
 def test_command_reports_and_ends_well(capsys: pytest.CaptureFixture[str]) -> None:
     call_command("verify_averages", symbol="sim-a")
-    lines = dict(line.split() for line in capsys.readouterr().out.splitlines())
-    assert lines == dict.fromkeys(Verdict, "0") | {"right": "8"}
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert {line[0]: line[1] for line in lines} == dict.fromkeys(Verdict, "0") | {"right": "8"}
+    meanings = {line[0]: line[2] for line in lines}
+    assert meanings["missing"] == "the price was published and consumed, but there is no row"
+    assert len(set(meanings.values())) == len(Verdict)
 
 
 @pytest.mark.usefixtures("consumed")

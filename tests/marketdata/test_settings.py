@@ -79,6 +79,19 @@ def test_check_deploy_is_clean_under_production_settings() -> None:
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_database_that_is_no_postgresql_is_refused() -> None:
-    result = start(DATABASE_URL="sqlite:///x.db")
-    assert "DATABASE_URL must begin with postgres://" in result.stderr
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("foo", "must begin with postgres://"),
+        ("sqlite:///x.db", "must begin with postgres://"),
+        ("mysql://me:canary@db/x", "must begin with postgres://"),
+        ("postgres://me:canary@db:port/x", "cannot be read"),
+        ("postgres://me:canary@db", "names no database"),
+    ],
+)
+def test_database_url_that_cannot_be_used_is_told_in_one_line(url: str, told: str) -> None:
+    result = start(DATABASE_URL=url)
+    (line,) = result.stderr.splitlines()
+    assert (result.returncode, line.startswith(f"DATABASE_URL {told}")) == (1, True)
+    assert "postgres://user:password@host:port/name" in line
+    assert "canary" not in line

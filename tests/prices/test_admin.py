@@ -189,10 +189,41 @@ def test_job_page_tells_what_the_budget_gives_it(
     settings.ALPHA_VANTAGE_API_KEY = "canary-key-123456"
     job = make_job(["AAPL", "MSFT"], interval=60, provider="alpha_vantage")
     page = admin_client.get(f"/admin/prices/polljob/{job.id}/change/").content.decode()
-    assert "20 of 2880 requests a day: each symbol each 2700 s while its markets are open" in page
+    assert "20 of 2,880 requests a day: each symbol every 45 min while its markets are open" in page
     stop_job(job.id)
     page = admin_client.get(f"/admin/prices/polljob/{job.id}/change/").content.decode()
     assert "requests a day" not in page
+
+
+def test_list_of_jobs_tells_what_keeps_each_from_polling(
+    admin_client: Client, make_job: MakeJob, settings: Settings
+) -> None:
+    settings.ALPHA_VANTAGE_API_KEY = "canary-key-123456"
+    settings.FINNHUB_API_KEY = ""
+    make_job(["AAPL"], provider="finnhub")
+    make_job(["AAPL", "MSFT"], interval=60, provider="alpha_vantage")
+    page = admin_client.get("/admin/prices/polljob/").content.decode()
+    assert "not configured: set FINNHUB_API_KEY" in page
+    assert "budget: 20 of 2,880 requests a day: each symbol every 45 min" in page
+
+
+def test_times_in_lists_have_seconds(admin_client: Client, add_rows: Callable[[str], UUID]) -> None:
+    add_rows("SIM-A")
+    for table in ("rawmarketdata", "pricepoint"):
+        page = admin_client.get(f"/admin/prices/{table}/").content.decode()
+        assert f"{NOW:%Y-%m-%d %H:%M:%S}" in page
+
+
+def test_long_text_of_a_list_is_shortened_and_whole_on_its_page(
+    admin_client: Client, make_job: MakeJob
+) -> None:
+    job = make_job()
+    job.last_error = f"it {'failed ' * 50}at last"
+    job.save()
+    page = admin_client.get("/admin/prices/polljob/").content.decode()
+    assert f'title="{job.last_error}">it failed failed' in page
+    assert f">{job.last_error}<" not in page
+    assert job.last_error in admin_client.get(f"/admin/prices/polljob/{job.id}/change/").content.decode()
 
 
 def test_job_stopped_cannot_be_resumed_and_says_so(admin_client: Client, make_job: MakeJob) -> None:

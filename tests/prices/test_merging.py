@@ -39,8 +39,8 @@ def test_slot_without_any_price_failed_if_it_was_asked_for() -> None:
     merged.note_asked(["A"])
     merged.fail("A", "down", has_next=set())
     merged.fail("B", "budget: used up", has_next=set())
-    assert (asked.outcome.state, asked.outcome.reason) == (RunState.FAILED, "A: down")
-    assert (refused.outcome.state, refused.outcome.reason) == (RunState.SKIPPED, "budget: used up")
+    assert (asked.outcome.state, asked.outcome.reason) == (RunState.FAILED, "A: finnhub: down")
+    assert (refused.outcome.state, refused.outcome.reason) == (RunState.SKIPPED, "finnhub: budget: used up")
 
 
 def test_slot_of_stopped_job_gives_up_what_is_not_asked_yet() -> None:

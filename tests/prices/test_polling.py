@@ -95,7 +95,7 @@ def test_poll_without_key_is_skipped_with_the_variable(make_job: MakeJob, settin
     settings.FINNHUB_API_KEY = ""
     job = make_job(["AAPL"], provider="finnhub")
     assert poll_job(job.id, now=NOW) == RunState.SKIPPED
-    assert PollRun.objects.get().reason == "not_configured: set FINNHUB_API_KEY"
+    assert PollRun.objects.get().reason == "finnhub: not_configured: set FINNHUB_API_KEY"
     assert not RawMarketData.objects.exists()
 
 
@@ -146,7 +146,7 @@ def test_poll_rate_limited_asks_no_further(make_job: MakeJob, finnhub: HTTPServe
     assert len(finnhub.log) == 1
     symbols, _, reason = PollRun.objects.get().reason.partition(": ")
     assert sorted(symbols.split(", ")) == ["AAPL", "IBM", "MSFT"]
-    assert reason == "the limit of requests is reached"
+    assert reason == "finnhub: the limit of requests is reached"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -281,7 +281,7 @@ def test_poll_beyond_the_budget_is_skipped_with_the_reason(
         fetch_price("finnhub", symbol)
     job = make_job(["IBM"], interval=60, provider="finnhub")
     assert poll_job(job.id, now=NOW) == RunState.SKIPPED
-    assert PollRun.objects.get().reason == "budget: 2 requests in 60 s are used"
+    assert PollRun.objects.get().reason == "finnhub: budget: used up (2 requests a minute)"
     assert len(finnhub.log) == 2
 
 
@@ -294,7 +294,7 @@ def test_poll_whose_budget_ends_half_way_keeps_what_came(
     fetch_price("finnhub", "IBM")
     job = make_job(["AAPL", "MSFT"], interval=60, provider="finnhub")
     assert poll_job(job.id, now=NOW) == RunState.STORED
-    assert PollRun.objects.get().reason.partition(": ")[2] == "budget: 2 requests in 60 s are used"
+    assert PollRun.objects.get().reason.partition(": ")[2] == "finnhub: budget: used up (2 requests a minute)"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -329,7 +329,7 @@ def test_poll_waits_for_no_room_that_comes_when_its_next_slot_is_near(
     started = time.monotonic()
     poll_job(make_job(["AAPL", "MSFT"], interval=12, provider="finnhub").id, now=NOW)
     run = PollRun.objects.get()
-    assert (run.points, run.reason.partition(": ")[2]) == (1, "budget: 2 requests in 12 s are used")
+    assert (run.points, run.reason) == (1, "finnhub: budget: used up (2 requests in 12 seconds)")
     assert time.monotonic() - started < 6
 
 
@@ -339,7 +339,7 @@ def test_poll_without_redis_sends_nothing_and_says_why(
 ) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1"
     assert poll_job(make_job(["AAPL"], provider="finnhub").id, now=NOW) == RunState.SKIPPED
-    assert PollRun.objects.get().reason == "budget unavailable: Redis cannot be reached"
+    assert PollRun.objects.get().reason == "finnhub: budget unavailable: Redis cannot be reached"
     assert finnhub.log == []
 
 

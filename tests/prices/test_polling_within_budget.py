@@ -32,7 +32,7 @@ def test_job_beyond_its_budget_is_polled_once_and_then_as_planned(
     skipped = [run for run in later if run.state == "skipped"]
     # In five minutes there is room for one request at most.
     assert len(skipped) >= 3
-    assert all(run.reason.startswith("budget: ") for run in skipped)
+    assert all(run.reason.startswith("alpha_vantage: budget: ") for run in skipped)
     job.refresh_from_db()
     # To wait for its turn is no failure.
     assert (job.failures, job.last_error) == (0, "")
@@ -47,7 +47,7 @@ def test_slot_whose_turn_has_come_for_one_symbol_says_what_is_left_out(
     claim_and_poll([job.id], now=NOW)
     run = PollRun.objects.get()
     assert (run.state, run.points) == ("stored", 10)
-    assert "budget: each symbol is asked for each 20 s, not each 10 s" in run.reason
+    assert "budget: each symbol is asked for every 20 s, not every 10 s" in run.reason
     due_at = slot_at(NOW, 10, phase_of("finnhub", 10, job.symbols))
     job.refresh_from_db()
     granted = allowance_of("finnhub", now=NOW).symbols_at(job, due_at)

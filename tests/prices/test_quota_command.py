@@ -54,8 +54,24 @@ def add_jobs(count: int) -> None:
 def test_quota_without_jobs_shows_the_budgets(show: Show) -> None:
     restore("alpha_vantage", SentTimes(job=[timezone.now() - timedelta(hours=1)], latest=[]))
     text = show()
-    assert ["alpha_vantage", "1/1s", "0", "of", "1", "0", "20", "0"] in words(text)
-    assert ["25/1d", "1", "of", "25"] in words(text)
+    assert [
+        "alpha_vantage",
+        "1",
+        "a",
+        "second",
+        "0",
+        "of",
+        "1",
+        "0",
+        "20",
+        "a",
+        "day",
+        "0",
+        "a",
+        "day",
+    ] in words(text)
+    assert ["25", "a", "day", "1", "of", "25"] in words(text)
+    assert "unknown: Redis has no counts" in text
     assert "not configured: set FINNHUB_API_KEY" in text
     assert ["simulated", "none", "-", "0", "all", "-"] in words(text)
     assert text.endswith("No active jobs.\n")
@@ -65,7 +81,7 @@ def test_quota_shows_what_each_job_wants_and_gets(show: Show, make_job: MakeJob)
     job = make_job(["AAPL", "MSFT"], interval=60, provider="alpha_vantage")
     make_job(["IBM"], provider="finnhub")
     lines = words(show())
-    expected = f"{job.id} AAPL, MSFT alpha_vantage 2,880 20 60 s 2700 s *"
+    expected = f"{job.id} AAPL, MSFT alpha_vantage 2,880 20 1 min 45 min *"
     assert expected.split() in lines
     # No key at all stands before little of a budget.
     jobs = [line for line in lines if line and len(line[0]) == 36]
@@ -89,7 +105,7 @@ def test_quota_of_many_jobs_shows_a_screen_and_tells_how_many_more(show: Show) -
     add_jobs(300)
     lines = show().splitlines()
     assert len(lines) < 60
-    assert lines[-2].startswith("* while its markets are open")
+    assert lines[-2].startswith("* while the job's markets are open")
     assert lines[-1] == "and 260 more jobs, which get at least as much; --json lists all"
     found = json.loads(show("--json"))
     assert len(found["jobs"]) == 300

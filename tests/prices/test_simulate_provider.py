@@ -23,8 +23,8 @@ from tests.waiting import wait_until
 
 ROOT = Path(django_settings.BASE_DIR)
 README = (ROOT / "README.md").read_text()
-# No part of the service is there: the simulator needs none.
-ALONE = {"SECRET_KEY": "x" * 50, "DATABASE_URL": "postgres://nobody@127.0.0.1:1/none", "REDIS_URL": ""}
+# No part of the service is there, and no setting: the simulator needs none.
+ALONE = {"SECRET_KEY": "", "DATABASE_URL": "", "REDIS_URL": "", "KAFKA_BOOTSTRAP_SERVERS": ""}
 
 
 class Running:

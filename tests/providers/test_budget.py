@@ -146,7 +146,7 @@ def test_latest_may_use_its_share_of_a_day_only(settings: Settings) -> None:
         granted("latest")
     found = refused("latest")
     assert (found.refusal, found.window_s) == (Refusal.LATEST_SHARE, 86_400)
-    assert found.reason == "budget: 5 requests in 86400 s for GET latest and fallbacks are used"
+    assert found.reason == "budget: the part for GET latest and fallbacks is used up (5 requests a day)"
     for _ in range(20):
         granted("job")
     assert refused("job").refusal == Refusal.BUDGET
@@ -171,7 +171,7 @@ def test_jobs_leave_the_share_of_latest(settings: Settings) -> None:
     for _ in range(2):
         granted("job")
     found = refused("job")
-    assert (found.refusal, found.reason) == (Refusal.BUDGET, "budget: 2 requests in 86400 s are used")
+    assert (found.refusal, found.reason) == (Refusal.BUDGET, "budget: used up (2 requests a day)")
     for _ in range(2):
         granted("latest")
     assert refused("latest").refusal == Refusal.BUDGET

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from providers.limits import Limit, binding_limit, parse_limits, told_by_headers
+from providers.limits import Limit, binding_limit, in_words, parse_limits, time_in_words, told_by_headers
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = parse_limits("30/1s,60/1m")
@@ -88,3 +88,35 @@ def test_headers_without_a_remainder_tell_nothing(remaining: str | None) -> None
 
 def test_headers_of_a_provider_without_limits_tell_nothing() -> None:
     assert told_by_headers((), {"x-ratelimit-remaining": "3"}, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("25/1d", "25 requests a day"),
+        ("60/60s", "60 requests a minute"),
+        ("1/1s", "1 request a second"),
+        ("2000/1h", "2,000 requests an hour"),
+        ("5/10m", "5 requests in 10 minutes"),
+        ("2/36h", "2 requests in 36 hours"),
+        ("1/900ms", "1 request in 900 milliseconds"),
+    ],
+)
+def test_limit_is_told_in_words(text: str, words: str) -> None:
+    (limit,) = parse_limits(text)
+    assert in_words(limit) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0 s"),
+        (45, "45 s"),
+        (60, "1 min"),
+        (8640, "2 h 24 min"),
+        (86_400, "1 d"),
+        (90_061, "1 d 1 h 1 min 1 s"),
+    ],
+)
+def test_time_is_told_in_words_with_nothing_left_out(seconds: int, words: str) -> None:
+    assert time_in_words(seconds) == words

@@ -47,7 +47,7 @@ def test_refusal_by_budget_names_the_window(settings: Settings) -> None:
         send()
     found = refused()
     assert (found.refusal, found.window_s) == (Refusal.BUDGET, 60)
-    assert found.reason == "budget: 3 requests in 60 s are used"
+    assert found.reason == "budget: used up (3 requests a minute)"
     assert found.retry_after_s == pytest.approx(60, abs=1)
 
 

@@ -6,16 +6,27 @@ from typing import Any
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
 
-from consumers.verify import Difference, Facts, Verification, verify_averages
+from consumers.verify import Difference, Facts, Verdict, Verification, verify_averages
 from prices.symbols import SYMBOL_ALPHABET, normalise_symbol
+
+# For the user, in few words; consumers/verify.py has them in full.
+MEANINGS = {
+    Verdict.RIGHT: "the stored row agrees with its price and its window",
+    Verdict.WRONG: "the stored price, symbol, window or average differs",
+    Verdict.MISSING: "the price was published and consumed, but there is no row",
+    Verdict.PENDING: "the price is still on its way: not published, or perhaps not consumed yet",
+    Verdict.FOREIGN: "a row from an event of another program; no error",
+    Verdict.UNVERIFIABLE: "prices in its window are no longer kept",
+}
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
 
 class Command(BaseCommand):
     help = (
-        "Compare each stored average with the stored points. Exit 0: none is wrong or missing,"
-        " 1: some are (the first are named), 2: wrong usage."
+        "Compare each stored average with the mean of its point's price and the four before it. "
+        + "".join(f"{verdict}: {meaning}. " for verdict, meaning in MEANINGS.items())
+        + "Exit 0: none is wrong or missing, 1: some are (the first are named), 2: wrong usage."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -40,7 +51,9 @@ def _as_json(verification: Verification) -> str:
 
 
 def _as_text(verification: Verification) -> str:
-    lines = [f"{verdict:<13}{count:>12,}" for verdict, count in verification.counts.items()]
+    lines = [
+        f"{verdict:<13}{count:>12,}  {MEANINGS[verdict]}" for verdict, count in verification.counts.items()
+    ]
     if verification.note:
         lines += ["", verification.note]
     if verification.differences:

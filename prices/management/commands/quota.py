@@ -13,18 +13,25 @@ from rich.table import Table
 
 from prices.quota import NotConfigured, QuotaPlan, figure, plain_plan
 from prices.quota.overview import BudgetUse, JobUse, Overview, read_overview
+from providers.budget import limits_of
+from providers.limits import Limit, binding_limit, time_in_words, window_in_words
 from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
 
 # A screen of jobs; they are in order, so that these are the ones that lack most.
 SHOWN_JOBS = 40
 # Wide enough for the tables, where output goes to a file.
 WIDTH = 120
+UNKNOWN = "unknown: Redis has no counts; they are taken from the tables when the provider is asked next"
 
 
 class Command(BaseCommand):
     help = (
         "Show the providers' request budgets, and how much of what they want active jobs get."
-        " Exit 0: shown, 2: wrong usage."
+        " used: requests in the second, minute or day that ends now, whoever asked; unknown: Redis has no"
+        " counts, which are taken from the tables when the provider is asked next. for jobs: what active jobs"
+        " share of the tightest limit, jobs want: what they would send in the same time. wants/day, gets/day:"
+        " requests of a job. asked every, really every: the job's interval, and the time between two requests"
+        " for each of its symbols. Exit 0: shown, 2: wrong usage."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -47,15 +54,20 @@ class Command(BaseCommand):
     def _show(self, overview: Overview) -> None:
         width = None if self.stdout.isatty() else WIDTH
         console = Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)  # type: ignore[arg-type]  # has all that rich calls
-        console.print("Requests in the window of each limit; jobs share what the tightest leaves them.")
+        console.print(
+            "All figures are requests. Active jobs share the tightest limit, but for GET latest's part."
+        )
         console.print(_budget_table(overview.budgets))
+        console.print("used: in the second, minute or day that ends now, whoever asked")
+        if any(use.windows is None for use in overview.budgets):
+            console.print(UNKNOWN)
         console.print()
         if not overview.jobs:
             console.print("No active jobs.")
             return
         console.print(_job_table(overview.jobs[:SHOWN_JOBS]))
         if any(isinstance(job.plan, QuotaPlan) and job.plan.market_hours_only for job in overview.jobs):
-            console.print("* while its markets are open, and not at all while they are closed")
+            console.print("* while the job's markets are open, and not at all while they are closed")
         left = len(overview.jobs) - SHOWN_JOBS
         if left > 0:
             console.print(f"and {left:,} more jobs, which get at least as much; --json lists all")
@@ -74,15 +86,26 @@ def _plain_job(job: JobUse) -> dict[str, Any]:
 
 
 def _budget_table(budgets: Sequence[BudgetUse]) -> Table:
-    table = Table("provider", "budget", box=None, pad_edge=False)
-    for name in ("used", "jobs", "for jobs", "jobs want"):
+    table = Table("provider", "limit", box=None, pad_edge=False)
+    for name in ("used", "active jobs", "for jobs", "jobs want"):
         table.add_column(name, justify="right")
     table.add_column("")
     for use in budgets:
-        shares = ("all", "-") if use.for_jobs is None else (f"{use.for_jobs:,}", f"{figure(use.wanted):,}")
-        limits = "\n".join(use.limits) or "none"
-        table.add_row(use.provider, limits, _used(use), f"{use.jobs:,}", *shares, _note(use))
+        limits = "\n".join(_limit(limit) for limit in limits_of(use.provider)) or "none"
+        table.add_row(use.provider, limits, _used(use), f"{use.jobs:,}", *_shares(use), _note(use))
     return table
+
+
+def _limit(limit: Limit) -> str:
+    return f"{limit.requests:,} {window_in_words(limit)}"
+
+
+def _shares(use: BudgetUse) -> tuple[str, str]:
+    limit = binding_limit(limits_of(use.provider))
+    if limit is None or use.for_jobs is None:
+        return "all", "-"
+    window = window_in_words(limit)
+    return f"{use.for_jobs:,} {window}", f"{figure(use.wanted):,} {window}"
 
 
 def _used(use: BudgetUse) -> str:
@@ -103,7 +126,7 @@ def _job_table(jobs: Sequence[JobUse]) -> Table:
     table.add_column("job", min_width=36, no_wrap=True)
     table.add_column("symbols", overflow="fold")
     table.add_column("provider", no_wrap=True)
-    for name in ("wants/day", "gets/day", "asked each", "really each"):
+    for name in ("wants/day", "gets/day", "asked every", "really every"):
         table.add_column(name, justify="right", no_wrap=True)
     for job in jobs:
         table.add_row(str(job.job_id), _short(job.symbols), job.provider, *_plan_cells(job))
@@ -113,11 +136,11 @@ def _job_table(jobs: Sequence[JobUse]) -> Table:
 def _plan_cells(job: JobUse) -> tuple[str, str, str, str]:
     plan = job.plan
     if isinstance(plan, NotConfigured):
-        return "", "no key", f"{job.interval} s", "never"
-    reached = "never" if plan.reached_interval is None else f"{plan.reached_interval} s"
+        return "", "no key", time_in_words(job.interval), "never"
+    reached = "never" if plan.reached_interval is None else time_in_words(plan.reached_interval)
     hours = " *" if plan.market_hours_only else ""
     wanted, granted = f"{figure(plan.wanted_per_day):,}", f"{figure(plan.granted_per_day):,}"
-    return wanted, granted, f"{plan.interval} s", reached + hours
+    return wanted, granted, time_in_words(plan.interval), reached + hours
 
 
 def _short(symbols: Sequence[str]) -> str:

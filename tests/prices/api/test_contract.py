@@ -122,10 +122,36 @@ def test_latest_of_provider_without_key_names_the_variable(
         ({"symbol": "AAPL", "provider": ""}, "provider"),
         ({"symbol": "SIM-A", "provider": "finnhub"}, "symbol"),
         ({"symbol": "AAPL", "provider": "simulated"}, "symbol"),
+        ({"symbol": "AAPL", "symbols": "MSFT"}, "symbols"),
+        ({"symbol": "AAPL", "maxage": "5"}, "maxage"),
     ],
 )
 def test_latest_with_wrong_query_names_the_field(api: APIClient, query: Any, field: str) -> None:
     assert_problem(api.get("/prices/latest", query), 400, field=field)
+
+
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/prices/latest?symbol=SIM-A&", "symbol, provider, expand, max_age"),
+        ("/averages?", "limit, before, symbol"),
+        ("/jobs?", "limit, before"),
+        (f"/jobs/{uuid.uuid4()}?", "none"),
+        ("/providers?", "none"),
+    ],
+)
+def test_unknown_parameter_is_refused_with_those_known(api: APIClient, path: str, known: str) -> None:
+    problem = assert_problem(api.get(f"{path}page=2"), 400, field="page")
+    assert problem["detail"] == "page: is not a parameter of this call."
+    assert problem["errors"][0]["allowed"] == known
+
+
+@pytest.mark.parametrize("path", ["/prices/poll", "/prices/stop"])
+def test_unknown_parameter_of_a_post_changes_nothing(api: APIClient, make_job: MakeJob, path: str) -> None:
+    job = make_job()
+    body = GOOD if path.endswith("poll") else {"job_id": str(job.id)}
+    assert_problem(post(api, f"{path}?Strict=true", body), 400, field="Strict")
+    assert [(row.id, row.status) for row in PollJob.objects.all()] == [(job.id, "active")]
 
 
 # --- POST /prices/poll ----------------------------------------------------------------------------
@@ -393,3 +419,9 @@ def test_latest_of_unknown_age_is_refused_by_any_max_age(api: APIClient) -> None
 )
 def test_latest_with_wrong_quality_query_names_the_field(api: APIClient, query: str, field: str) -> None:
     assert_problem(api.get(f"/prices/latest?symbol=AAPL&{query}"), 400, field=field)
+
+
+@pytest.mark.parametrize("address", ["/prices/latest?symbol=AAPL&max_age=-1", "/jobs?limit=-1"])
+def test_number_below_0_is_told_that_it_is_out_of_range(api: APIClient, address: str) -> None:
+    problem = assert_problem(api.get(address), 400)
+    assert problem["errors"][0]["problem"] == "is out of range"

@@ -10,7 +10,14 @@ from rest_framework.test import APIClient
 from prices.api.errors import STATUS_OF_KIND, problem_response
 from prices.flights import forget_flights
 from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest_errors import LatestTimeoutError, RequestRefusedError, TooManyFetchesError
+from prices.latest_errors import (
+    Failure,
+    FetchError,
+    LatestTimeoutError,
+    NoPriceError,
+    RequestRefusedError,
+    TooManyFetchesError,
+)
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.permits import Refusal, Refused
 
@@ -22,7 +29,7 @@ ERRORS: list[tuple[Exception, int, str | None]] = [
     (LatestTimeoutError("finnhub"), 504, "5"),
     (TooManyFetchesError("all places are taken"), 503, "1"),
     (
-        RequestRefusedError(Refused(Refusal.BUDGET, "budget: 60 requests in 60 s are used", 12.2, 60)),
+        RequestRefusedError(Refused(Refusal.BUDGET, "budget: used up (60 requests a minute)", 12.2, 60)),
         429,
         "13",
     ),
@@ -48,6 +55,29 @@ def test_error_has_its_status_and_the_one_shape(
     assert {"type", "title", "status", "detail"} <= set(answer.data)
     assert answer.data["detail"].endswith(".")
     assert answer.data["detail"][0].isupper() or isinstance(error, LatestTimeoutError | NotConfiguredError)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            RequestRefusedError(Refused(Refusal.BROKEN, "broken: it failed", 3.0)),
+            "finnhub: broken: it failed.",
+        ),
+        (ProviderError(kind=ErrorKind.UNKNOWN_SYMBOL, message="not known"), "finnhub: not known."),
+        (LatestTimeoutError("finnhub"), "finnhub: no answer in time."),
+    ],
+)
+def test_error_of_a_named_provider_names_it(error: FetchError, told: str) -> None:
+    alone, named = (
+        problem_response(each, {})
+        for each in (error, NoPriceError([Failure("finnhub", error)], is_named=True))
+    )
+    assert alone is not None
+    assert named is not None
+    assert alone.data is not None
+    assert named.data == alone.data | {"detail": told}
+    assert (named.status_code, named.headers) == (alone.status_code, alone.headers)
 
 
 def test_every_kind_of_error_has_a_status() -> None:

@@ -97,7 +97,7 @@ def test_detail_has_the_plan_and_the_hindrance(api: APIClient) -> None:
     detail = api.get(f"/jobs/{job_id}").json()
     assert detail["quota_plan"] == PLAN
     (hindrance,) = detail["hindrances"]
-    assert hindrance.startswith("budget: 20 of 2880 requests a day: each symbol each 2700 s")
+    assert hindrance.startswith("budget: 20 of 2,880 requests a day: each symbol every 45 min")
 
 
 def test_detail_of_a_job_that_is_not_active_has_no_plan(api: APIClient, make_job: MakeJob) -> None:
@@ -126,8 +126,8 @@ def test_strict_job_beyond_the_budget_is_422_and_changes_nothing(api: APIClient)
         "type": "urn:marketdata:beyond-budget",
         "title": "Beyond budget",
         "status": 422,
-        "detail": "The job wants 2880 requests a day of alpha_vantage's budget 25/1d and would get 20;"
-        " the shortest interval that fits in full is 8640 s.",
+        "detail": "The job wants 2,880 requests a day of alpha_vantage's budget, 25 requests a day, and would"
+        " get 20; the shortest interval that fits in full is 8640 s (2 h 24 min).",
         "shortest_interval": 8640,
     }
     assert not PollJob.objects.exists()
@@ -141,7 +141,7 @@ def test_strict_job_of_too_many_symbols_is_told_so(api: APIClient) -> None:
     symbols = [f"A{chr(65 + number)}" for number in range(26)]
     problem = json.loads(poll(api, {"symbols": symbols}, query="?strict=true").content)
     assert problem["shortest_interval"] is None
-    assert "not even 86400 s fits" in problem["detail"]
+    assert "not even an interval of 86400 s (1 d) fits in full" in problem["detail"]
 
 
 def test_strict_job_of_provider_without_key_is_422_and_names_the_variable(

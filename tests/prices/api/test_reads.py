@@ -211,6 +211,12 @@ def test_providers_tell_key_breaker_and_budget(
     assert [(window["limit"], window["left"]) for window in finnhub["budget"]] == [(30, 27), (60, 57)]
 
 
+def test_providers_tell_of_no_success_where_nobody_watches(api: APIClient) -> None:
+    found = {row["provider"]: row for row in api.get("/providers").json()["results"]}
+    unwatched = {"last_success", "last_error", "last_error_at"}
+    assert set(found["finnhub"]) - set(found["simulated"]) == unwatched
+
+
 def test_providers_without_redis_are_503(api: APIClient, settings: Settings) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1"
     answer = api.get("/providers")

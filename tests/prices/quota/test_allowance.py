@@ -79,7 +79,7 @@ def test_allowance_withholds_and_says_why(make_job: MakeJob) -> None:
     allowance = allowance_of("alpha_vantage", now=NOW)
     assert allowance.symbols_at(job, NIGHT) == ()
     assert allowance.withheld_reason(job) == (
-        "budget: each symbol is asked for each 2700 s while its markets are open, not each 60 s"
+        "budget: each symbol is asked for every 45 min while its markets are open, not every 1 min"
     )
 
 

@@ -73,7 +73,7 @@ def test_plan_of_more_symbols_than_requests_has_no_interval() -> None:
     many = Target([f"A{chr(65 + number)}" for number in range(26)], 86_400, "alpha_vantage")
     assert plan(many).shortest_interval is None
     assert not plan(many).in_full
-    assert "not even 86400 s fits" in plan_in_words(plan(many))
+    assert "not even an interval of 86400 s (1 d) fits in full" in plan_in_words(plan(many))
 
 
 def test_plan_by_the_minute_follows_no_market() -> None:
@@ -115,8 +115,8 @@ def test_hindrances_tell_what_the_budget_withholds(make_job: MakeJob) -> None:
     job = make_job(["AAPL", "MSFT"], interval=60, provider="alpha_vantage")
     (hindrance,) = all_hindrances(job, plan_of_active(job, now=NOW))
     assert hindrance == (
-        "budget: 20 of 2880 requests a day: each symbol each 2700 s while its markets are open;"
-        " the shortest interval that fits in full is 8640 s (budget 25/1d)"
+        "budget: 20 of 2,880 requests a day: each symbol every 45 min while its markets are open;"
+        " the shortest interval that fits in full is 8640 s (2 h 24 min) (budget: 25 requests a day)"
     )
 
 
