@@ -14,7 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import consumers.connection
+import consumers.histories
+import consumers.statements
 from consumers.connection import connect
+from consumers.histories import MOST_POINTS
 from consumers.statements import lock_symbols
 from consumers.store import StoreUnavailableError
 from prices.events import PriceEvent
@@ -248,6 +251,57 @@ def test_late_event_of_another_writer_is_noticed(make_store: MakeStore) -> None:
     other.write(stream[3:4])
     one.write(stream[7:])
     assert_averages_right(stream)
+
+
+def test_point_of_another_writer_before_all_that_is_remembered_is_noticed(make_store: MakeStore) -> None:
+    stream = events([str(price) for price in range(1, 10)])
+    one, other = make_store(), make_store()
+    one.write(stream[2:8])
+    other.write(stream[:1])
+    one.write(stream[1:2])
+    assert_averages_right([*stream[:8]])
+
+
+def test_event_that_is_later_than_all_that_is_remembered_is_averaged(store: EventStore) -> None:
+    stream = events([str(price) for price in range(1, 3 * MOST_POINTS)])
+    late = [stream.pop(40), stream.pop(7)]
+    for first in range(0, len(stream), 50):
+        store.write(stream[first : first + 50])
+    store.write([late[0], stream[3], event(999)])
+    store.write([late[1], event(1000)])
+    assert_averages_right([*stream, *late, event(999), event(1000)])
+
+
+def test_late_events_within_what_is_remembered_read_nothing_again(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = events([str(price) for price in range(1, 41)])
+    late = [stream.pop(35), stream.pop(20)]
+    store.write(stream)
+    monkeypatch.setattr(consumers.histories, "read_last_points", None)
+    monkeypatch.setattr(consumers.statements, "_INSERT_LATE", None)
+    store.write([*late, *stream[5:9]])
+    assert_averages_right([*stream, *late])
+
+
+def test_symbols_beyond_those_that_are_remembered_are_read_again(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers.histories, "MOST_SYMBOLS", 2)
+    stream = [event(number, symbol=symbol, price=str(number)) for number in range(1, 20) for symbol in "ABC"]
+    for first in range(0, len(stream), 10):
+        store.write(stream[first : first + 10])
+    assert_averages_right(stream)
+
+
+def test_price_that_a_rebuild_changed_is_read_again(store: EventStore) -> None:
+    stream = events([str(price) for price in range(1, 9)])
+    store.write(stream[:7])
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE symbol_averages SET price = 70 WHERE event_id = %s", [stream[6].event_id])
+        cursor.execute("SELECT nextval('averages_epoch')")
+    store.write(stream[7:])
+    assert averages()[-1] == Decimal(4 + 5 + 6 + 70 + 8) / 5
 
 
 def test_writers_at_the_same_time_leave_no_wrong_row(make_store: MakeStore) -> None:
