@@ -35,6 +35,9 @@ def configuration(
         # librdkafka rests for a second once its queue is full, and for up to ten after an outage; a topic
         # or a partition that is new it sees after five minutes.
         "fetch.queue.backoff.ms": 5,
+        # Four batches ahead: by default it would be twenty, and 100 MB.
+        "queued.max.messages.kbytes": 8_192,
+        "queued.min.messages": 20_000,
         "reconnect.backoff.max.ms": 1_000,
         "topic.metadata.refresh.interval.ms": 10_000,
         "error_cb": on_error,
