@@ -10,11 +10,11 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
 # The tests that start processes of the service, and what they print.
-STARTS_PROCESSES = tests/consumers tests/dev tests/test_canary.py tests/test_whole_path.py
+STARTS_PROCESSES = tests/chaos tests/consumers tests/dev tests/test_canary.py tests/test_whole_path.py
 PROCESS_LOG = $(VENV)/processes.log
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-processes test-others soak bench-consumer lint lock venv install
+.PHONY: help run test test-processes test-others soak chaos bench-consumer lint lock venv install
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -41,6 +41,9 @@ test-others:
 
 soak: venv ## Run the tests that take minutes
 	@exec $(BIN)/python -m pytest -m soak --timeout 1800 -s $(ARGS)
+
+chaos: venv ## Kill, stop and cut off the parts at random, and count what is wrong (SECONDS=60 SEED=1)
+	@exec $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench-consumer: venv ## Measure the consumer against PostgreSQL's own limit (10 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench consumer $(ARGS)

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -46,6 +47,10 @@ class Product:
         """Change variables of what is started from now on."""
         self._environment |= changes
 
+    def set_command(self, name: str, command: str) -> None:
+        """Start another command in a process's place from now on."""
+        self._commands[name] = command
+
     def start(self, *names: str) -> None:
         """Start these processes; their output goes to files in the folder."""
         for name in names:
@@ -60,10 +65,20 @@ class Product:
                     start_new_session=True,
                 )
 
+    def send_signal(self, name: str, number: signal.Signals) -> None:
+        """Send a process a signal."""
+        self._running[name].send_signal(number)
+
+    def exit_code(self, name: str) -> int | None:
+        """Give the exit code of a process that was started; None while it runs."""
+        return self._running[name].poll()
+
     def kill(self, name: str) -> None:
         """End a process and its children at once, as a crash would."""
         process = self._running.pop(name)
-        os.killpg(process.pid, signal.SIGKILL)
+        # It may have ended by itself.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def stop(self, name: str) -> int:
@@ -95,6 +110,11 @@ class Product:
     def address(self) -> str:
         """Host and port of the web server."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def database_url(self) -> str:
+        """The database that the processes share, as libpq reads it."""
+        return self._environment["DATABASE_URL"]
 
     @property
     def redis_url(self) -> str:

@@ -81,6 +81,12 @@ def test_make_test_passes_arguments(checkout: Path) -> None:
     assert make(checkout, "test", "ARGS=-k average").stdout.splitlines()[-1] == "-m pytest -k average"
 
 
+def test_make_chaos_passes_seconds_and_seed(checkout: Path) -> None:
+    told = make(checkout, "chaos", "SECONDS=5", "SEED=7").stdout.splitlines()[-1]
+    assert told == "-m tests.chaos --seconds 5 --seed 7"
+    assert make(checkout, "chaos").stdout.splitlines()[-1] == "-m tests.chaos"
+
+
 def test_make_test_runs_each_test_in_one_of_two_halves(checkout: Path) -> None:
     lines = make(checkout, "test").stdout.splitlines()
     others, processes = (line.split() for line in lines if line.startswith("-m pytest"))

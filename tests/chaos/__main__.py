@@ -1,0 +1,107 @@
+"""`python -m tests.chaos`: one run on parts of its own, told as a table. Exit 1 where a count is not 0."""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import django
+
+from dev.embedded.part import PartError
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place, Wishes
+from dev.guardian import ROOT, Guardian
+from dev.pytest_services import FIXED, Service, Services
+
+if TYPE_CHECKING:
+    from tests.chaos.report import Report
+
+TOPIC, PARTITIONS = "chaos", "6"
+
+
+def main() -> int:
+    """Run once, print the table, and give the exit code."""
+    options = _options()
+    # As Ctrl-C does: the service's processes and the parts are ended first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    print(
+        f"seed {options.seed}, {options.seconds:g} s; the processes' logs are in {options.folder}", flush=True
+    )
+    try:
+        with _parts(options.folder / "parts") as services:
+            report = _run(options, services)
+    except PartError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if report.is_sound and not report.revived:
+        shutil.rmtree(options.folder)
+    return 0 if report.is_sound else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="How long faults are injected (60).")
+    parser.add_argument("--seed", type=int, help="What is injected when, and what is sent, follow from it.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures there as well.")
+    options = parser.parse_args()
+    options.seed = random.randrange(10**6) if options.seed is None else options.seed
+    options.folder = Path(tempfile.mkdtemp(prefix="marketdata-chaos-"))
+    return options
+
+
+@contextmanager
+def _parts(folder: Path) -> Iterator[Services]:
+    guardian = Guardian()
+    # Kafka's and PostgreSQL's data are of no use afterwards.
+    guardian.remove(folder)
+    embedded = Embedded(
+        Place(folder, libs=ROOT / ".data" / "kafka-libs"),
+        Wishes(durable=False, apache_kafka_only=True, topic=TOPIC),
+        given=(),
+        guardian=guardian,
+        say=lambda text: print(text, flush=True),
+    )
+    try:
+        embedded.start()
+        parts = embedded.parts
+        yield Services(*(Service(parts[name].address, parts[name]) for name in (DATABASE, REDIS, KAFKA)))
+    finally:
+        embedded.stop()
+        guardian.close()
+
+
+def _run(options: argparse.Namespace, services: Services) -> "Report":
+    os.environ |= FIXED | {
+        DATABASE: services.postgres.address,
+        REDIS: services.valkey.address,
+        KAFKA: services.kafka.address,
+        "KAFKA_TOPIC": TOPIC,
+        "KAFKA_PARTITIONS": PARTITIONS,
+        "KAFKA_CONSUMER_GROUP": TOPIC,
+        "DJANGO_SETTINGS_MODULE": "marketdata.settings",
+        "LOG_LEVEL": "WARNING",
+    }
+    django.setup()
+    # These need Django's settings.
+    from tests.chaos.harness import prepare, run_chaos
+    from tests.chaos.plan import make_plan
+    from tests.chaos.world import Setting
+
+    prepare()
+    setting = Setting(seed=options.seed, seconds=options.seconds, folder=options.folder / "run")
+    steps = make_plan(options.seed, options.seconds, members=setting.members)
+    report = run_chaos(setting, services, steps=steps)
+    print(report.as_text())
+    if options.json:
+        report.write_json(options.json)
+    return report
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""One chaos run: start, inject, let recover, count."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import LiteralString
+
+from confluent_kafka import KafkaException
+from django.core.management import call_command
+from django.db import connection
+
+from consumers.lag import messages_left
+from dev.pytest_services import Services
+from prices.jobs import create_job
+from prices.topic import ensure_topic
+from tests.chaos.checks import CHECKS, Check
+from tests.chaos.faults import BY_NAME
+from tests.chaos.log import read_log
+from tests.chaos.plan import Step
+from tests.chaos.report import Report
+from tests.chaos.world import SHARED_SYMBOLS, Setting, World
+from tests.waiting import wait_until
+
+TURN_S = 0.05
+STARTED_WITHIN_S = 60.0
+
+_STOP_JOBS = """
+    WITH stopped AS (UPDATE poll_jobs SET status = 'stopped' RETURNING periodic_task_id)
+    UPDATE django_celery_beat_periodictask SET enabled = false
+    WHERE id IN (SELECT periodic_task_id FROM stopped)
+"""
+# A process has begun to work once its table has a row.
+_WORKING: dict[str, LiteralString] = {
+    "poller-simulated": "SELECT EXISTS (SELECT FROM raw_market_data)",
+    "consumer": "SELECT EXISTS (SELECT FROM symbol_averages)",
+}
+_TELL_BEAT = "UPDATE django_celery_beat_periodictasks SET last_update = now()"
+
+
+def prepare() -> None:
+    """Make the tables and the topic."""
+    call_command("migrate", verbosity=0)
+    ensure_topic()
+
+
+def run_chaos(
+    setting: Setting, services: Services, *, steps: Sequence[Step], checks: Sequence[Check] = CHECKS
+) -> Report:
+    """Run the service, do to it what the steps say, let it recover, and count what is wrong."""
+    world = World(setting, services)
+    try:
+        with world.timed("to start"):
+            _begin(world)
+        with world.timed("of faults, until the last is undone"):
+            _inject(world, steps)
+        with world.timed("to recover"):
+            _recover(world)
+        with world.timed("to stop"):
+            world.fleet.stop_all()
+        world.log = read_log()
+        return Report.of(world, {check.name: check.find(world) for check in checks})
+    finally:
+        world.close()
+
+
+def _begin(world: World) -> None:
+    for number in range(world.setting.jobs):
+        shared = SHARED_SYMBOLS[number % 8 : number % 8 + 1]
+        create_job(symbols=[f"SIM-JOB-{number}", *shared], interval=1 + number % 2, provider="simulated")
+    # Django's own connection would end with the first fault.
+    connection.close()
+    world.fleet.start_all()
+    world.traffic.start()
+    for process, statement in _WORKING.items():
+        if world.fleet.of_kind(process):
+            what = f"{process} works; see {world.setting.folder}"
+            wait_until(partial(world.database.value, statement), timeout_s=STARTED_WITHIN_S, what=what)
+
+
+def _inject(world: World, steps: Sequence[Step]) -> None:
+    began = time.monotonic()
+    under_way: list[Future[None]] = []
+    # Each fault in a thread of its own: while one holds, others strike.
+    with ThreadPoolExecutor(max_workers=max(len(steps), 1)) as pool:
+        for step in steps:
+            _watch(world, until=began + step.at_s)
+            if step.target not in world.busy:
+                world.busy.add(step.target)
+                under_way.append(pool.submit(_strike, world, step))
+        _watch(world, until=began + world.setting.seconds)
+    for each in under_way:
+        each.result()
+
+
+def _watch(world: World, *, until: float) -> None:
+    while time.monotonic() < until:
+        world.fleet.revive(without=world.busy)
+        time.sleep(TURN_S)
+
+
+def _strike(world: World, step: Step) -> None:
+    try:
+        if BY_NAME[step.fault].inject(world, step.target, step.hold_s):
+            world.injected[step.fault] += 1
+    finally:
+        world.busy.discard(step.target)
+
+
+def _recover(world: World) -> None:
+    world.traffic.finish()
+    world.database.rows(_STOP_JOBS)
+    world.database.rows(_TELL_BEAT)
+    deadline = time.monotonic() + world.setting.recovery_s
+    for name, reached in _RECOVERED.items():
+        while not reached(world):
+            if time.monotonic() > deadline:
+                world.unreached.append(name)
+                break
+            world.fleet.revive()
+            time.sleep(TURN_S)
+
+
+def _is_empty(rows: LiteralString, world: World) -> bool:
+    return not world.database.rows(rows)
+
+
+def _all_consumed(_world: World) -> bool:
+    try:
+        return messages_left(wait_s=1) == 0
+    except KafkaException:
+        return False
+
+
+# In this order: what the outbox sends last has to be consumed as well.
+_RECOVERED: dict[str, Callable[[World], bool]] = {
+    "each claimed slot has an outcome": partial(
+        _is_empty, "SELECT 1 FROM poll_runs WHERE state = 'claimed' LIMIT 1"
+    ),
+    "the outbox is empty": partial(
+        _is_empty, "SELECT 1 FROM price_points WHERE published_at IS NULL LIMIT 1"
+    ),
+    "the group's lag is 0": _all_consumed,
+}

@@ -1,0 +1,130 @@
+"""The whole service under random faults loses nothing and makes nothing up; a careless one is caught."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+from typing import TypeAlias
+
+import pytest
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from dev.pytest_services import Services
+from prices.models import PollRun
+from prices.slots import run_id_of
+from tests.chaos.careless import NEVER_RECOMPUTES, RECOMPUTES_AGAIN
+from tests.chaos.checks import AVERAGES_WRONG, CHECKS, NOT_RECOVERED, POINTS_MISSING
+from tests.chaos.faults import FAULTS
+from tests.chaos.harness import run_chaos
+from tests.chaos.plan import Step, make_plan
+from tests.chaos.processes import MEMBERS
+from tests.chaos.report import Report
+from tests.chaos.world import Setting
+from tests.conftest import MakeJob
+from tests.consumers.samples import points_of
+
+SECONDS = 30
+CONSUMER_ALONE = {"consumer-1": "consumer"}
+
+# Seconds of faults, then of recovery: more than one test is given elsewhere.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
+RunConsumer: TypeAlias = Callable[..., Report]
+
+
+@pytest.fixture
+def run_consumer(transactional_db: None, topic: str, services: Services, tmp_path: Path) -> RunConsumer:
+    """Give a function that runs a consumer alone, through these steps."""
+
+    def run(*steps: Step, seconds: float, **commands: str) -> Report:
+        setting = Setting(
+            seed=1,
+            seconds=seconds,
+            folder=tmp_path / "run",
+            members=CONSUMER_ALONE,
+            commands=commands,
+            jobs=0,
+        )
+        return run_chaos(setting, services, steps=steps)
+
+    return run
+
+
+@pytest.fixture
+def averages_stay() -> Iterator[None]:
+    """Let no row of symbol_averages change once it is there."""
+    with connection.cursor() as cursor:
+        cursor.execute(NEVER_RECOMPUTES)
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(RECOMPUTES_AGAIN)
+
+
+def test_random_faults_lose_nothing_and_make_nothing_up(services: Services, tmp_path: Path) -> None:
+    assert services.kafka.pid  # else the test is skipped: it takes a real Kafka to stop
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "tests.chaos", "--seconds", str(SECONDS), "--json", str(figures)]
+    with subprocess.Popen(command, cwd=settings.BASE_DIR, stdout=PIPE, stderr=STDOUT, text=True) as chaos:
+        try:
+            told = chaos.communicate()[0]
+        finally:
+            # It ends its processes and parts first.
+            chaos.terminate()
+    assert chaos.returncode == 0, told
+    report = json.loads(figures.read_text())
+    assert set(report["counts"]) == {check.name for check in CHECKS}
+    assert not any(report["counts"].values())
+    assert set(report["sent"]) >= {"fresh", "late", "duplicates", "poison"}
+    assert sum(report["injected"].values()) > 10
+    assert min(report["rows"].values()) > 0
+
+
+def test_offsets_committed_before_the_write_are_caught(run_consumer: RunConsumer) -> None:
+    killed = Step(1, "consumer killed while it writes", "consumer-1", 0)
+    report = run_consumer(killed, seconds=2, consumer="python -m tests.chaos.careless")
+    assert report.injected == {killed.fault: 1}
+    assert report.counts[POINTS_MISSING] > 0, report.as_text()
+
+
+def test_late_events_that_change_no_average_are_caught(
+    averages_stay: None, run_consumer: RunConsumer
+) -> None:
+    report = run_consumer(Step(1, "burst of late events", "traffic", 0), seconds=2)
+    assert report.counts[POINTS_MISSING] == 0, report.as_text()
+    assert report.counts[AVERAGES_WRONG] > 0, report.as_text()
+
+
+def test_service_that_does_not_catch_up_is_told(
+    topic: str, services: Services, make_job: MakeJob, tmp_path: Path
+) -> None:
+    now = timezone.now()
+    job = make_job()
+    PollRun.objects.create(id=run_id_of(job.id, now), job=job, due_at=now, started_at=now)
+    points_of(1, {"SIM-A": "100"}, published=False)
+    # Without beat it does nothing.
+    alone = {"upkeep": "upkeep"}
+    setting = Setting(seed=1, seconds=1, folder=tmp_path / "run", members=alone, jobs=0, recovery_s=0.5)
+    report = run_chaos(setting, services, steps=[])
+    assert report.found[NOT_RECOVERED] == [
+        "each claimed slot has an outcome",
+        "the outbox is empty",
+        "the group's lag is 0",
+    ]
+
+
+def test_plan_follows_from_its_seed_and_holds_every_fault() -> None:
+    steps = make_plan(7, SECONDS, members=MEMBERS)
+    assert steps == make_plan(7, SECONDS, members=MEMBERS)
+    assert steps != make_plan(8, SECONDS, members=MEMBERS)
+    assert {step.fault for step in steps} == {fault.name for fault in FAULTS}
+    assert {step.target for step in steps} <= {
+        *MEMBERS,
+        "PostgreSQL",
+        "Kafka",
+        "Valkey",
+        "backends",
+        "traffic",
+    }

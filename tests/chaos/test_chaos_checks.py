@@ -1,0 +1,152 @@
+"""Each check finds nothing on tables that are right, and finds what was made wrong in them."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import permutations
+from pathlib import Path
+from random import Random
+from uuid import UUID
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from dev.pytest_services import Services
+from prices.ids import new_ids
+from prices.models import PollJob, PollRun, PricePoint, RawMarketData
+from prices.slots import run_id_of
+from tests.chaos.averages import expected_rows
+from tests.chaos.checks import CHECKS
+from tests.chaos.poison import id_at, make_poison
+from tests.chaos.world import Setting, World
+from tests.conftest import MakeJob
+
+BEGIN = datetime(2026, 1, 5, 12, tzinfo=UTC)
+NOW_MS = int(BEGIN.timestamp() * 1000)
+PRICES = ["100", "101", "99", "102", "98", "0.000000000001", "99999999999"]
+
+AVERAGE_ALL = """
+    INSERT INTO symbol_averages (event_id, symbol, price, average, window_size, provider, observed_at)
+    SELECT id, symbol, price, CASE WHEN count(*) OVER five = 5 THEN sum(price) OVER five * 0.2 END,
+           count(*) OVER five, provider, observed_at
+    FROM price_points
+    WINDOW five AS (PARTITION BY symbol ORDER BY id ROWS BETWEEN 4 PRECEDING AND CURRENT ROW)
+"""
+COPY = "SELECT (jsonb_populate_record(one, jsonb_build_object('id', uuidv7()))).*"
+# The check that has to find it, and what is made wrong.
+SPOILT = {
+    "points missing: published, without an average row": "DELETE FROM symbol_averages WHERE window_size = 1",
+    "average rows without a point": "DELETE FROM price_points WHERE price = 98",
+    "averages wrong by the definition": "UPDATE symbol_averages SET average = average + 1 WHERE price = 98",
+    "averages not right by verify_averages": "UPDATE symbol_averages SET average = 1 WHERE price = 98",
+    "slots fetched twice for a symbol": "INSERT INTO raw_market_data"
+    f" {COPY} FROM raw_market_data one LIMIT 1",
+    "symbols with more or fewer requests than slots": "UPDATE poll_runs SET state = 'shared'",
+    "requests without a claimed slot": "DELETE FROM poll_runs",
+    "slots claimed twice": "UPDATE poll_runs SET due_at = due_at - interval '0.1 s'"
+    " WHERE due_at = (SELECT max(due_at) FROM poll_runs)",
+    "answers without all their quotes": "UPDATE raw_market_data SET symbols = '{SIM-JOB,SIM-OTHER}'",
+    "prices not stored once as a point": f"INSERT INTO price_points {COPY} FROM price_points one LIMIT 1",
+    "dead letters unexplained": "UPDATE dead_letters SET reason = 'none'",
+    "poison not once among the dead letters": "DELETE FROM dead_letters",
+}
+FOUND_BY_THE_RUN = {"not recovered in time"}
+
+
+@pytest.fixture
+def world(
+    transactional_db: None, topic: str, services: Services, tmp_path: Path, make_job: MakeJob
+) -> Iterator[World]:
+    """Give the world of a run that went well, without the run."""
+    world = World(Setting(seed=1, seconds=0, folder=tmp_path / "run"), services)
+    job = make_job(["SIM-JOB"])
+    for number, price in enumerate(PRICES):
+        poll(job, BEGIN + timedelta(seconds=number), price=price)
+    with connection.cursor() as cursor:
+        cursor.execute(AVERAGE_ALL)
+    swallow_poison(world)
+    yield world
+    world.close()
+
+
+def poll(job: PollJob, due_at: datetime, *, price: str) -> None:
+    run = PollRun.objects.create(
+        id=run_id_of(job.id, due_at),
+        job=job,
+        due_at=due_at,
+        state="stored",
+        points=1,
+        started_at=due_at,
+        finished_at=due_at,
+    )
+    (raw_id,) = new_ids(1)
+    RawMarketData.objects.create(
+        id=raw_id,
+        poll=run.id,
+        provider="simulated",
+        symbols=job.symbols,
+        url="simulated:/quotes",
+        outcome="quote",
+        payload={"quotes": [{"symbol": job.symbols[0], "price": price}]},
+        received_at=due_at,
+        latency_ms=1,
+    )
+    PricePoint.objects.create(
+        symbol=job.symbols[0],
+        provider="simulated",
+        price=Decimal(price),
+        observed_at=due_at,
+        precision="second",
+        received_at=due_at,
+        raw=raw_id,
+        published_at=due_at,
+    )
+
+
+def swallow_poison(world: World) -> None:
+    poison = make_poison(Random(1), now_ms=NOW_MS)
+    world.traffic.poison[poison.key] = poison
+    world.traffic.confirmed_poison.add(poison.key)
+    world.log[2, 7] = (poison.key, poison.value)
+    world.database.rows(
+        'INSERT INTO dead_letters (topic, partition, "offset", message_timestamp, "group", key, value,'
+        " reason) VALUES (%s, 2, 7, now(), 'chaos', %s, %s, %s)",
+        [settings.KAFKA_TOPIC, poison.key, poison.value, f"because: {poison.reason}"],
+    )
+
+
+def found(world: World) -> dict[str, int]:
+    counts = {check.name: len(check.find(world)) for check in CHECKS}
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_right_tables_are_found_right(world: World) -> None:
+    assert found(world) == {}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_check_finds_what_was_made_wrong(world: World, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(SPOILT[name])
+    assert name in found(world)
+
+
+def test_confirmed_message_that_kafka_lost_is_found(world: World) -> None:
+    world.log.clear()
+    assert found(world) == {"dead letters unexplained": 1, "poison not once among the dead letters": 1}
+
+
+def test_every_check_is_tried() -> None:
+    assert {check.name for check in CHECKS} == {*SPOILT, *FOUND_BY_THE_RUN}
+
+
+def test_definition_takes_points_in_any_order() -> None:
+    ids = [id_at(NOW_MS + number, Random(number)) for number in range(5)]
+    points: list[tuple[UUID, str, Decimal, str, None]] = [
+        (each, "SIM-A", Decimal(price), "chaos", None) for each, price in zip(ids, PRICES, strict=False)
+    ]
+    for order in permutations(points):
+        rows = expected_rows(order)
+        assert [rows[each].average for each in ids] == [None] * 4 + [100]
+        assert [rows[each].size for each in ids] == [1, 2, 3, 4, 5]
