@@ -24,6 +24,7 @@ from django.utils import timezone
 
 from prices.events import encode_event
 from prices.models import PricePoint, RawMarketData, SymbolAverage
+from prices.patience import patiently
 
 log = structlog.get_logger(__name__)
 _silent = logging.getLogger("librdkafka.outbox")
@@ -74,7 +75,7 @@ class Publisher:
             return Publication(0, len(points))
         confirmed = self._send(points, polls)
         self._note_outcome(failed=len(confirmed) < len(points))
-        mark_published(confirmed)
+        patiently(lambda: mark_published(confirmed))
         return Publication(len(confirmed), len(points))
 
     def _may_send(self) -> bool:

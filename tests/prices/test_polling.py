@@ -211,6 +211,7 @@ CUTS = {
     "at-the-answer": "TRIGGER cut AFTER INSERT ON raw_market_data FOR EACH STATEMENT",
     "at-the-price": "TRIGGER cut AFTER INSERT ON price_points FOR EACH STATEMENT",
     "at-the-outcome": "TRIGGER cut AFTER UPDATE ON poll_runs FOR EACH STATEMENT",
+    "at-the-publication": "TRIGGER cut AFTER UPDATE ON price_points FOR EACH STATEMENT",
     "at-the-commit": "CONSTRAINT TRIGGER cut AFTER INSERT ON price_points INITIALLY DEFERRED FOR EACH ROW",
 }
 
