@@ -173,6 +173,9 @@ LATEST_DEADLINE_S = env_int("LATEST_DEADLINE_S", 5, minimum=1, maximum=60)
 
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# By default a copy of each message lies in Redis until it is acknowledged, and comes again after an hour: by
+# then it has expired. And a worker that holds such messages when Redis goes away dies of giving them back.
+CELERY_BROKER_TRANSPORT_OPTIONS = {"ack_emulation": False}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "upkeep"
 CELERY_TASK_TIME_LIMIT = None

@@ -224,3 +224,24 @@ def test_provider_that_hangs_delays_only_its_own_jobs(
 
 def slots_of(job_id: UUID) -> QuerySet[PollRun, datetime]:
     return PollRun.objects.filter(job=job_id, state="stored").values_list("due_at", flat=True)
+
+
+@pytest.mark.soak
+def test_workers_outlive_restarts_of_redis(
+    api: APIClient, transactional_db: None, topic: str, tmp_path: Path, services: Services
+) -> None:
+    names = ("poller-simulated", "upkeep", "beat")
+    product = Product(tmp_path)
+    try:
+        product.start(*names)
+        for number in range(40):
+            create_job(api, symbols=[f"SIM-{number}-{place}" for place in range(60)], interval=1)
+        for _ in range(10):
+            services.valkey.stop()
+            services.valkey.start()
+            # Under load: messages lie in the worker's hands when Redis goes away.
+            start = PollRun.objects.count()
+            wait_until(lambda: PollRun.objects.count() > start + 100, timeout_s=60)  # noqa: B023
+        assert {product.exit_code(name) for name in names} == {None}
+    finally:
+        product.close()
