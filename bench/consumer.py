@@ -1,6 +1,7 @@
 """The consumer against the limit that PostgreSQL sets: `python -m bench consumer`.
 
 limit        binary COPY of ready-made rows into the same table, 5,000 a commit
+sorted       the same, sorted by symbol within each commit
 one          one consumer, from its first message to the last row committed
 disordered   the same with 5 % duplicates and 2 % late events
 two          two consumers in the group
@@ -23,6 +24,8 @@ from bench.machine import describe_machine
 from bench.processes import Consumed, consume
 from bench.steady import Latency, measure_latency
 
+NAMES = ("limit", "sorted", "one", "disordered", "two")
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -43,15 +46,16 @@ class Topic:
 
 
 def run(plan: Plan, *, json_file: Path | None) -> None:
-    """Measure and print; each round has all four, so that a slow minute of the machine meets them all."""
+    """Measure and print; each round has all, so that a slow minute of the machine meets them all."""
     print(describe_machine())
     print(f"{plan.events:,} events of {plan.symbols} symbols, 12 partitions, {plan.rounds} rounds\n")
     plain, mixed = _fill(plan)
     _measure_consumer(plan, plain, processes=1)
-    commits = read_commits()
-    figures: dict[str, list[Consumed]] = {"limit": [], "one": [], "disordered": [], "two": []}
+    commits, by_symbol = read_commits(by_symbol=False), read_commits(by_symbol=True)
+    figures: dict[str, list[Consumed]] = {name: [] for name in NAMES}
     for number in range(plan.rounds):
         figures["limit"].append(_measure_limit(plan, commits))
+        figures["sorted"].append(_measure_limit(plan, by_symbol))
         figures["one"].append(_measure_consumer(plan, plain, processes=1))
         figures["disordered"].append(_measure_consumer(plan, mixed, processes=1))
         figures["two"].append(_measure_consumer(plan, plain, processes=2))

@@ -7,12 +7,11 @@ from consumers.connection import connect
 
 ROWS_A_COMMIT = 5_000
 _COLUMNS = "event_id, symbol, price, average, window_size, provider, observed_at"
-# Sorted by symbol within a commit, as the consumer has them: the index on it takes them faster so.
 _READ = f"""
 COPY (
     SELECT {_COLUMNS} FROM (
         SELECT *, (row_number() OVER (ORDER BY event_id) - 1) / {ROWS_A_COMMIT} AS batch FROM symbol_averages
-    ) AS numbered ORDER BY batch, symbol, event_id
+    ) AS numbered ORDER BY batch, {{order}}
 ) TO STDOUT (FORMAT BINARY)
 """
 _WRITE = f"COPY symbol_averages ({_COLUMNS}) FROM STDIN (FORMAT BINARY)"
@@ -20,11 +19,15 @@ _HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER = b"\xff\xff"
 
 
-def read_commits() -> list[bytes]:
-    """Give the rows that the table holds now as data for COPY, so many for each commit."""
+def read_commits(*, by_symbol: bool) -> list[bytes]:
+    """Give the rows that the table holds now as data for COPY, so many for each commit.
+
+    Within a commit they are in the order of their ids or, as the consumer has them, sorted by symbol: the
+    index on it takes them faster so.
+    """
     commits: list[bytes] = []
     rows: list[bytes] = []
-    for row in _rows():
+    for row in _rows("symbol, event_id" if by_symbol else "event_id"):
         rows.append(row)
         if len(rows) == ROWS_A_COMMIT:
             commits.append(_data(rows))
@@ -42,12 +45,12 @@ def copy_all(commits: list[bytes]) -> float:
         return time.perf_counter() - started
 
 
-def _rows() -> Iterator[bytes]:
+def _rows(order: str) -> Iterator[bytes]:
     with connect() as connection, connection.cursor() as cursor:
         # Reading all rows is no work for the indexes that the consumer's connection insists on.
         cursor.execute("SET enable_seqscan = on")
         cursor.execute("SET transaction_timeout = 0")
-        with cursor.copy(_READ) as copy:
+        with cursor.copy(_READ.format(order=order)) as copy:
             for number, piece in enumerate(copy):
                 row = bytes(piece)
                 row = row.removeprefix(_HEADER) if number == 0 else row
