@@ -24,10 +24,12 @@ class Recorder:
         self.refuse = refuse
         self.batches: list[list[bytes]] = []
         self.tried: list[int] = []
+        self.read_so_far: list[int] = []
         self.forgets = 0
         self.is_closed = False
 
     def read(self, messages: Sequence[Message]) -> Sequence[Message]:
+        self.read_so_far.append(len(messages))
         return messages
 
     def write(self, messages: Sequence[Message]) -> None:

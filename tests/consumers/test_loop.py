@@ -12,6 +12,7 @@ from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
+from consumers import loop
 from consumers.group import LogTrimmedError
 from dev.pytest_services import Service, Services
 from prices.heartbeat import heartbeat_age_s
@@ -150,6 +151,40 @@ def test_batch_that_is_too_much_at_once_goes_through_in_parts() -> None:
         wait_until(has_all(handler, numbered(200)))
     assert handler.values == numbered(200)
     assert committed([0]) == {0: 200}
+
+
+def test_next_batch_is_read_while_one_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MAX_BATCH", 10)
+    may_go_on = threading.Event()
+
+    def wait(_: Sequence[Message]) -> bool:
+        return not may_go_on.wait(20)
+
+    send(numbered(100), partition=0)
+    handler = Recorder(wait)
+    with running(handler):
+        wait_until(lambda: len(handler.read_so_far) >= 2)
+        assert len(handler.tried) == 1
+        may_go_on.set()
+        wait_until(has_all(handler, numbered(100)))
+    assert handler.values == numbered(100)
+    assert max(handler.tried) <= 11
+    assert committed([0]) == {0: 100}
+
+
+def test_batch_that_is_being_written_ends_before_its_partitions_go() -> None:
+    may_go_on = threading.Event()
+    one, two = Recorder(lambda _: not may_go_on.wait(20)), Recorder()
+    send(numbered(30))
+    with running(one):
+        wait_until(lambda: one.tried)
+        with running(two):
+            # It asks for its share, which it gets only after the write.
+            send(numbered(30, first=30))
+            assert two.values == []
+            may_go_on.set()
+            wait_until(lambda: {*numbered(60)} <= {*one.values, *two.values})
+    assert Counter(one.values + two.values) == Counter(numbered(60))
 
 
 def test_stop_while_a_batch_is_refused_leaves_it_for_the_next() -> None:
