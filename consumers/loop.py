@@ -29,6 +29,8 @@ _silent.disabled = True
 Batch = TypeVar("Batch")
 
 MAX_BATCH = 5_000
+# Reached by large messages only: an event has some 200 bytes.
+MAX_BATCH_BYTES = 8_000_000
 POLL_S = 0.2
 # How long is waited for more messages while a batch is being written.
 COLLECT_S = 0.005
@@ -88,6 +90,7 @@ class ConsumerLoop(Generic[Batch]):
         self._writing: tuple[_Work[Batch], Future[None]] | None = None
         self._next: _Work[Batch] | None = None
         self._batch: list[Message] = []
+        self._batch_bytes = 0
         self._most = MAX_BATCH
         self._retry_s = FIRST_RETRY_S
         self._held_until: float | None = None
@@ -129,8 +132,8 @@ class ConsumerLoop(Generic[Batch]):
     def _read(self) -> None:
         # Also while a batch is held and all is paused: rebalances are served from inside here.
         self._take(self._consumer.consume(1, timeout=self._wait_s()))
-        room = MAX_BATCH - len(self._batch)
-        if self._batch and room > 0:
+        if self._batch and not self._is_full():
+            room = MAX_BATCH - len(self._batch)
             self._take(self._consumer.consume(room, timeout=COLLECT_S if self._writing else 0))
 
     def _wait_s(self) -> float:
@@ -138,16 +141,20 @@ class ConsumerLoop(Generic[Batch]):
             return POLL_S
         if self._writing is None:
             return 0 if self._next or self._batch else POLL_S
-        if len(self._batch) >= MAX_BATCH:
+        if self._is_full():
             wait([self._writing[1]], timeout=POLL_S)
             return 0
         return COLLECT_S
+
+    def _is_full(self) -> bool:
+        return len(self._batch) >= self._most or self._batch_bytes >= MAX_BATCH_BYTES
 
     def _take(self, messages: Sequence[Message]) -> None:
         sound = [message for message in messages if message.error() is None]
         if sound:
             self._kafka.end()
             self._batch += sound
+            self._batch_bytes += _bytes_of(sound)
         for message in messages:
             error = message.error()
             if error is not None:
@@ -164,8 +171,9 @@ class ConsumerLoop(Generic[Batch]):
         """Hand a batch to the writer where it is free; have one ready for it where much has come."""
         if time.monotonic() < (self._held_until or 0.0):
             return
-        if self._next is None and self._batch and (self._writing is None or len(self._batch) >= self._most):
-            messages, self._batch = self._batch[: self._most], self._batch[self._most :]
+        if self._next is None and self._batch and (self._writing is None or self._is_full()):
+            messages, left = self._batch[: self._most], self._batch[self._most :]
+            self._keep(left)
             self._next = _Work(messages, self._handler.read(messages))
         if self._writing is None and self._next is not None:
             work, self._next = self._next, None
@@ -188,13 +196,17 @@ class ConsumerLoop(Generic[Batch]):
     def _hold(self, work: _Work[Batch], reason: str) -> None:
         """Keep the messages for another try, with partitions paused so that they do not get more."""
         self._holding.begin(reason)
-        self._batch = [*work.messages, *self._take_back(), *self._batch]
+        self._keep([*work.messages, *self._take_back(), *self._batch])
         if self._held_until is None:
             self._consumer.pause(self._consumer.assignment())
         self._held_until = time.monotonic() + self._retry_s
         self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
         # What is too much for one transaction would be so for ever: the next try is half as big.
         self._most = max(len(work.messages) // 2, 1)
+
+    def _keep(self, messages: list[Message]) -> None:
+        self._batch = messages
+        self._batch_bytes = _bytes_of(messages)
 
     def _take_back(self) -> list[Message]:
         """Give the messages of the batch that was ready to be written, which then is no more."""
@@ -248,7 +260,7 @@ class ConsumerLoop(Generic[Batch]):
         self._wait_for_write()
         gone = numbers_of(partitions)
         left = [*self._take_back(), *self._batch]
-        self._batch = [message for message in left if message.partition() not in gone]
+        self._keep([message for message in left if message.partition() not in gone])
         if not self._batch:
             self._release()
         self._offsets.disown(gone)
@@ -273,9 +285,14 @@ class ConsumerLoop(Generic[Batch]):
     def _leave(self) -> None:
         # A write that is under way ends; what could not be stored is read again, by this group's next.
         self._writer.shutdown()
-        self._writing, self._next, self._batch = None, None, []
+        self._writing, self._next = None, None
+        self._keep([])
         # Revokes, and so commits; in a thread, because it waits for that as long as Kafka is away.
         closing = threading.Thread(target=self._consumer.close, daemon=True)
         closing.start()
         closing.join(CLOSE_S)
         self._handler.close()
+
+
+def _bytes_of(messages: Sequence[Message]) -> int:
+    return sum(len(each.value() or b"") + len(each.key() or b"") for each in messages)

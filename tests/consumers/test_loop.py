@@ -172,6 +172,21 @@ def test_next_batch_is_read_while_one_is_written(monkeypatch: pytest.MonkeyPatch
     assert committed([0]) == {0: 100}
 
 
+def test_large_messages_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MAX_BATCH_BYTES", 1_000_000)
+    values = [bytes([number]) * 300_000 for number in range(20)]
+    send(values, partition=0)
+    may_go_on = threading.Event()
+    handler = Recorder(lambda _: not may_go_on.wait(20))
+    with running(handler):
+        wait_until(lambda: len(handler.read_so_far) >= 2)
+        # The first may be of one message; what is read at once comes out of the queue of librdkafka.
+        assert sum(handler.read_so_far) < 20
+        may_go_on.set()
+        wait_until(has_all(handler, values), timeout_s=20)
+    assert handler.values == values
+
+
 def test_batch_that_is_being_written_ends_before_its_partitions_go() -> None:
     may_go_on = threading.Event()
     one, two = Recorder(lambda _: not may_go_on.wait(20)), Recorder()
