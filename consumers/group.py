@@ -1,10 +1,18 @@
 """The consumer group: how a process joins it, and where a partition is begun."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, cast
 
+import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
+
+from consumers.offsets import topic_of
+from consumers.topic_watch import WHAT_TO_DO, replaced_topic
+
+log = structlog.get_logger(__name__)
 
 WATERMARKS_TIMEOUT_S = 2.0
 COMMITTED_TIMEOUT_S = 2.0
@@ -12,6 +20,21 @@ COMMITTED_TIMEOUT_S = 2.0
 
 class LogTrimmedError(Exception):
     """Kafka no longer has what the group has to read next; the text says what to do."""
+
+
+class Begin(StrEnum):
+    """Where to begin in a partition whose position Kafka no longer has."""
+
+    EARLIEST = "earliest"
+    LATEST = "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where partitions are to be read from; `moved` are those that do not go on where the group was."""
+
+    positions: list[TopicPartition]
+    moved: list[TopicPartition]
 
 
 def configuration(
@@ -45,22 +68,42 @@ def configuration(
     }
 
 
-def starting_positions(consumer: Consumer, partitions: Sequence[TopicPartition]) -> list[TopicPartition]:
+def starting_positions(
+    consumer: Consumer, partitions: Sequence[TopicPartition], *, topic_id: str, begin: Begin | None
+) -> Start:
     """Give where each partition is to be read from: its committed offset, or its oldest message.
 
     With `auto.offset.reset=error` Kafka would refuse both a partition that the group has never
-    committed and one whose committed offset is gone; only the second is an error. Raises
-    KafkaException where Kafka does not tell the offsets within 2 s.
+    committed and one whose committed offset is gone; only the second is an error, unless `begin` says
+    where to begin then. An offset that was committed in a topic of another id is gone, too. Raises
+    TopicReplacedError for such a one without `begin`, and KafkaException where Kafka does not tell the
+    offsets within 2 s.
     """
     if not partitions:
-        return []
+        return Start([], [])
     positions = consumer.committed(list(partitions), timeout=COMMITTED_TIMEOUT_S)
+    moved = []
     for position in positions:
         if position.error is not None:
             raise KafkaException(position.error)
         if position.offset < 0:
             position.offset = OFFSET_BEGINNING
-    return positions
+        elif begin is not None:
+            moved += _move_where_gone(consumer, position, topic_id=topic_id, begin=begin)
+        elif topic_of(position) not in (None, topic_id):
+            raise replaced_topic(topic_of(position) or "", topic_id)
+    return Start(positions, moved)
+
+
+def _move_where_gone(
+    consumer: Consumer, position: TopicPartition, *, topic_id: str, begin: Begin
+) -> list[TopicPartition]:
+    oldest, end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
+    if oldest <= position.offset <= end and topic_of(position) in (None, topic_id):
+        return []
+    former, position.offset = position.offset, oldest if begin is Begin.EARLIEST else end
+    log.warning("partition.begun_anew", partition=position.partition, was=former, now=position.offset)
+    return [position]
 
 
 def trimmed_log(consumer: Consumer, position: TopicPartition) -> LogTrimmedError:
@@ -71,12 +114,7 @@ def trimmed_log(consumer: Consumer, position: TopicPartition) -> LogTrimmedError
         f"The consumer group {group} has to go on at offset {position.offset} of {topic},"
         f" partition {position.partition}, but Kafka has only offsets {oldest} to {end}: messages were"
         " deleted before they were consumed, or the topic is not the one it was. Going on would leave them"
-        " out silently. What to do: stop every consumer of the group; begin again at the oldest message,"
-        f" by another KAFKA_CONSUMER_GROUP or by `kafka-consumer-groups.sh --bootstrap-server"
-        f" {settings.KAFKA_BOOTSTRAP_SERVERS} --group {group} --topic {topic} --reset-offsets"
-        " --to-earliest --execute` (what is stored already does not count twice); start it, and when it"
-        " has caught up send again what Kafka lost, by `manage.py republish --missing`;"
-        " `manage.py verify_averages` then tells whether all is there."
+        f" out silently. {WHAT_TO_DO}"
     )
 
 

@@ -2,6 +2,9 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from django.conf import settings
@@ -16,12 +19,52 @@ _silent = logging.getLogger("librdkafka.lag")
 _silent.disabled = True
 
 
+@dataclass(frozen=True, slots=True)
+class PartitionLag:
+    """Where the group stands in a partition, in offsets; `committed` is None where it has none yet."""
+
+    partition: int
+    committed: int | None
+    oldest: int
+    end: int
+
+    @property
+    def messages(self) -> int:
+        """How many messages the group is behind the end."""
+        return max(self.end - (self.oldest if self.committed is None else self.committed), 0)
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether Kafka no longer has what the group has to read next."""
+        return self.committed is not None and not self.oldest <= self.committed <= self.end
+
+
+def read_lag() -> list[PartitionLag]:
+    """Give where KAFKA_CONSUMER_GROUP stands in each partition of KAFKA_TOPIC, in their order.
+
+    Raises KafkaException where Kafka does not answer within 5 s or has no such topic.
+    """
+    with _bystander() as consumer:
+        return _lags(consumer, _bounds(consumer))
+
+
 def messages_left(*, wait_s: float) -> int:
     """Give how many of the messages that the topic holds now the group has yet to consume.
 
     Waits up to `wait_s` seconds for that to be none. Raises KafkaException where Kafka does not
     answer within 5 s or has no such topic.
     """
+    with _bystander() as consumer:
+        bounds = _bounds(consumer)
+        deadline = time.monotonic() + wait_s
+        while (left := _left(consumer, bounds)) and time.monotonic() < deadline:
+            time.sleep(ASK_AGAIN_S)
+        return left
+
+
+@contextmanager
+def _bystander() -> Iterator[Consumer]:
+    """Give a consumer that asks for the group's offsets and is no member of it."""
     consumer = Consumer(
         {
             "bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS,
@@ -31,11 +74,7 @@ def messages_left(*, wait_s: float) -> int:
         logger=_silent,
     )
     try:
-        bounds = _bounds(consumer)
-        deadline = time.monotonic() + wait_s
-        while (left := _left(consumer, bounds)) and time.monotonic() < deadline:
-            time.sleep(ASK_AGAIN_S)
-        return left
+        yield consumer
     finally:
         consumer.close()
 
@@ -61,11 +100,15 @@ def _bounds_of(consumer: Consumer, partition: TopicPartition) -> tuple[int, int]
 
 
 def _left(consumer: Consumer, bounds: dict[int, tuple[int, int]]) -> int:
-    partitions = [TopicPartition(settings.KAFKA_TOPIC, number) for number in bounds]
-    left = 0
+    return sum(each.messages for each in _lags(consumer, bounds))
+
+
+def _lags(consumer: Consumer, bounds: dict[int, tuple[int, int]]) -> list[PartitionLag]:
+    partitions = [TopicPartition(settings.KAFKA_TOPIC, number) for number in sorted(bounds)]
+    lags = []
     for position in consumer.committed(partitions, timeout=TIMEOUT_S):
         if position.error is not None:
             raise KafkaException(position.error)
-        oldest, end = bounds[position.partition]
-        left += max(end - (position.offset if position.offset >= 0 else oldest), 0)
-    return left
+        committed = position.offset if position.offset >= 0 else None
+        lags.append(PartitionLag(position.partition, committed, *bounds[position.partition]))
+    return lags

@@ -16,9 +16,18 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
-from consumers.group import configuration, numbers_of, position_of, starting_positions, trimmed_log
+from consumers.group import (
+    Begin,
+    Start,
+    configuration,
+    numbers_of,
+    position_of,
+    starting_positions,
+    trimmed_log,
+)
 from consumers.offsets import OffsetCommitter
 from consumers.outage import Outage
+from consumers.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat
 
 log = structlog.get_logger(__name__)
@@ -75,12 +84,16 @@ class ConsumerLoop(Generic[Batch]):
     """Reads KAFKA_TOPIC as a member of KAFKA_CONSUMER_GROUP until it is told to stop.
 
     Three batches at most are on their way: one being written, one ready for that, one being collected.
+    `begin` says where to begin in partitions whose position Kafka no longer has; without it that is an error.
     """
 
-    def __init__(self, handler: BatchHandler[Batch]) -> None:
+    def __init__(self, handler: BatchHandler[Batch], *, begin: Begin | None = None) -> None:
         self._handler = handler
+        self._begin = begin
         self._topic = settings.KAFKA_TOPIC
         self._offsets = OffsetCommitter(self._topic)
+        self._watch = TopicWatch()
+        self._topic_id = ""
         self._kafka = Outage(began="kafka.away", ended="kafka.back")
         self._holding = Outage(began="batch.held", ended="batch.released")
         self._consumer = Consumer(
@@ -104,8 +117,8 @@ class ConsumerLoop(Generic[Batch]):
         """Read and hand on until `stop`, then store what was read and leave the group.
 
         Kafka or the handler being away is waited for. Raises LogTrimmedError where messages were
-        deleted before they were consumed, KafkaException where Kafka refuses for good, and whatever
-        the handler raises besides NotNowError.
+        deleted before they were consumed, TopicReplacedError where the topic was deleted and made anew,
+        KafkaException where Kafka refuses for good, and whatever the handler raises besides NotNowError.
         """
         log.info("consumer.started", topic=self._topic, group=settings.KAFKA_CONSUMER_GROUP)
         try:
@@ -128,6 +141,7 @@ class ConsumerLoop(Generic[Batch]):
         self._finish_write()
         self._begin_write()
         self._offsets.commit_if_due(self._consumer)
+        self._watch.look()
 
     def _read(self) -> None:
         # Also while a batch is held and all is paused: rebalances are served from inside here.
@@ -222,28 +236,33 @@ class ConsumerLoop(Generic[Batch]):
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._wait_for_write()
-        consumer.incremental_assign(self._starting_positions(partitions))
+        start = self._starting_positions(partitions)
+        consumer.incremental_assign(start.positions)
         # A partition that comes back may still be paused from before it went.
         if self._held_until is None:
             consumer.resume(partitions)
         else:
             consumer.pause(partitions)
-        self._offsets.own(numbers_of(partitions))
+        self._offsets.own(numbers_of(partitions), topic_id=self._topic_id)
+        self._offsets.note_moved(start.moved)
         self._handler.forget()
         if partitions:
             log.info("partitions.assigned", partitions=numbers_of(partitions))
 
-    def _starting_positions(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        while not self._stopping:
+    def _starting_positions(self, partitions: list[TopicPartition]) -> Start:
+        while partitions and not self._stopping:
             touch_heartbeat("consumer")
             try:
-                positions = starting_positions(self._consumer, partitions)
+                self._topic_id = self._watch.learn()
+                start = starting_positions(
+                    self._consumer, partitions, topic_id=self._topic_id, begin=self._begin
+                )
             except KafkaException as error:
                 self._kafka.begin(error.args[0].str())
             else:
                 self._kafka.end()
-                return positions
-        return partitions
+                return start
+        return Start(partitions, [])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._write_out()

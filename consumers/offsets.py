@@ -14,6 +14,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from consumers.outage import Outage
 
 COMMIT_INTERVAL_S = 0.2
+# What is committed beside each offset: the id of the topic that it counts in.
+_TOPIC = "topic="
 
 
 class OffsetCommitter:
@@ -21,14 +23,16 @@ class OffsetCommitter:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
+        self._metadata = ""
         self._owned: set[int] = set()
         self._stored: dict[int, int] = {}
         self._last_commit = 0.0
         self._refusal = Outage(began="offsets.refused", ended="offsets.accepted")
 
-    def own(self, partitions: Collection[int]) -> None:
-        """Take note of partitions that are this consumer's from now on."""
+    def own(self, partitions: Collection[int], *, topic_id: str = "") -> None:
+        """Take note of partitions that are this consumer's from now on, and of the id of their topic."""
         self._owned.update(partitions)
+        self._metadata = f"{_TOPIC}{topic_id}" if topic_id else ""
 
     def disown(self, partitions: Collection[int]) -> None:
         """Forget partitions that are another consumer's now: its offsets must not be set back."""
@@ -40,6 +44,10 @@ class OffsetCommitter:
         next_offsets = {cast(int, each.partition()): cast(int, each.offset()) + 1 for each in messages}
         self._stored |= {of: offset for of, offset in next_offsets.items() if of in self._owned}
 
+    def note_moved(self, positions: Iterable[TopicPartition]) -> None:
+        """Take note of where partitions were begun anew, so that it is kept also where no message comes."""
+        self._stored |= {each.partition: each.offset for each in positions if each.partition in self._owned}
+
     def commit_if_due(self, consumer: Consumer) -> None:
         """Commit what was noted, unless the last commit was less than 0.2 s ago."""
         if time.monotonic() - self._last_commit >= COMMIT_INTERVAL_S:
@@ -50,7 +58,10 @@ class OffsetCommitter:
         if not self._stored:
             return
         self._last_commit = time.monotonic()
-        positions = [TopicPartition(self._topic, *position) for position in self._stored.items()]
+        positions = [
+            TopicPartition(self._topic, partition, offset, metadata=self._metadata)
+            for partition, offset in self._stored.items()
+        ]
         self._stored = {}
         try:
             consumer.commit(offsets=positions, asynchronous=True)
@@ -67,3 +78,9 @@ class OffsetCommitter:
             self._refusal.begin(refusal.str())
             if position.partition in self._owned:
                 self._stored.setdefault(position.partition, position.offset)
+
+
+def topic_of(position: TopicPartition) -> str | None:
+    """Give the id of the topic in which an offset was committed; None where that was not noted."""
+    metadata = position.metadata or ""
+    return metadata.removeprefix(_TOPIC) if metadata.startswith(_TOPIC) else None

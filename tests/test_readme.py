@@ -53,7 +53,7 @@ def test_readme_calls_answer_what_it_says(product: Product) -> None:
 
 
 def test_readme_names_every_command_of_the_service() -> None:
-    commands = [name for name, app in get_commands().items() if app in {"prices", "consumers"}]
+    commands = [name for name, app in get_commands().items() if app in {"marketdata", "prices", "consumers"}]
     assert commands
     assert [name for name in commands if f"| `{name}" not in README] == []
 

@@ -17,7 +17,7 @@ STOP_TIMEOUT_S = 10
 class ConsumerProcess:
     """One process; its output goes to a file in the folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self._log = folder / "consumer.log"
         address = urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
         environment = os.environ | {
@@ -29,7 +29,7 @@ class ConsumerProcess:
         }
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "manage.py", "consume_prices"],
+                [sys.executable, "manage.py", "consume_prices", *options],
                 cwd=settings.BASE_DIR,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -8,11 +8,15 @@ from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
+from consumers.group import Begin
 from consumers.loop import BatchHandler, ConsumerLoop, NotNowError
+from prices.topic import ensure_topic
 from tests.consumers.samples import kafka_producer
+from tests.waiting import wait_until
 
 Handler = TypeVar("Handler", bound=BatchHandler[Any])
 
@@ -52,9 +56,9 @@ class Recorder:
 class RunningLoop:
     """A loop in a thread of its own."""
 
-    def __init__(self, handler: BatchHandler[Any]) -> None:
+    def __init__(self, handler: BatchHandler[Any], *, begin: Begin | None = None) -> None:
         self.error: BaseException | None = None
-        self._loop = ConsumerLoop(handler)
+        self._loop = ConsumerLoop(handler, begin=begin)
         self._thread = threading.Thread(target=self._run)
 
     def start(self) -> Self:
@@ -67,8 +71,13 @@ class RunningLoop:
         self.join()
 
     def join(self) -> None:
+        """Wait until it has ended by itself, and raise what it raised."""
         self._thread.join(20)
-        assert not self._thread.is_alive()
+        has_ended = not self._thread.is_alive()
+        # A test that fails must not leave it running.
+        self._loop.stop()
+        self._thread.join(20)
+        assert has_ended
         if self.error is not None:
             raise self.error
 
@@ -80,9 +89,9 @@ class RunningLoop:
 
 
 @contextmanager
-def running(handler: Handler) -> Iterator[Handler]:
+def running(handler: Handler, *, begin: Begin | None = None) -> Iterator[Handler]:
     """Run a loop for the block; stop it afterwards."""
-    loop = RunningLoop(handler).start()
+    loop = RunningLoop(handler, begin=begin).start()
     try:
         yield handler
     finally:
@@ -100,6 +109,20 @@ def send(values: Iterable[bytes], *, partition: int | None = None) -> None:
     assert producer.flush(10) == 0
 
 
+def send_parts(*messages: Message, partition: int = 0) -> None:
+    """Send the keys, values and headers of these messages to one partition, and wait until Kafka has them."""
+    producer = kafka_producer(settings.KAFKA_BOOTSTRAP_SERVERS)
+    for each in messages:
+        producer.produce(
+            settings.KAFKA_TOPIC,
+            key=each.key(),
+            value=each.value(),
+            headers=each.headers(),
+            partition=partition,
+        )
+    assert producer.flush(10) == 0
+
+
 def committed(partitions: Iterable[int] = range(3)) -> dict[int, int]:
     """Give the group's committed offset of each partition; -1001 where there is none."""
     positions = [TopicPartition(settings.KAFKA_TOPIC, number) for number in partitions]
@@ -108,11 +131,34 @@ def committed(partitions: Iterable[int] = range(3)) -> dict[int, int]:
     return {position.partition: position.offset for position in answer}
 
 
-def commit(offset: int, *, partition: int) -> None:
+def commit(offset: int, *, partition: int, metadata: str = "") -> None:
     """Commit an offset for the group, which must have no member."""
     with _bystander() as consumer:
-        position = TopicPartition(settings.KAFKA_TOPIC, partition, offset)
+        position = TopicPartition(settings.KAFKA_TOPIC, partition, offset, metadata=metadata)
         consumer.commit(offsets=[position], asynchronous=False)
+
+
+def trim(partition: int, *, before: int) -> None:
+    """Delete a partition's messages before an offset, as the topic's retention would."""
+    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    for deleted in admin.delete_records([TopicPartition(settings.KAFKA_TOPIC, partition, before)]).values():
+        deleted.result(10)
+
+
+def make_topic_anew() -> None:
+    """Delete the topic, with all messages, and make one of the same name."""
+    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    admin.delete_topics([settings.KAFKA_TOPIC])[settings.KAFKA_TOPIC].result(10)
+    # Its name is free a moment later.
+    wait_until(topic_was_made)
+
+
+def topic_was_made() -> bool:
+    """Try to make the topic; tell whether it was."""
+    try:
+        return ensure_topic()
+    except KafkaException:
+        return False
 
 
 @contextmanager

@@ -5,14 +5,12 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
-from itertools import count
+from decimal import Decimal
+from itertools import chain, count
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
-from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
 
@@ -23,15 +21,16 @@ from consumers.verify import Verdict, verify_averages
 from dev.pytest_services import Services
 from prices.models import DeadLetter, PricePoint, SymbolAverage
 from tests.consumers.processes import ConsumerProcess
-from tests.consumers.running import commit, events_logged, running, send
-from tests.consumers.samples import points_of, produce
+from tests.consumers.running import commit, committed, events_logged, running, send, send_parts, trim
+from tests.consumers.samples import averages, message, points_of, produce
+from tests.consumers.test_handler import POISON
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 SYMBOLS = [f"SIM-{letter}" for letter in "ABCDEFGH"]
 
 
-StartConsumer: TypeAlias = Callable[[], ConsumerProcess]
+StartConsumer: TypeAlias = Callable[..., ConsumerProcess]
 
 
 @pytest.fixture
@@ -39,10 +38,10 @@ def start_consumer(transactional_db: None, topic: str, tmp_path: Path) -> Iterat
     """Give a function that starts another process of the test's group."""
     started: list[ConsumerProcess] = []
 
-    def start() -> ConsumerProcess:
+    def start(*options: str) -> ConsumerProcess:
         folder = tmp_path / str(len(started))
         folder.mkdir()
-        started.append(ConsumerProcess(folder))
+        started.append(ConsumerProcess(folder, *options))
         return started[-1]
 
     yield start
@@ -198,28 +197,53 @@ def test_restarted_postgresql_is_waited_for_and_told_once(
     assert_verified()
 
 
-def test_poison_between_events_ends_in_dead_letters(handler: AverageHandler) -> None:
-    stream = Stream()
-    send([b"no json", b"{}", b"\xff", b"x" * 900_000])
-    stream.send(3)
-    send([b"NaN"])
-    stream.finish()
+def test_every_poison_between_events_is_one_dead_letter_and_the_events_are_averaged(
+    handler: AverageHandler,
+) -> None:
+    poison = [message(**each) for each in POISON.values()]
+    sound = [message(number) for number in range(len(poison))]
+    send_parts(*chain.from_iterable(zip(poison, sound, strict=True)))
     with running(handler):
-        wait_until(all_stored)
-        wait_until(lambda: DeadLetter.objects.count() == 5)
-    assert_verified()
+        wait_until(lambda: SymbolAverage.objects.count() == len(sound))
+        wait_until(lambda: DeadLetter.objects.count() == len(poison))
+    letters = DeadLetter.objects.order_by("offset")
+    assert [letter.offset for letter in letters] == [2 * number for number in range(len(poison))]
+    for letter, sent in zip(letters, poison, strict=True):
+        assert (as_bytes(letter.key), as_bytes(letter.value)) == (sent.key(), sent.value()), letter.reason
+    assert averages() == [None] * 4 + [Decimal(100)] * (len(sound) - 4)
+
+
+def as_bytes(value: bytes | memoryview | None) -> bytes | None:
+    return None if value is None else bytes(value)
 
 
 @pytest.mark.usefixtures("heartbeats", "transactional_db", "signal_handlers")
 def test_trimmed_log_ends_the_command_with_what_to_do(topic: str) -> None:
     send([b"x"] * 8, partition=0)
     commit(3, partition=0)
-    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
-    for deleted in admin.delete_records([TopicPartition(topic, 0, 6)]).values():
-        deleted.result(10)
+    trim(0, before=6)
     with pytest.raises(CommandError, match="has only offsets 6 to 8") as caught:
         call_command("consume_prices")
     assert caught.value.returncode == 1
+
+
+def test_command_begins_where_it_is_told_in_partitions_whose_position_is_gone(
+    start_consumer: StartConsumer,
+) -> None:
+    send([b"x"] * 8, partition=0)
+    commit(3, partition=0)
+    trim(0, before=6)
+    consumer = start_consumer("--from", "earliest")
+    wait_until(lambda: DeadLetter.objects.count() == 2, timeout_s=20)
+    wait_until(lambda: committed([0]) == {0: 8})
+    assert consumer.stop() == 0
+    assert "partition.begun_anew" in consumer.output
+
+
+def test_unknown_beginning_is_wrong_usage(start_consumer: StartConsumer) -> None:
+    consumer = start_consumer("--from", "yesterday")
+    assert consumer.wait() == 2
+    assert "invalid choice: 'yesterday'" in consumer.output
 
 
 def test_sigterm_while_kafka_hangs_ends_well(start_consumer: StartConsumer, services: Services) -> None:

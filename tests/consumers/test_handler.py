@@ -39,9 +39,15 @@ POISON: dict[str, dict[str, Any]] = {
     "no utf-8": {"value": b"\xff\xfe{}"},
     "no object": {"value": b"[1, 2]"},
     "nested without end": {"value": b'{"a":' * 50_000},
+    "a megabyte of value": {"value": b"x" * 1_000_000},
+    "zero bytes": {"value": b"\0" * 5},
+    "no utf-8 in a field": {"value": sound_value().replace(b"simulated", b"\xff\xfe")},
     "nan": {"value": sound_value().replace(b":100,", b":NaN,")},
     **{f"without {name}": without_field(name) for name in json.loads(sound_value())},
     "price text": with_field("price", "100"),
+    "price infinite": {"value": sound_value().replace(b":100,", b":Infinity,")},
+    "price not a number in text": with_field("price", "NaN"),
+    "price beyond all bounds": {"value": sound_value().replace(b":100,", b":1e400,")},
     "price null": with_field("price", None),
     "price negative": with_field("price", -1),
     "price zero": with_field("price", 0),
@@ -51,14 +57,19 @@ POISON: dict[str, dict[str, Any]] = {
     "id of version 4": with_field("event_id", "8c4e2f7e-6a2e-4bd1-9a63-3a3f1f6f2c11"),
     "id of another variant": with_field("event_id", "019b8e2f-6a2e-7bd1-1a63-3a3f1f6f2c11"),
     "id no uuid": with_field("event_id", "42"),
-    "id in the future": {"value": sound_value(120_000)},
+    # Centuries ahead: of a real broker's time, too.
+    "id in the future": {"value": sound_value(10**13)},
     "symbol lower case": with_field("symbol", "sim-a"),
     "symbol with nul": with_field("symbol", "SIM\0"),
     "source with nul": with_field("source", "a\0b"),
+    "source of a number": with_field("source", 5),
+    "time of no date": with_field("timestamp", "yesterday"),
     "time before year 1": with_field("timestamp", "0001-01-01T00:00:00+14:00"),
     "time without zone": with_field("timestamp", "2026-01-01T00:00:00"),
     "key of another symbol": {"key": b"SIM-B"},
     "no key": {"key": None},
+    "key no utf-8": {"key": b"\xff\xfe"},
+    "key with nul": {"key": b"SIM-A\0"},
     "huge key": {"key": b"k" * 1_000_000},
     "unknown version": {"headers": [("v", b"2"), ("precision", b"second")]},
     "empty version": {"headers": [("v", None)]},
@@ -104,6 +115,13 @@ def test_every_poison_is_stored_and_the_rest_goes_on(handler: AverageHandler) ->
     assert stored.key is not None
     assert len(stored.key) == 1_000_000
     assert stored.message_timestamp == BEGIN + timedelta(seconds=1)
+
+
+def test_dead_letters_and_averages_of_a_batch_are_one_transaction(handler: AverageHandler) -> None:
+    handle(handler, message(0), message(1, value=b"{"), message(2), message(3, key=None))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT xmin::text FROM dead_letters UNION SELECT xmin::text FROM symbol_averages")
+        assert len(cursor.fetchall()) == 1
 
 
 def test_dead_letter_names_the_group(handler: AverageHandler, settings: Any) -> None:

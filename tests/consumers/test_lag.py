@@ -6,8 +6,8 @@ from django.test import override_settings
 from pytest_django import Settings
 
 from consumers import lag
-from consumers.lag import messages_left
-from tests.consumers.running import Recorder, running, send
+from consumers.lag import PartitionLag, messages_left, read_lag
+from tests.consumers.running import Recorder, commit, running, send, trim
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("topic", "heartbeats")
@@ -36,6 +36,18 @@ def test_group_that_reads_is_waited_for() -> None:
     send([b"1"] * 5)
     with running(Recorder()):
         assert messages_left(wait_s=10) == 0
+
+
+def test_each_partition_tells_where_the_group_stands() -> None:
+    send([b"1"] * 5, partition=0)
+    send([b"1"] * 4, partition=2)
+    commit(3, partition=0)
+    commit(1, partition=2)
+    trim(2, before=2)
+    lags = read_lag()
+    assert lags == [PartitionLag(0, 3, 0, 5), PartitionLag(1, None, 0, 0), PartitionLag(2, 1, 2, 4)]
+    assert [each.messages for each in lags] == [2, 0, 3]
+    assert [each.is_gone for each in lags] == [False, False, True]
 
 
 def test_unknown_topic_raises(settings: Settings) -> None:

@@ -8,12 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Message, TopicPartition
-from confluent_kafka.admin import AdminClient
-from django.conf import settings
+from confluent_kafka import Message
 
 from consumers import loop
-from consumers.group import LogTrimmedError
+from consumers.group import Begin, LogTrimmedError
+from consumers.topic_watch import TopicReplacedError
 from dev.pytest_services import Service, Services
 from prices.heartbeat import heartbeat_age_s
 from tests.consumers.running import (
@@ -22,8 +21,10 @@ from tests.consumers.running import (
     commit,
     committed,
     events_logged,
+    make_topic_anew,
     running,
     send,
+    trim,
 )
 from tests.waiting import wait_until
 
@@ -242,21 +243,103 @@ def test_partitions_move_while_a_batch_is_refused() -> None:
     assert sum(committed().values()) == 300
 
 
-def test_trimmed_log_ends_the_loop_and_says_what_to_do(topic: str) -> None:
-    send(numbered(10), partition=0)
+def trim_what_is_next() -> None:
+    """Leave the group at an offset that is gone in partition 0, at one that is there in 1, at none in 2."""
+    for partition in range(3):
+        send(numbered(10, first=10 * partition), partition=partition)
     commit(5, partition=0)
-    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
-    for deleted in admin.delete_records([TopicPartition(topic, 0, 8)]).values():
-        deleted.result(10)
+    commit(4, partition=1)
+    trim(0, before=8)
+
+
+def test_trimmed_log_ends_the_loop_and_says_what_to_do(topic: str) -> None:
+    trim_what_is_next()
     handler = Recorder()
     with pytest.raises(LogTrimmedError) as caught:
         RunningLoop(handler).start().join()
     text = str(caught.value)
     assert f"offset 5 of {topic}, partition 0, but Kafka has only offsets 8 to 10" in text
-    for step in ("KAFKA_CONSUMER_GROUP", "--to-earliest", "republish --missing", "verify_averages"):
+    for step in ("consume_prices --from earliest", "--from latest", "rebuild_averages", "verify_averages"):
         assert step in text
-    assert handler.values == []
     assert committed([0]) == {0: 5}
+
+
+def test_from_earliest_begins_gone_partitions_at_their_oldest_message() -> None:
+    trim_what_is_next()
+    expected = [*numbered(2, first=8), *numbered(6, first=14), *numbered(10, first=20)]
+    with running(Recorder(), begin=Begin.EARLIEST) as handler:
+        wait_until(has_all(handler, expected))
+    assert sorted(handler.values) == sorted(expected)
+    assert committed() == {0: 10, 1: 10, 2: 10}
+
+
+def test_from_latest_begins_gone_partitions_at_their_end_and_no_other() -> None:
+    trim_what_is_next()
+    expected = [*numbered(6, first=14), *numbered(10, first=20), b"new"]
+    with running(Recorder(), begin=Begin.LATEST) as handler:
+        wait_until(lambda: committed([0]) == {0: 10})
+        send([b"new"], partition=0)
+        wait_until(has_all(handler, expected))
+    assert sorted(handler.values) == sorted(expected)
+    assert committed() == {0: 11, 1: 10, 2: 10}
+
+
+@pytest.mark.parametrize("begin", Begin)
+def test_partition_begun_anew_stays_so_though_nothing_comes(begin: Begin) -> None:
+    send(numbered(5), partition=0)
+    commit(2, partition=0)
+    trim(0, before=5)
+    with running(Recorder(), begin=begin):
+        wait_until(lambda: committed([0]) == {0: 5})
+    with running(Recorder()) as handler:
+        send([b"new"], partition=0)
+        wait_until(has_all(handler, [b"new"]))
+
+
+def test_offset_beyond_the_end_is_gone_too() -> None:
+    send(numbered(5), partition=0)
+    commit(9, partition=0)
+    with running(Recorder(), begin=Begin.EARLIEST) as handler:
+        wait_until(has_all(handler, numbered(5)))
+
+
+def test_topic_made_anew_under_a_running_loop_ends_it_and_is_not_gone_on_in() -> None:
+    """The new topic has more messages than were read of the old one: offsets alone would not tell."""
+    send(numbered(10), partition=0)
+    handler = Recorder()
+    loop = RunningLoop(handler).start()
+    wait_until(has_all(handler, numbered(10)))
+    make_topic_anew()
+    send(numbered(20, first=100), partition=0)
+    with pytest.raises(TopicReplacedError, match="was deleted and made anew") as caught:
+        loop.join()
+    assert "consume_prices --from earliest" in str(caught.value)
+    with running(Recorder(), begin=Begin.EARLIEST) as handler:
+        wait_until(has_all(handler, numbered(20, first=100)))
+    assert committed([0]) == {0: 20}
+
+
+def test_offset_of_a_former_topic_ends_the_loop_at_its_start() -> None:
+    send(numbered(10), partition=0)
+    commit(5, partition=0, metadata="topic=former")
+    handler = Recorder()
+    with pytest.raises(TopicReplacedError, match="its id was former"):
+        RunningLoop(handler).start().join()
+    assert handler.values == []
+    with running(handler, begin=Begin.EARLIEST):
+        wait_until(has_all(handler, numbered(10)))
+    with running(Recorder()) as handler:
+        send([b"new"], partition=0)
+        wait_until(has_all(handler, [b"new"]))
+    assert handler.values == [b"new"]
+
+
+def test_offset_with_the_note_of_another_program_is_gone_on_from() -> None:
+    send(numbered(3), partition=0)
+    commit(2, partition=0, metadata="set by hand")
+    with running(Recorder()) as handler:
+        wait_until(has_all(handler, numbered(1, first=2)))
+    assert handler.values == numbered(1, first=2)
 
 
 @contextmanager

@@ -1,0 +1,105 @@
+"""manage.py status: is the service well?"""
+
+from argparse import ArgumentParser
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.utils import timezone
+
+from consumers.lag import PartitionLag
+from marketdata.status import Status, Stored, read_status
+
+
+class Command(BaseCommand):
+    help = (
+        "Show the parts, jobs, polls, outbox, averages, dead letters and the consumer's lag."
+        " Exit 0: all is well, 1: something is not right (it is named), 2: wrong usage."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take the form of the answer."""
+        parser.add_argument("--json", action="store_true", help="Answer in JSON.")
+
+    def handle(self, *, json: bool, **options: Any) -> None:
+        """Look and report."""
+        status = read_status(now=timezone.now())
+        if json:
+            self.stdout.write(msgspec.json.encode(_plain(status)).decode())
+        else:
+            self.stdout.write("\n".join(_lines(status)))
+        if status.problems:
+            raise CommandError(f"Not right: {'; '.join(status.problems)}.")
+
+
+def _plain(status: Status) -> dict[str, Any]:
+    stored = status.stored
+    return {
+        "ok": not status.problems,
+        "problems": status.problems,
+        "parts": {part.name: part.problem or "ok" for part in status.parts},
+        "jobs": None if stored is None else stored.jobs,
+        "open_runs": None if stored is None else stored.open_runs,
+        "outbox": None if stored is None else _plain_outbox(status, stored),
+        "last_average": None
+        if stored is None or stored.last_average is None
+        else _plain_last(status, stored),
+        "dead_letters": None if stored is None else stored.open_dead_letters,
+        "consumer": None if status.lag is None else _plain_consumer(status, status.lag),
+    }
+
+
+def _plain_outbox(status: Status, stored: Stored) -> dict[str, Any]:
+    return {"points": stored.pending_points, "oldest_age_s": status.age_s(stored.oldest_pending)}
+
+
+def _plain_last(status: Status, stored: Stored) -> dict[str, Any] | None:
+    if stored.last_average is None:
+        return None
+    return {"created_at": stored.last_average, "age_s": status.age_s(stored.last_average)}
+
+
+def _plain_consumer(status: Status, lag: Sequence[PartitionLag]) -> dict[str, Any]:
+    return {
+        "group": settings.KAFKA_CONSUMER_GROUP,
+        "topic": settings.KAFKA_TOPIC,
+        "lag": status.messages_behind,
+        "partitions": [
+            {"partition": each.partition, "committed": each.committed, "end": each.end, "lag": each.messages}
+            for each in lag
+        ],
+    }
+
+
+def _lines(status: Status) -> Iterator[str]:
+    for part in status.parts:
+        yield f"{part.name:<13} {part.problem or 'ok'}"
+    if status.stored is not None:
+        yield ""
+        yield from _stored_lines(status, status.stored)
+    if status.lag is not None:
+        yield ""
+        yield from _lag_lines(status, status.lag)
+
+
+def _stored_lines(status: Status, stored: Stored) -> Iterator[str]:
+    jobs = ", ".join(f"{count:,} {name}" for name, count in stored.jobs.items())
+    oldest = (
+        "" if stored.oldest_pending is None else f", the oldest {status.age_s(stored.oldest_pending)} s old"
+    )
+    last = "none" if stored.last_average is None else f"{status.age_s(stored.last_average)} s old"
+    yield f"jobs          {jobs}"
+    yield f"open polls    {stored.open_runs:,}"
+    yield f"outbox        {stored.pending_points:,} points{oldest}"
+    yield f"last average  {last}"
+    yield f"dead letters  {stored.open_dead_letters:,} not replayed"
+
+
+def _lag_lines(status: Status, lag: Sequence[PartitionLag]) -> Iterator[str]:
+    yield f"consumer      group {settings.KAFKA_CONSUMER_GROUP}, {status.messages_behind:,} messages behind"
+    yield f"{'partition':>9} {'committed':>12} {'end':>12} {'lag':>12}"
+    for each in lag:
+        committed = "-" if each.committed is None else f"{each.committed:,}"
+        yield f"{each.partition:>9} {committed:>12} {each.end:>12,} {each.messages:>12,}"

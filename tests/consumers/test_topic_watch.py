@@ -1,0 +1,74 @@
+"""A topic is told from another one of the same name."""
+
+import logging
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from pytest_django import Settings
+
+from consumers import topic_watch
+from consumers.topic_watch import TopicReplacedError, TopicWatch
+from tests.consumers.running import events_logged, make_topic_anew, topic_was_made
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def watch(topic: str, monkeypatch: pytest.MonkeyPatch) -> TopicWatch:
+    monkeypatch.setattr(topic_watch, "LOOK_INTERVAL_S", 0.05)
+    return TopicWatch()
+
+
+def test_topic_that_stays_keeps_its_id(watch: TopicWatch) -> None:
+    first = watch.learn()
+    assert first
+    assert watch.learn() == first
+    assert TopicWatch().learn() == first
+
+
+def test_topic_made_anew_is_noticed_when_it_is_learnt_again(watch: TopicWatch) -> None:
+    watch.learn()
+    make_topic_anew()
+    with pytest.raises(TopicReplacedError, match="deleted and made anew"):
+        wait_until(lambda: not watch.learn())
+
+
+def test_topic_made_anew_is_noticed_in_passing(watch: TopicWatch) -> None:
+    watch.learn()
+    make_topic_anew()
+    with pytest.raises(TopicReplacedError, match="deleted and made anew"):
+        wait_until(lambda: watch.look())
+
+
+def test_missing_topic_is_told_once_and_waited_for(
+    watch: TopicWatch, topic: str, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch.learn()
+    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    admin.delete_topics([topic])[topic].result(10)
+    looks = iter(range(10**6))
+
+    def is_told() -> bool:
+        watch.look()
+        return next(looks) > 20 and events_logged(caplog)["topic.missing"] > 0
+
+    with caplog.at_level(logging.INFO):
+        wait_until(is_told)
+    assert events_logged(caplog)["topic.missing"] == 1
+    wait_until(topic_was_made)
+
+
+def test_kafka_away_raises(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    monkeypatch.setattr(topic_watch, "ANSWER_TIMEOUT_S", 0.3)
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    with pytest.raises(KafkaException):
+        TopicWatch().learn()
+
+
+def test_broker_without_ids_is_put_up_with(settings: Settings) -> None:
+    memory = Producer({"test.mock.num.brokers": 1})
+    brokers = memory.list_topics(settings.KAFKA_TOPIC, timeout=10).brokers.values()
+    settings.KAFKA_BOOTSTRAP_SERVERS = ",".join(f"{each.host}:{each.port}" for each in brokers)
+    watch = TopicWatch()
+    assert watch.learn() == ""
+    watch.look()

@@ -1,0 +1,166 @@
+"""manage.py status on the real parts: what it shows, and what it calls not right."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.conf import settings as django_settings
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test import override_settings
+from django.utils import timezone
+from pytest_django import Settings
+
+from consumers import lag
+from consumers.handler import AverageHandler
+from consumers.store import AverageStore
+from marketdata import health
+from marketdata.status import read_status
+from prices.claims import claim_slots
+from prices.jobs import pause_job
+from prices.models import DeadLetter, PollRun, PricePoint, SymbolAverage
+from tests.conftest import MakeJob
+from tests.consumers.running import commit, running, send, trim
+from tests.consumers.samples import point, produce
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("topic", "heartbeats")]
+Show = Callable[..., str]
+
+
+@pytest.fixture
+def heartbeats(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("HEARTBEAT_DIR", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def forget_clients() -> None:
+    health.forget_clients()
+
+
+@pytest.fixture
+def show(capsys: pytest.CaptureFixture[str]) -> Show:
+    """Give a function that runs the command and gives what it shows, well or not."""
+
+    def run(*arguments: str, problem: str | None = None) -> str:
+        if problem is None:
+            call_command("status", *arguments)
+        else:
+            with pytest.raises(CommandError, match=problem) as caught:
+                call_command("status", *arguments)
+            assert caught.value.returncode == 1
+            assert "\n" not in str(caught.value)
+        return capsys.readouterr().out
+
+    return run
+
+
+def problems() -> str:
+    return "; ".join(read_status(now=timezone.now()).problems)
+
+
+def add_letter() -> DeadLetter:
+    return DeadLetter.objects.create(
+        topic="t", partition=0, offset=0, message_timestamp=datetime.now(UTC), group="g", reason="r"
+    )
+
+
+def test_empty_service_is_well(show: Show) -> None:
+    found = json.loads(show("--json"))
+    assert (found["ok"], found["problems"]) == (True, [])
+    assert found["parts"] == dict.fromkeys(["postgresql", "migrations", "redis", "kafka"], "ok")
+    assert found["jobs"] == {"active": 0, "paused": 0, "stopped": 0}
+    assert found["outbox"] == {"points": 0, "oldest_age_s": None}
+    assert found["last_average"] is None
+    assert found["consumer"]["lag"] == 0
+
+
+def test_status_tells_what_there_is(show: Show, make_job: MakeJob) -> None:
+    claim_slots([make_job().id], now=timezone.now())
+    pause_job(make_job(["SIM-B"]).id)
+    point(0, published=False)
+    PricePoint.objects.update(received_at=timezone.now() - timedelta(seconds=3))
+    with running(AverageHandler(AverageStore())):
+        produce([point(1)])
+        wait_until(SymbolAverage.objects.exists)
+    send([b"x"] * 3, partition=1)
+    found = json.loads(show("--json"))
+    assert found["jobs"] == {"active": 1, "paused": 1, "stopped": 0}
+    assert found["open_runs"] == 1
+    assert found["outbox"]["points"] == 1
+    assert 3 <= found["outbox"]["oldest_age_s"] < 10
+    assert 0 <= found["last_average"]["age_s"] < 10
+    consumer = found["consumer"]
+    assert (consumer["group"], consumer["lag"]) == (django_settings.KAFKA_CONSUMER_GROUP, 3)
+    assert [each["lag"] for each in consumer["partitions"]].count(3) == 1
+    text = show()
+    assert "1 active, 1 paused, 0 stopped" in text
+    assert "3 messages behind" in text
+    assert ["outbox", "1", "points,"] in [line.split()[:3] for line in text.splitlines()]
+
+
+def test_dead_letters_are_not_right_until_replayed(show: Show) -> None:
+    letter = add_letter()
+    assert "1 not replayed" in show(problem="dead letters: replay or discard")
+    letter.replayed_at = timezone.now()
+    letter.save(update_fields=["replayed_at"])
+    assert "0 not replayed" in show()
+
+
+def test_point_that_the_sweep_should_have_sent_is_not_right() -> None:
+    point(0, published=False)
+    PricePoint.objects.update(received_at=timezone.now() - timedelta(seconds=14))
+    assert problems() == ""
+    PricePoint.objects.update(received_at=timezone.now() - timedelta(seconds=16))
+    assert problems().startswith("outbox: a point has waited for over 15 s")
+
+
+def test_poll_that_stays_open_is_not_right(make_job: MakeJob) -> None:
+    claim_slots([make_job().id], now=timezone.now())
+    assert problems() == ""
+    PollRun.objects.update(started_at=timezone.now() - timedelta(seconds=151))
+    assert problems().startswith("polls: one has been open for over 150 s")
+
+
+def test_messages_that_nobody_consumes_are_not_right() -> None:
+    send([b"x"], partition=0)
+    assert problems().startswith("consumer: messages wait")
+
+
+def test_position_that_is_gone_is_not_right() -> None:
+    send([b"x"] * 8, partition=2)
+    commit(3, partition=2)
+    trim(2, before=6)
+    assert "no longer has the group's position in partition 2" in problems()
+
+
+def test_redis_away_is_named_and_the_rest_shown(show: Show, settings: Settings) -> None:
+    settings.REDIS_URL = "redis://127.0.0.1:1"
+    found = json.loads(show("--json", problem="redis: cannot be reached"))
+    assert found["parts"]["redis"] == "cannot be reached"
+    assert found["consumer"]["lag"] == 0
+
+
+def test_kafka_away_is_named_and_the_rest_shown(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lag, "TIMEOUT_S", 0.3)
+    with override_settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"):
+        found = json.loads(show("--json", problem="kafka: "))
+    assert found["consumer"] is None
+    assert found["dead_letters"] == 0
+
+
+def test_postgresql_away_is_named_and_the_rest_shown(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.close()
+    with monkeypatch.context() as patch:
+        patch.setitem(connection.settings_dict, "PORT", "1")
+        found = json.loads(show("--json", problem="postgresql: cannot be reached"))
+    assert (found["jobs"], found["outbox"], found["last_average"]) == (None, None, None)
+    assert found["consumer"]["lag"] == 0
+
+
+def test_topic_that_is_missing_is_named(show: Show) -> None:
+    with override_settings(KAFKA_TOPIC="no-such-topic"):
+        found = json.loads(show("--json", problem="there is no topic no-such-topic"))
+    assert found["consumer"] is None
