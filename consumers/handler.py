@@ -6,7 +6,7 @@ import structlog
 from confluent_kafka import Message
 
 from consumers.decoding import Decoded, decode_messages
-from consumers.loop import NotNowError
+from consumers.pipeline import NotNowError
 from consumers.store import AverageStore, StoreUnavailableError
 
 log = structlog.get_logger(__name__)

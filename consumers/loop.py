@@ -6,11 +6,8 @@ message is handled at least once, whatever dies in between.
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -27,6 +24,7 @@ from consumers.group import (
 )
 from consumers.offsets import OffsetCommitter
 from consumers.outage import Outage
+from consumers.pipeline import Batch, BatchHandler, Pipeline
 from consumers.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat
 
@@ -35,55 +33,13 @@ log = structlog.get_logger(__name__)
 _silent = logging.getLogger("librdkafka.consumer")
 _silent.disabled = True
 
-Batch = TypeVar("Batch")
-
-MAX_BATCH = 5_000
-# Reached by large messages only: an event has some 200 bytes.
-MAX_BATCH_BYTES = 8_000_000
-POLL_S = 0.2
-# How long is waited for more messages while a batch is being written.
-COLLECT_S = 0.005
-FIRST_RETRY_S = 0.1
-LAST_RETRY_S = 2.0
 # After SIGTERM a process has 10 s, and a batch that is being written may take 7 s of them.
 CLOSE_S = 2.0
-
-
-class NotNowError(Exception):
-    """The handler cannot take the batch now; the loop keeps it and tries again."""
-
-
-class BatchHandler(Protocol[Batch]):
-    """What the loop gives its batches to: each is read in the loop's thread, and written in another."""
-
-    def read(self, messages: Sequence[Message]) -> Batch:
-        """Make of messages what `write` takes, while an earlier batch may be being written."""
-
-    def write(self, batch: Batch) -> None:
-        """Store a batch for good, each partition's messages in their order; some may come twice.
-
-        Raises NotNowError where the same messages should come again later.
-        """
-
-    def forget(self) -> None:
-        """Drop what is remembered of earlier batches: partitions have changed hands. Never during a write."""
-
-    def close(self) -> None:
-        """Let go of what is held open."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Work(Generic[Batch]):
-    """Messages, and what the handler made of them."""
-
-    messages: list[Message]
-    batch: Batch
 
 
 class ConsumerLoop(Generic[Batch]):
     """Reads KAFKA_TOPIC as a member of KAFKA_CONSUMER_GROUP until it is told to stop.
 
-    Three batches at most are on their way: one being written, one ready for that, one being collected.
     `begin` says where to begin in partitions whose position Kafka no longer has; without it that is an error.
     """
 
@@ -95,18 +51,11 @@ class ConsumerLoop(Generic[Batch]):
         self._watch = TopicWatch()
         self._topic_id = ""
         self._kafka = Outage(began="kafka.away", ended="kafka.back")
-        self._holding = Outage(began="batch.held", ended="batch.released")
+        self._pipeline = Pipeline(handler)
+        self._is_paused = False
         self._consumer = Consumer(
             configuration(on_error=self._on_error, on_commit=self._offsets.on_commit), logger=_silent
         )
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-        self._writing: tuple[_Work[Batch], Future[None]] | None = None
-        self._next: _Work[Batch] | None = None
-        self._batch: list[Message] = []
-        self._batch_bytes = 0
-        self._most = MAX_BATCH
-        self._retry_s = FIRST_RETRY_S
-        self._held_until: float | None = None
         self._stopping = False
 
     def stop(self) -> None:
@@ -130,7 +79,7 @@ class ConsumerLoop(Generic[Batch]):
             )
             while not self._stopping:
                 self._turn()
-            self._write_out()
+            self._note_stored(self._pipeline.drain())
         finally:
             self._leave()
         log.info("consumer.stopped")
@@ -138,41 +87,28 @@ class ConsumerLoop(Generic[Batch]):
     def _turn(self) -> None:
         touch_heartbeat("consumer")
         self._read()
-        self._finish_write()
-        self._begin_write()
+        self._note_stored(self._pipeline.step())
         self._offsets.commit_if_due(self._consumer)
         self._watch.look()
 
     def _read(self) -> None:
         # Also while a batch is held and all is paused: rebalances are served from inside here.
-        self._take(self._consumer.consume(1, timeout=self._wait_s()))
-        if self._batch and not self._is_full():
-            room = MAX_BATCH - len(self._batch)
-            self._take(self._consumer.consume(room, timeout=COLLECT_S if self._writing else 0))
+        messages = self._take(self._consumer.consume(1, timeout=self._pipeline.wait_for_room()))
+        room = self._pipeline.room
+        if messages and room:
+            self._take(self._consumer.consume(room, timeout=self._pipeline.collect_s))
 
-    def _wait_s(self) -> float:
-        if self._held_until is not None:
-            return POLL_S
-        if self._writing is None:
-            return 0 if self._next or self._batch else POLL_S
-        if self._is_full():
-            wait([self._writing[1]], timeout=POLL_S)
-            return 0
-        return COLLECT_S
-
-    def _is_full(self) -> bool:
-        return len(self._batch) >= self._most or self._batch_bytes >= MAX_BATCH_BYTES
-
-    def _take(self, messages: Sequence[Message]) -> None:
+    def _take(self, messages: Sequence[Message]) -> bool:
+        """Hand messages on; tell whether there were any."""
         sound = [message for message in messages if message.error() is None]
         if sound:
             self._kafka.end()
-            self._batch += sound
-            self._batch_bytes += _bytes_of(sound)
+            self._pipeline.add(sound)
         for message in messages:
             error = message.error()
             if error is not None:
                 self._on_refusal(message, error)
+        return bool(sound)
 
     def _on_refusal(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
@@ -181,68 +117,26 @@ class ConsumerLoop(Generic[Batch]):
             raise KafkaException(error)
         self._kafka.begin(error.str())
 
-    def _begin_write(self) -> None:
-        """Hand a batch to the writer where it is free; have one ready for it where much has come."""
-        if time.monotonic() < (self._held_until or 0.0):
+    def _note_stored(self, messages: Sequence[Message]) -> None:
+        """Have the offsets of stored messages committed; read nothing more while a batch is refused."""
+        self._offsets.note_stored(messages)
+        if self._is_paused == self._pipeline.is_held:
             return
-        if self._next is None and self._batch and (self._writing is None or self._is_full()):
-            messages, left = self._batch[: self._most], self._batch[self._most :]
-            self._keep(left)
-            self._next = _Work(messages, self._handler.read(messages))
-        if self._writing is None and self._next is not None:
-            work, self._next = self._next, None
-            self._writing = work, self._writer.submit(self._handler.write, work.batch)
-
-    def _finish_write(self) -> None:
-        """Take the writer's result, if there is one."""
-        if self._writing is None or not self._writing[1].done():
-            return
-        (work, future), self._writing = self._writing, None
-        try:
-            future.result()
-        except NotNowError as error:
-            self._hold(work, str(error))
-            return
-        self._offsets.note_stored(work.messages)
-        self._most = min(self._most + self._most // 8 + 1, MAX_BATCH)
-        self._release()
-
-    def _hold(self, work: _Work[Batch], reason: str) -> None:
-        """Keep the messages for another try, with partitions paused so that they do not get more."""
-        self._holding.begin(reason)
-        self._keep([*work.messages, *self._take_back(), *self._batch])
-        if self._held_until is None:
+        self._is_paused = self._pipeline.is_held
+        if self._is_paused:
             self._consumer.pause(self._consumer.assignment())
-        self._held_until = time.monotonic() + self._retry_s
-        self._retry_s = min(self._retry_s * 2, LAST_RETRY_S)
-        # What is too much for one transaction would be so for ever: the next try is half as big.
-        self._most = max(len(work.messages) // 2, 1)
-
-    def _keep(self, messages: list[Message]) -> None:
-        self._batch = messages
-        self._batch_bytes = _bytes_of(messages)
-
-    def _take_back(self) -> list[Message]:
-        """Give the messages of the batch that was ready to be written, which then is no more."""
-        ready, self._next = self._next, None
-        return ready.messages if ready else []
-
-    def _release(self) -> None:
-        self._holding.end()
-        self._retry_s = FIRST_RETRY_S
-        if self._held_until is not None:
-            self._held_until = None
+        else:
             self._consumer.resume(self._consumer.assignment())
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._wait_for_write()
+        self._note_stored(self._pipeline.settle())
         start = self._starting_positions(partitions)
         consumer.incremental_assign(start.positions)
         # A partition that comes back may still be paused from before it went.
-        if self._held_until is None:
-            consumer.resume(partitions)
-        else:
+        if self._is_paused:
             consumer.pause(partitions)
+        else:
+            consumer.resume(partitions)
         self._offsets.own(numbers_of(partitions), topic_id=self._topic_id)
         self._offsets.note_moved(start.moved)
         self._handler.forget()
@@ -265,7 +159,7 @@ class ConsumerLoop(Generic[Batch]):
         return Start(partitions, [])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._write_out()
+        self._note_stored(self._pipeline.drain())
         # Reaches Kafka before the partitions are given up: librdkafka keeps this order.
         self._offsets.commit(consumer)
         self._let_go(partitions)
@@ -276,12 +170,10 @@ class ConsumerLoop(Generic[Batch]):
         log.warning("partitions.lost", partitions=numbers_of(partitions))
 
     def _let_go(self, partitions: list[TopicPartition]) -> None:
-        self._wait_for_write()
+        self._note_stored(self._pipeline.settle())
         gone = numbers_of(partitions)
-        left = [*self._take_back(), *self._batch]
-        self._keep([message for message in left if message.partition() not in gone])
-        if not self._batch:
-            self._release()
+        self._pipeline.drop(gone)
+        self._note_stored([])
         self._offsets.disown(gone)
         self._handler.forget()
 
@@ -289,29 +181,11 @@ class ConsumerLoop(Generic[Batch]):
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION):
             self._kafka.begin(error.str())
 
-    def _wait_for_write(self) -> None:
-        """Let a batch that is being written end; PostgreSQL's time-outs see to it that it does."""
-        if self._writing is not None:
-            wait([self._writing[1]])
-            self._finish_write()
-
-    def _write_out(self) -> None:
-        self._wait_for_write()
-        while (self._next or self._batch) and self._held_until is None:
-            self._begin_write()
-            self._wait_for_write()
-
     def _leave(self) -> None:
-        # A write that is under way ends; what could not be stored is read again, by this group's next.
-        self._writer.shutdown()
-        self._writing, self._next = None, None
-        self._keep([])
+        # What could not be stored is read again, by this group's next.
+        self._pipeline.close()
         # Revokes, and so commits; in a thread, because it waits for that as long as Kafka is away.
         closing = threading.Thread(target=self._consumer.close, daemon=True)
         closing.start()
         closing.join(CLOSE_S)
         self._handler.close()
-
-
-def _bytes_of(messages: Sequence[Message]) -> int:
-    return sum(len(each.value() or b"") + len(each.key() or b"") for each in messages)

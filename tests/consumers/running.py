@@ -13,7 +13,8 @@ from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
 from consumers.group import Begin
-from consumers.loop import BatchHandler, ConsumerLoop, NotNowError
+from consumers.loop import ConsumerLoop
+from consumers.pipeline import BatchHandler, NotNowError
 from prices.topic import ensure_topic
 from tests.consumers.samples import kafka_producer
 from tests.waiting import wait_until

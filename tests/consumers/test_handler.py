@@ -12,7 +12,7 @@ from django.db import connection
 from consumers.columns import id_of
 from consumers.decoding import decode_messages
 from consumers.handler import AverageHandler
-from consumers.loop import NotNowError
+from consumers.pipeline import NotNowError
 from consumers.store import AverageStore
 from prices.models import DeadLetter, SymbolAverage
 from tests.consumers.samples import BEGIN, event_id, message

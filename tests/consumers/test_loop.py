@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Message
 
-from consumers import loop
+from consumers import pipeline
 from consumers.group import Begin, LogTrimmedError
 from consumers.topic_watch import TopicReplacedError
 from dev.pytest_services import Service, Services
@@ -155,7 +155,7 @@ def test_batch_that_is_too_much_at_once_goes_through_in_parts() -> None:
 
 
 def test_next_batch_is_read_while_one_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "MAX_BATCH", 10)
+    monkeypatch.setattr(pipeline, "MAX_BATCH", 10)
     may_go_on = threading.Event()
 
     def wait(_: Sequence[Message]) -> bool:
@@ -174,7 +174,7 @@ def test_next_batch_is_read_while_one_is_written(monkeypatch: pytest.MonkeyPatch
 
 
 def test_large_messages_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "MAX_BATCH_BYTES", 1_000_000)
+    monkeypatch.setattr(pipeline, "MAX_BATCH_BYTES", 1_000_000)
     values = [bytes([number]) * 300_000 for number in range(20)]
     send(values, partition=0)
     may_go_on = threading.Event()
