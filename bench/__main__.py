@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from bench.parts import running_parts
@@ -11,19 +12,35 @@ def main() -> int:
     """Run the benchmark that was asked for; give the exit code."""
     arguments = _parser().parse_args()
     with running_parts():
-        # Not before: Django's settings are read from what the parts have put into the environment.
-        from bench.consumer import Plan, run
-
-        run(
-            Plan(
-                events=arguments.events,
-                symbols=arguments.symbols,
-                rounds=arguments.rounds,
-                steady_s=arguments.steady,
-            ),
-            json_file=arguments.json,
-        )
+        _BENCHMARKS[arguments.name](arguments)
     return 0
+
+
+# Imported only now: Django's settings are read from what the parts have put into the environment.
+def _consumer(arguments: argparse.Namespace) -> None:
+    from bench.consumer import Plan, run
+
+    run(
+        Plan(
+            events=arguments.events,
+            symbols=arguments.symbols,
+            rounds=arguments.rounds,
+            steady_s=arguments.steady,
+        ),
+        json_file=arguments.json,
+    )
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from bench.verify import Plan, run
+
+    run(
+        Plan(rows=arguments.rows, symbols=arguments.symbols, rounds=arguments.rounds),
+        json_file=arguments.json,
+    )
+
+
+_BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {"consumer": _consumer, "verify": _verify}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     consumer.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
     consumer.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
     consumer.add_argument("--steady", type=int, default=30, help="seconds at 1,000 events/s (30; 0: none)")
-    consumer.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
+    verify = commands.add_parser("verify", help="verify_averages, against a join of the tables alone")
+    verify.add_argument("--rows", type=int, default=1_000_000, help="how many in each table (1,000,000)")
+    verify.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
+    verify.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
+    for command in (consumer, verify):
+        command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser
 
 

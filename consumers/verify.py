@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
 from confluent_kafka import KafkaException
@@ -34,9 +33,14 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from consumers.lag import messages_left
+from consumers.verdicts import FACTS, VERDICTS
 
 MAX_NAMED = 20
 CATCH_UP_S = 3.0
+
+# Of this transaction alone. A million rows are sorted in a few parts instead of dozens; compiling these
+# queries takes longer than it saves.
+_SETTINGS = "SET LOCAL work_mem = '64MB'; SET LOCAL jit = off"
 
 
 class Verdict(StrEnum):
@@ -85,16 +89,28 @@ class Verification:
         return self.counts[Verdict.WRONG] + self.counts[Verdict.MISSING]
 
 
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """The rows of one symbol with one verdict; of those that failed the lowest ids."""
+
+    verdict: Verdict
+    count: int
+    event_ids: list[UUID]
+
+
 def verify_averages(*, symbol: str | None = None) -> Verification:
     """Compare symbol_averages with price_points, of one symbol or of all. Changes nothing."""
     consumed_until, note = _consumed_until()
-    arguments = {"symbol": symbol, "consumed_until": consumed_until}
+    arguments = {"symbol": symbol, "consumed_until": consumed_until, "most": MAX_NAMED}
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        cursor.execute(_COUNT, arguments)
-        counts = dict.fromkeys(Verdict, 0) | {Verdict(name): count for name, count in cursor.fetchall()}
-        has_failed = counts[Verdict.WRONG] or counts[Verdict.MISSING]
-        differences = _differences(cursor, arguments) if has_failed else []
+        cursor.execute(_SETTINGS)
+        cursor.execute(VERDICTS, arguments)
+        tallies = [_Tally(Verdict(name), count, event_ids) for name, count, event_ids in cursor.fetchall()]
+        differences = _differences(cursor, tallies)
+    counts = dict.fromkeys(Verdict, 0)
+    for tally in tallies:
+        counts[tally.verdict] += tally.count
     return Verification(counts, differences, note)
 
 
@@ -113,68 +129,19 @@ def _consumed_until() -> tuple[datetime | None, str | None]:
     return now, None
 
 
-def _differences(cursor: CursorWrapper, arguments: dict[str, Any]) -> list[Difference]:
-    cursor.execute(_NAME, arguments | {"most": MAX_NAMED})
+def _differences(cursor: CursorWrapper, tallies: list[_Tally]) -> list[Difference]:
+    verdicts = {event_id: tally.verdict for tally in tallies for event_id in tally.event_ids}
+    first = sorted(verdicts)[:MAX_NAMED]
+    if not first:
+        return []
+    cursor.execute(FACTS, {"event_ids": first})
     return [
         Difference(
-            verdict=Verdict(verdict),
+            verdict=verdicts[event_id],
             symbol=symbol,
             event_id=event_id,
-            stored=Facts(symbol, *facts[:3]) if verdict == Verdict.WRONG else None,
-            expected=Facts(*facts[3:]) if verdict == Verdict.WRONG else None,
+            stored=Facts(symbol, *facts[:3]) if verdicts[event_id] == Verdict.WRONG else None,
+            expected=Facts(*facts[3:]) if verdicts[event_id] == Verdict.WRONG else None,
         )
-        for verdict, symbol, event_id, *facts in cursor.fetchall()
+        for event_id, symbol, *facts in cursor.fetchall()
     ]
-
-
-_JUDGED = """
-WITH oldest AS (
-    SELECT id FROM price_points ORDER BY id LIMIT 1
-), rows AS (
-    SELECT * FROM symbol_averages WHERE %(symbol)s::text IS NULL OR symbol = %(symbol)s
-), points AS (
-    SELECT * FROM price_points WHERE %(symbol)s::text IS NULL OR symbol = %(symbol)s
-), paired AS (
-    SELECT coalesce(rows.event_id, points.id) AS event_id,
-           coalesce(rows.symbol, points.symbol) AS symbol,
-           rows.event_id IS NOT NULL AS has_row,
-           rows.price AS stored_price, rows.window_size, rows.average,
-           points.id IS NOT NULL AS has_point,
-           coalesce(points.symbol, rows.symbol) AS true_symbol,
-           coalesce(points.price, rows.price) AS price,
-           points.published_at,
-           points.id IS NULL AND rows.event_id < oldest.id AS is_pruned
-    FROM rows FULL JOIN points ON points.id = rows.event_id LEFT JOIN oldest ON true
-), windowed AS (
-    SELECT *,
-           count(*) OVER by_rows AS points,
-           CASE WHEN count(*) OVER by_rows = 5 THEN trim_scale(sum(price) OVER by_rows * 0.2) END AS mean,
-           count(*) OVER by_points AS all_points,
-           CASE WHEN count(*) OVER by_points = 5 THEN sum(price) OVER by_points * 0.2 END AS mean_of_all,
-           bool_or(is_pruned) OVER by_rows AS has_pruned
-    FROM paired
-    WINDOW by_rows AS (
-        PARTITION BY symbol, has_row ORDER BY event_id ROWS BETWEEN 4 PRECEDING AND CURRENT ROW
-    ), by_points AS (
-        PARTITION BY symbol ORDER BY event_id ROWS BETWEEN 4 PRECEDING AND CURRENT ROW
-    )
-), judged AS (
-    SELECT *, CASE
-        WHEN NOT has_row AND published_at <= %(consumed_until)s THEN 'missing'
-        WHEN NOT has_row THEN 'pending'
-        WHEN has_pruned THEN 'unverifiable'
-        WHEN (symbol, stored_price) IS DISTINCT FROM (true_symbol, price) THEN 'wrong'
-        WHEN (window_size, average) IS DISTINCT FROM (points, mean)
-            AND (window_size, average) IS DISTINCT FROM (all_points, mean_of_all) THEN 'wrong'
-        WHEN NOT has_point THEN 'foreign'
-        ELSE 'right' END AS verdict
-    FROM windowed
-)
-"""
-
-_COUNT = f"{_JUDGED} SELECT verdict, count(*) FROM judged GROUP BY verdict"  # noqa: S608 - no outside text
-
-_NAME = f"""{_JUDGED}
-SELECT verdict, symbol, event_id, stored_price, window_size, average, true_symbol, price, points, mean
-FROM judged WHERE verdict IN ('wrong', 'missing') ORDER BY event_id LIMIT %(most)s
-"""  # noqa: S608 - no outside text

@@ -13,7 +13,7 @@ from consumers import lag, verify
 from consumers.verify import Facts, Verdict, verify_averages
 from prices.models import PricePoint, SymbolAverage
 from tests.consumers.running import send
-from tests.consumers.samples import EventStore, event, event_id, point
+from tests.consumers.samples import EventStore, event, event_id, point, points_of
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("topic")]
 PRICES = ["100", "101", "99", "102", "98", "103", "97.5", "104"]
@@ -78,6 +78,29 @@ def test_wrong_row_is_named_with_what_it_should_be() -> None:
 def test_row_of_another_symbol_is_wrong() -> None:
     row(7).update(symbol="SIM-B", average=None, window_size=1)
     assert counts() == {"right": 7, "wrong": 1}
+
+
+@pytest.mark.usefixtures("consumed")
+def test_row_of_another_symbol_is_named_with_its_own() -> None:
+    row(7).update(symbol="SIM-B", average=None, window_size=1)
+    (difference,) = verify_averages().differences
+    assert difference.stored == Facts("SIM-B", Decimal(104), 1, None)
+    assert difference.expected == Facts("SIM-A", Decimal(104), 1, None)
+
+
+def test_first_failures_of_all_symbols_are_named_in_the_order_of_their_ids(store: EventStore) -> None:
+    symbols = ["SIM-B", "SIM-A"]
+    stream = [event(number, symbol=symbol) for number in range(12) for symbol in symbols]
+    for number in range(12):
+        points_of(number, dict.fromkeys(symbols, "100"))
+    store.write(stream)
+    SymbolAverage.objects.update(window_size=4, average=None)
+    failed = sorted(
+        each.event_id for each in stream if each.event_id not in {event_id(3), event_id(3, symbol="SIM-B")}
+    )
+    verification = verify_averages()
+    assert verification.failed == len(failed) == 22
+    assert [each.event_id for each in verification.differences] == failed[:20]
 
 
 @pytest.mark.usefixtures("consumed")
