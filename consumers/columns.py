@@ -34,6 +34,13 @@ NO_TIME = -(2**63)
 _SHIFT = 1 << 63
 _HALF = (1 << 64) - 1
 
+# Of a character its value as a hexadecimal digit, above 15 where it is none.
+_HEX = np.full(256, 255, dtype=np.uint8)
+_HEX[list(b"0123456789abcdef")] = range(16)
+_HEX[list(b"ABCDEF")] = range(10, 16)
+_PLACES_OF_DASHES = [8, 13, 18, 23]
+_PLACES_OF_DIGITS = [place for place in range(36) if place not in _PLACES_OF_DASHES]
+
 
 @dataclass(frozen=True, slots=True)
 class Events:
@@ -56,49 +63,42 @@ class Events:
         return len(self.sources)
 
 
-class Collector:
-    """Takes events one by one, and gives them as columns."""
-
-    def __init__(self) -> None:
-        self.codes_by_symbol: dict[str, int] = {}
-        self.ids: list[int] = []
-        self.codes: list[int] = []
-        self.wholes: list[int] = []
-        self.fractions: list[int] = []
-        self.sources: list[str] = []
-        self.observed: list[int] = []
-
-    def add(self, event: PriceEvent) -> None:
-        """Take one event."""
-        whole = int(event.price)
-        self.ids.append(event.event_id.int)
-        self.codes.append(self.codes_by_symbol.setdefault(event.symbol, len(self.codes_by_symbol)))
-        self.wholes.append(whole)
-        self.fractions.append(int((event.price - whole).scaleb(MAX_DECIMALS)))
-        self.sources.append(event.provider)
-        self.observed.append(microseconds(event.observed_at))
-
-    def events(self) -> Events:
-        """Give what was taken."""
-        points = np.empty((len(self.ids), 4), dtype=np.int64)
-        points[:, :WHOLE] = halves_of(self.ids)
-        points[:, WHOLE] = self.wholes
-        points[:, FRACTION] = self.fractions
-        return Events(
-            symbols=list(self.codes_by_symbol),
-            codes=np.array(self.codes, dtype=np.intp),
-            points=points,
-            sources=self.sources,
-            observed=np.array(self.observed, dtype=np.int64),
-        )
-
-
 def columns_of(events: Iterable[PriceEvent]) -> Events:
     """Give events as columns."""
-    collector = Collector()
-    for event in events:
-        collector.add(event)
-    return collector.events()
+    listed = list(events)
+    codes_by_symbol = {
+        symbol: code for code, symbol in enumerate(dict.fromkeys(each.symbol for each in listed))
+    }
+    points = np.empty((len(listed), 4), dtype=np.int64)
+    for row, each in enumerate(listed):
+        whole = int(each.price)
+        points[row] = (*halves_of_id(each.event_id), whole, int((each.price - whole).scaleb(MAX_DECIMALS)))
+    return Events(
+        symbols=list(codes_by_symbol),
+        codes=np.array([codes_by_symbol[each.symbol] for each in listed], dtype=np.intp),
+        points=points,
+        sources=[each.provider for each in listed],
+        observed=np.array([microseconds(each.observed_at) for each in listed], dtype=np.int64),
+    )
+
+
+def concatenate(parts: Sequence[Events]) -> Events:
+    """Give several columns as one, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    symbols = dict.fromkeys(symbol for part in parts for symbol in part.symbols)
+    codes_by_symbol = {symbol: code for code, symbol in enumerate(symbols)}
+    codes = [
+        np.array([codes_by_symbol[symbol] for symbol in part.symbols], dtype=np.intp)[part.codes]
+        for part in parts
+    ]
+    return Events(
+        symbols=list(codes_by_symbol),
+        codes=np.concatenate([np.empty(0, dtype=np.intp), *codes]),
+        points=np.concatenate([NO_POINTS, *(part.points for part in parts)]),
+        sources=[source for part in parts for source in part.sources],
+        observed=np.concatenate([np.empty(0, dtype=np.int64), *(part.observed for part in parts)]),
+    )
 
 
 def microseconds(moment: datetime | None) -> int:
@@ -111,10 +111,17 @@ def moment_of(count: int) -> datetime | None:
     return None if count == NO_TIME else EPOCH + int(count) * MICROSECOND
 
 
-def halves_of(ids: Sequence[int]) -> Integers:
-    """Give ids of 128 bits as (n, 2) signed halves."""
-    joined = b"".join([number.to_bytes(16, "big") for number in ids])
-    halves = np.frombuffer(joined, dtype=">u8").astype(np.uint64).reshape(-1, 2)
+def halves_of_texts(ids: Sequence[str]) -> Integers:
+    """Give ids in their usual form, 36 characters, as (n, 2) signed halves; ValueError for any other."""
+    letters = np.frombuffer("".join(ids).encode(), dtype=np.uint8)
+    if len(letters) != 36 * len(ids) or any(len(each) != 36 for each in ids):
+        raise ValueError("an id has not 36 characters")
+    table = letters.reshape(-1, 36)
+    digits = _HEX[table[:, _PLACES_OF_DIGITS]]
+    if (table[:, _PLACES_OF_DASHES] != ord("-")).any() or (digits > 15).any():
+        raise ValueError("an id is not made of hexadecimal digits and dashes")
+    octets = digits[:, ::2] << 4 | digits[:, 1::2]
+    halves = np.ascontiguousarray(octets).view(">u8").astype(np.uint64)
     return (halves ^ np.uint64(_SHIFT)).view(np.int64)
 
 

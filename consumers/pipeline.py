@@ -144,16 +144,19 @@ class Pipeline(Generic[Batch]):
         return len(self._batch) >= self._most or self._bytes >= MAX_BATCH_BYTES
 
     def _begin_write(self) -> None:
-        """Hand a batch to the writer where it is free; have one ready for it where much has come."""
+        """Hand a batch to the writer where it is free; have the next one ready where much has come."""
         if time.monotonic() < (self._held_until or 0.0):
             return
-        if self._next is None and self._batch and (self._writing is None or self._is_full()):
-            messages, left = self._batch[: self._most], self._batch[self._most :]
-            self._keep(left)
-            self._next = _Work(messages, self._handler.read(messages))
-        if self._writing is None and self._next is not None:
-            work, self._next = self._next, None
+        if self._writing is None and (self._next or self._batch):
+            work, self._next = self._next or self._read_batch(), None
             self._writing = work, self._writer.submit(self._handler.write, work.batch)
+        if self._next is None and self._batch and self._is_full():
+            self._next = self._read_batch()
+
+    def _read_batch(self) -> _Work[Batch]:
+        messages, left = self._batch[: self._most], self._batch[self._most :]
+        self._keep(left)
+        return _Work(messages, self._handler.read(messages))
 
     def _finish_write(self) -> list[Message]:
         assert self._writing is not None

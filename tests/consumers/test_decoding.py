@@ -12,10 +12,10 @@ from consumers.columns import FRACTION, WHOLE, Events, decimal_of, id_of, moment
 from consumers.decoding import decode_messages
 from consumers.messages import received
 from prices.events import EventError, PriceEvent, decode_event
-from tests.consumers.samples import BROKER_TIME, message
+from tests.consumers.samples import BROKER_TIME, RAW, event_id, message
 
 SOUND = message().value() or b""
-ID = b'"event_id":"019b8e1d-5c00-7000-8000-'
+ID_TEXT, RAW_TEXT = str(event_id(0)).encode(), str(RAW).encode()
 
 
 def events_of(columns: Events) -> list[PriceEvent]:
@@ -63,6 +63,21 @@ OTHERS: dict[bytes, list[bytes]] = {
     ],
     b'"SIM-A"': [b'"sim-a"', b'"SIM-A "', b'"SIM\\u0000"', b'""', b"1", b'"' + b"A" * 33 + b'"'],
     b'"simulated"': [b'""', b'"a\\u0000b"', b'"' + b"s" * 65 + b'"', b"null", b'"\xc3\xa9"', b'"\\ud800"'],
+    ID_TEXT: [
+        *(
+            b"ABCDEF01-5c00-7000-8000-000000000001",
+            b"0" * 32,
+            b"0" * 36,
+            b"019b8e1d5c0070008000-000000000001",
+        ),
+        *(b"{019b8e1d-5c00-7000-8000-000000000001}", b"", b"019b8e1d 5c00 7000 8000 000000000001"),
+        *(
+            b"019b8e1d-5c00-7000-8000-00000000000g",
+            "\u0663".encode() * 36,
+            b"01900000-0000-4000-8000-000000000000",
+        ),
+    ],
+    RAW_TEXT: [b"", b"0" * 36, b"01890000-0000-7000-8000-00000000000x", b"0" * 32],
     b"2026-01-05T12:00:00Z": [
         *(b"0001-01-01T00:00:00+14:00", b"9999-12-31T23:59:59.999999-01:00", b"0001-01-01T00:00:00Z"),
         *(b"2026-01-05T12:00:00", b"2026-01-05T12:00:00.123456789Z", b"2026-01-05", b"1767614400"),
@@ -99,8 +114,19 @@ def test_any_message_is_read_as_the_definition_reads_it(**parts: Any) -> None:
     assert found(each) == by_definition(each)
 
 
+@given(st.lists(st.tuples(values, headers), max_size=12))
+def test_any_batch_is_read_as_its_messages_are(parts: list[tuple[Any, Any]]) -> None:
+    batch = [message(number, value=value, headers=header) for number, (value, header) in enumerate(parts)]
+    decoded = decode_messages(batch)
+    expected = [by_definition(each) for each in batch]
+    assert events_of(decoded.events) == [each for each in expected if not isinstance(each, str)]
+    assert [letter.reason for letter in decoded.dead_letters] == [
+        each for each in expected if isinstance(each, str)
+    ]
+
+
 def test_what_the_outbox_writes_takes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_decode", None)
+    monkeypatch.setattr(decoding, "_decode_one", None)
     decoded = decode_messages([message(number) for number in range(3)])
     assert len(decoded.events) == 3
     assert decoded.dead_letters == []
