@@ -65,9 +65,10 @@ def _make_partition(table: str, id_column: str, day: date) -> bool:
     return True
 
 
-# The default partition is locked first: a row that came between MOVE and ATTACH would fail the latter.
+# Writers wait until the partition is there: a row that was already on its way to the default partition would be
+# refused there, and one that came between MOVE and ATTACH would fail the latter.
 _STATEMENTS: tuple[LiteralString, ...] = (
-    "LOCK TABLE {table} IN SHARE UPDATE EXCLUSIVE MODE",
+    "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE",
     "LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE",
     "CREATE TABLE {name} (LIKE {table} INCLUDING ALL)",
     "WITH moved AS (DELETE FROM {default} WHERE {id} >= {first} AND {id} < {end} RETURNING *)"

@@ -1,4 +1,9 @@
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
+from itertools import count
 from uuid import UUID
 
 import pytest
@@ -7,6 +12,7 @@ from django.db import connection
 from prices.ids import first_id_at
 from prices.models import SymbolAverage
 from prices.partitions import PARTITIONED_TABLES, make_partitions
+from tests.waiting import wait_until
 
 DAY = date(2031, 5, 6)
 pytestmark = pytest.mark.django_db
@@ -63,3 +69,39 @@ def test_partition_has_the_constraints_and_indexes_of_its_table() -> None:
         )
         table, partition = cursor.fetchall()
     assert table[1:] == partition[1:]
+
+
+@pytest.fixture
+def made_for_good(transactional_db: None) -> Iterator[None]:
+    """Take away what a test made outside of a transaction."""
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE relname ~ '_203105[0-9]{2}$' AND relkind = 'r'")
+        for (name,) in cursor.fetchall():
+            cursor.execute(f"DROP TABLE {name}")
+
+
+@pytest.mark.usefixtures("made_for_good")
+def test_rows_that_come_while_a_partition_is_made_are_not_refused() -> None:
+    """As when partitions were not made in time: rows of the day are on their way to the default partition."""
+    is_made = threading.Event()
+
+    def write(writer: int) -> int:
+        with closing(connection):
+            for number in count():
+                moment = datetime(2031, 5, 6, 12, writer, tzinfo=UTC) + timedelta(milliseconds=number)
+                add_average(moment)
+                if is_made.is_set():
+                    return number + 1
+        raise AssertionError("never")
+
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, writer) for writer in range(4)]
+        wait_until(lambda: SymbolAverage.objects.count() > 100)
+        make_partitions(DAY)
+        is_made.set()
+        written = sum(writer.result(20) for writer in writers)
+    assert SymbolAverage.objects.count() == written
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM symbol_averages_default")
+        assert cursor.fetchone() == (0,)
