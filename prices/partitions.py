@@ -65,7 +65,7 @@ def _make_partition(table: str, id_column: str, day: date) -> bool:
     return True
 
 
-# Writers wait until the partition is there: a row that was already on its way to the default partition would be
+# Writers wait until the partition is there: a row that was on its way to the default partition would be
 # refused there, and one that came between MOVE and ATTACH would fail the latter.
 _STATEMENTS: tuple[LiteralString, ...] = (
     "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE",
