@@ -90,16 +90,22 @@ def starting_positions(
             position.offset = OFFSET_BEGINNING
         elif begin is not None:
             moved += _move_where_gone(consumer, position, topic_id=topic_id, begin=begin)
-        elif topic_of(position) not in (None, topic_id):
+        elif _is_of_another(position, topic_id):
             raise replaced_topic(topic_of(position) or "", topic_id)
     return Start(positions, moved)
+
+
+def _is_of_another(position: TopicPartition, topic_id: str) -> bool:
+    """Tell whether an offset was committed in another topic; not where one of both ids is not known."""
+    committed_in = topic_of(position)
+    return bool(topic_id) and committed_in is not None and committed_in != topic_id
 
 
 def _move_where_gone(
     consumer: Consumer, position: TopicPartition, *, topic_id: str, begin: Begin
 ) -> list[TopicPartition]:
     oldest, end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
-    if oldest <= position.offset <= end and topic_of(position) in (None, topic_id):
+    if oldest <= position.offset <= end and not _is_of_another(position, topic_id):
         return []
     former, position.offset = position.offset, oldest if begin is Begin.EARLIEST else end
     log.warning("partition.begun_anew", partition=position.partition, was=former, now=position.offset)

@@ -50,6 +50,9 @@ class TopicWatch:
         # Only a controller tells ids: where there is none, the client waits for it until the time is over.
         cluster = self._client.list_topics(timeout=ANSWER_TIMEOUT_S)
         if cluster.controller_id not in cluster.brokers:
+            if self._known:
+                # One that had a controller is starting: its topic is not another one for that.
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
             return ""
         try:
             found = str(self._ask().result(ANSWER_TIMEOUT_S + 1).topic_id)

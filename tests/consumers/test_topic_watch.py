@@ -1,13 +1,15 @@
 """A topic is told from another one of the same name."""
 
 import logging
+from contextlib import closing
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pytest_django import Settings
 
 from consumers import topic_watch
+from consumers.group import starting_positions
 from consumers.topic_watch import TopicReplacedError, TopicWatch
 from tests.consumers.running import events_logged, make_topic_anew, topic_was_made
 from tests.waiting import wait_until
@@ -72,3 +74,26 @@ def test_broker_without_ids_is_put_up_with(settings: Settings) -> None:
     watch = TopicWatch()
     assert watch.learn() == ""
     watch.look()
+
+
+def test_offset_of_a_topic_whose_id_is_not_told_is_trusted(topic: str, settings: Settings) -> None:
+    """As by a broker that is only starting: it knows no controller yet."""
+    consumer = Consumer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "group.id": topic})
+    with closing(consumer):
+        committed = TopicPartition(topic, 0, 0, metadata="topic=one")
+        consumer.commit(offsets=[committed], asynchronous=False)
+        partitions = [TopicPartition(topic, 0)]
+        start = starting_positions(consumer, partitions, topic_id="", begin=None)
+        assert [(each.partition, each.offset) for each in start.positions] == [(0, 0)]
+        with pytest.raises(TopicReplacedError):
+            starting_positions(consumer, partitions, topic_id="other", begin=None)
+
+
+def test_broker_that_lost_its_controller_is_asked_again(settings: Settings) -> None:
+    memory = Producer({"test.mock.num.brokers": 1})
+    brokers = memory.list_topics(settings.KAFKA_TOPIC, timeout=10).brokers.values()
+    settings.KAFKA_BOOTSTRAP_SERVERS = ",".join(f"{each.host}:{each.port}" for each in brokers)
+    watch = TopicWatch()
+    watch._known = "an-id"
+    with pytest.raises(KafkaException):
+        watch.learn()
