@@ -118,8 +118,12 @@ class ConsumerLoop(Generic[Batch]):
         self._kafka.begin(error.str())
 
     def _note_stored(self, messages: Sequence[Message]) -> None:
-        """Have the offsets of stored messages committed; read nothing more while a batch is refused."""
+        """Have the offsets of stored messages committed."""
         self._offsets.note_stored(messages)
+        self._follow_hold()
+
+    def _follow_hold(self) -> None:
+        """Read nothing more while the handler refuses a batch."""
         if self._is_paused == self._pipeline.is_held:
             return
         self._is_paused = self._pipeline.is_held
@@ -173,7 +177,7 @@ class ConsumerLoop(Generic[Batch]):
         self._note_stored(self._pipeline.settle())
         gone = numbers_of(partitions)
         self._pipeline.drop(gone)
-        self._note_stored([])
+        self._follow_hold()
         self._offsets.disown(gone)
         self._handler.forget()
 

@@ -52,9 +52,7 @@ class PriceEvent:
     observed_at: datetime | None
 
 
-class EventValue(msgspec.Struct):
-    """The value of a message, with `price` as it is written."""
-
+class _Value(msgspec.Struct):
     event_id: UUID
     symbol: str
     price: msgspec.Raw
@@ -63,8 +61,7 @@ class EventValue(msgspec.Struct):
     raw_response_id: UUID
 
 
-# Checks what types can say; the rest is `decode_event`'s.
-value_decoder = msgspec.json.Decoder(EventValue)
+_decoder = msgspec.json.Decoder(_Value)
 _encoder = msgspec.json.Encoder()
 
 
@@ -75,7 +72,7 @@ def json_number(value: Decimal) -> msgspec.Raw:
 
 def encode_event(point: PricePoint, *, poll: UUID | None) -> Message:
     """Give the message of a stored point. `poll` is the poll run that fetched it, if one did."""
-    value = EventValue(
+    value = _Value(
         event_id=point.id,
         symbol=point.symbol,
         price=json_number(point.price),
@@ -121,11 +118,11 @@ def decode_event(
     )
 
 
-def _decode_value(value: bytes | None) -> EventValue:
+def _decode_value(value: bytes | None) -> _Value:
     if value is None:
         raise EventError("there is no value")
     try:
-        fields = value_decoder.decode(value)
+        fields = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise EventError(f"the value cannot be read: {error!s:.200}") from error
     if "\0" in fields.source:
