@@ -39,8 +39,9 @@ class Valkey(Part):
     def _is_ready(self) -> bool:
         try:
             with redis.Redis(host=HOST, port=self._port, socket_timeout=5, retry=NO_RETRY) as client:
+                client.ping()  # refused, other than INFO, while the log is read
                 self.version = str(client.info("server")["valkey_version"])
-        except (redis.ConnectionError, redis.TimeoutError):  # BusyLoadingError is one: the log is read
+        except (redis.ConnectionError, redis.TimeoutError):  # BusyLoadingError is one
             return False
         return True
 

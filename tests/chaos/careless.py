@@ -37,8 +37,11 @@ class HastyConsumer(confluent_kafka.Consumer):
     def _committed(self, message: Message) -> Message:
         if message.error() is None:
             with suppress(KafkaException):
-                self.commit(message=message, asynchronous=False)
+                super().commit(message=message, asynchronous=False)
         return message
+
+    def commit(self, *args: Any, **kwargs: Any) -> None:
+        """Commit nothing more: the offset of what is stored is behind, and would undo the haste."""
 
 
 if __name__ == "__main__":

@@ -16,13 +16,15 @@ from dev.embedded.memory_kafka import MemoryKafka
 from dev.embedded.part import Part, PartError
 from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place, Wishes
 from dev.embedded.postgres import PostgreSQL
-from dev.embedded.valkey import Valkey
+from dev.embedded.valkey import NO_RETRY, Valkey
 from dev.guardian import Guardian
 from dev.pytest_services import Services
 from tests.dev.processes import processes_below
 
 # Longer than the 107 bytes that the path of a unix socket may have.
 LONG = "a-folder-with-a-long-name-" * 4
+# It takes some tenths of a second to read these again.
+MANY_WRITES = "for i = 1, 500000 do redis.call('SET', i, i) end"
 MEMORY = Wishes(durable=False, apache_kafka_only=False, topic="price-events")
 
 
@@ -73,6 +75,14 @@ def test_valkey_killed_keeps_data_and_address(tmp_path: Path, guardian: Guardian
     with running(valkey), redis.Redis.from_url(valkey.address) as client:
         assert client.get("kept") == b"1"
     assert valkey.address == address
+
+
+def test_valkey_is_ready_when_it_has_read_its_log(tmp_path: Path, guardian: Guardian) -> None:
+    valkey = Valkey(tmp_path / "valkey", logs=tmp_path, guardian=guardian)
+    with running(valkey), redis.Redis.from_url(valkey.address) as client:
+        client.eval(MANY_WRITES, 0)
+    with running(valkey), redis.Redis.from_url(valkey.address, retry=NO_RETRY) as client:
+        assert client.dbsize() == 500_000
 
 
 def test_valkey_port_taken_meanwhile_takes_another(tmp_path: Path, guardian: Guardian) -> None:
