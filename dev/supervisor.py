@@ -131,7 +131,7 @@ class Supervisor:
     def _stop(self, stop: StopRequest) -> None:
         asked = stop.times
         if self._running():
-            self.say("stopping ...")
+            self._tell("stopping ...")
         for child in self._running():
             child.process.terminate()
         deadline = time.monotonic() + TIMEOUT_S
@@ -139,7 +139,7 @@ class Supervisor:
             self._print_lines()
             self._reap()
         for child in self._running():
-            self.say(f"{child.name} did not stop and is killed")
+            self._tell(f"{child.name} did not stop and is killed")
 
     def _kill(self) -> None:
         for child in self._children.values():
@@ -178,6 +178,10 @@ class Supervisor:
             # Not all that come: who prints without end must not keep the others from being looked at.
             for _ in range(self._lines.qsize()):
                 self._print(self._lines.get_nowait())
+
+    def _tell(self, text: str) -> None:
+        # Not through the queue: while it is full, who empties it would wait for itself.
+        self._print(Line(RUNNER, text))
 
     def _print(self, line: Line) -> None:
         child = self._children.get(line.name)

@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,14 @@ class Screen(io.StringIO):
 
     def wait_for(self, text: str) -> None:
         wait_until(lambda: text in self.getvalue(), timeout_s=30, what=f"{text!r} on the screen")
+
+
+class SlowScreen(Screen):
+    """A terminal that takes so long for a line that many others come meanwhile."""
+
+    def write(self, text: str) -> int:
+        time.sleep(0.1)
+        return super().write(text)
 
 
 @pytest.fixture
@@ -126,8 +135,10 @@ def test_supervisor_failure_elsewhere_stops_all(tmp_path: Path, guardian: Guardi
 
 
 def test_supervisor_flood_of_lines_does_not_keep_it_from_stopping(
-    tmp_path: Path, guardian: Guardian, screen: Screen
+    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("dev.supervisor.MOST_LINES", 1)
+    screen = SlowScreen()
     stop = StopRequest()
     after(screen, "many", stop.ask)
     assert make_supervisor("a: yes many\n", tmp_path, guardian, screen).run(stop) == ""
