@@ -40,7 +40,7 @@ class HastyConsumer(confluent_kafka.Consumer):
                 super().commit(message=message, asynchronous=False)
         return message
 
-    def commit(self, *args: Any, **kwargs: Any) -> None:
+    def commit(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
         """Commit nothing more: the offset of what is stored is behind, and would undo the haste."""
 
 
