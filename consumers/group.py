@@ -1,7 +1,6 @@
 """The consumer group: how a process joins it, and where a partition is begun."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
@@ -27,14 +26,6 @@ class Begin(StrEnum):
 
     EARLIEST = "earliest"
     LATEST = "latest"
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where partitions are to be read from; `moved` are those that do not go on where the group was."""
-
-    positions: list[TopicPartition]
-    moved: list[TopicPartition]
 
 
 def configuration(
@@ -70,7 +61,7 @@ def configuration(
 
 def starting_positions(
     consumer: Consumer, partitions: Sequence[TopicPartition], *, topic_id: str, begin: Begin | None
-) -> Start:
+) -> list[TopicPartition]:
     """Give where each partition is to be read from: its committed offset, or its oldest message.
 
     With `auto.offset.reset=error` Kafka would refuse both a partition that the group has never
@@ -80,19 +71,18 @@ def starting_positions(
     offsets within 2 s.
     """
     if not partitions:
-        return Start([], [])
+        return []
     positions = consumer.committed(list(partitions), timeout=COMMITTED_TIMEOUT_S)
-    moved = []
     for position in positions:
         if position.error is not None:
             raise KafkaException(position.error)
         if position.offset < 0:
             position.offset = OFFSET_BEGINNING
         elif begin is not None:
-            moved += _move_where_gone(consumer, position, topic_id=topic_id, begin=begin)
+            _move_where_gone(consumer, position, topic_id=topic_id, begin=begin)
         elif _is_of_another(position, topic_id):
             raise replaced_topic(topic_of(position) or "", topic_id)
-    return Start(positions, moved)
+    return positions
 
 
 def _is_of_another(position: TopicPartition, topic_id: str) -> bool:
@@ -101,15 +91,12 @@ def _is_of_another(position: TopicPartition, topic_id: str) -> bool:
     return bool(topic_id) and committed_in is not None and committed_in != topic_id
 
 
-def _move_where_gone(
-    consumer: Consumer, position: TopicPartition, *, topic_id: str, begin: Begin
-) -> list[TopicPartition]:
+def _move_where_gone(consumer: Consumer, position: TopicPartition, *, topic_id: str, begin: Begin) -> None:
     oldest, end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
     if oldest <= position.offset <= end and not _is_of_another(position, topic_id):
-        return []
+        return
     former, position.offset = position.offset, oldest if begin is Begin.EARLIEST else end
     log.warning("partition.begun_anew", partition=position.partition, was=former, now=position.offset)
-    return [position]
 
 
 def trimmed_log(consumer: Consumer, position: TopicPartition) -> LogTrimmedError:

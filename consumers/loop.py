@@ -15,7 +15,6 @@ from django.conf import settings
 
 from consumers.group import (
     Begin,
-    Start,
     configuration,
     numbers_of,
     position_of,
@@ -134,33 +133,32 @@ class ConsumerLoop(Generic[Batch]):
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._note_stored(self._pipeline.settle())
-        start = self._starting_positions(partitions)
-        consumer.incremental_assign(start.positions)
+        positions = self._starting_positions(partitions)
+        consumer.incremental_assign(positions)
         # A partition that comes back may still be paused from before it went.
         if self._is_paused:
             consumer.pause(partitions)
         else:
             consumer.resume(partitions)
-        self._offsets.own(numbers_of(partitions), topic_id=self._topic_id)
-        self._offsets.note_moved(start.moved)
+        self._offsets.own(positions, topic_id=self._topic_id)
         self._handler.forget()
         if partitions:
             log.info("partitions.assigned", partitions=numbers_of(partitions))
 
-    def _starting_positions(self, partitions: list[TopicPartition]) -> Start:
+    def _starting_positions(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         while partitions and not self._stopping:
             touch_heartbeat("consumer")
             try:
                 self._topic_id = self._watch.learn()
-                start = starting_positions(
+                positions = starting_positions(
                     self._consumer, partitions, topic_id=self._topic_id, begin=self._begin
                 )
             except KafkaException as error:
                 self._kafka.begin(error.args[0].str())
             else:
                 self._kafka.end()
-                return start
-        return Start(partitions, [])
+                return positions
+        return partitions
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._note_stored(self._pipeline.drain())

@@ -16,7 +16,7 @@ REFUSED = KafkaError(KafkaError.REBALANCE_IN_PROGRESS)
 @pytest.fixture
 def offsets(topic: str) -> OffsetCommitter:
     made = OffsetCommitter(topic)
-    made.own([0, 1])
+    made.own([TopicPartition(topic, 0), TopicPartition(topic, 1)])
     return made
 
 
@@ -66,11 +66,54 @@ def test_partition_of_another_consumer_is_not_committed(offsets: OffsetCommitter
     wait_until(lambda: committed() == {0: 5, 1: -1001, 2: -1001})
 
 
-def test_refused_offset_is_sent_again_unless_there_is_a_newer_one(
+def test_refused_offset_is_sent_again(offsets: OffsetCommitter, consumer: Consumer, topic: str) -> None:
+    offsets.note_stored([message(0, 4), message(1, 9)])
+    offsets.commit(consumer)
+    wait_until(lambda: committed([0, 1]) == {0: 5, 1: 10})
+    set_back(consumer, topic)
+    offsets.on_commit(REFUSED, [TopicPartition(topic, 1, 10), TopicPartition(topic, 2, 1)])
+    offsets.commit(consumer)
+    wait_until(lambda: committed() == {0: 1, 1: 10, 2: -1001})
+
+
+def test_refusal_of_an_older_offset_sends_nothing_again(
     offsets: OffsetCommitter, consumer: Consumer, topic: str
 ) -> None:
-    offsets.note_stored([message(1, 9)])
-    refused = [TopicPartition(topic, 0, 5), TopicPartition(topic, 1, 7), TopicPartition(topic, 2, 1)]
-    offsets.on_commit(REFUSED, refused)
+    offsets.note_stored([message(0, 4), message(1, 9)])
     offsets.commit(consumer)
-    wait_until(lambda: committed() == {0: 5, 1: 10, 2: -1001})
+    wait_until(lambda: committed([0, 1]) == {0: 5, 1: 10})
+    set_back(consumer, topic)
+    offsets.on_commit(REFUSED, [TopicPartition(topic, 0, 3)])
+    offsets.note_stored([message(1, 10)])
+    offsets.commit(consumer)
+    wait_until(lambda: committed([0, 1]) == {0: 1, 1: 11})
+
+
+def test_offset_set_back_by_a_late_commit_of_another_is_set_right(
+    offsets: OffsetCommitter, consumer: Consumer, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("consumers.offsets.REPEAT_INTERVAL_S", 0.3)
+    # One partition was only begun, where the group had been.
+    offsets.own([TopicPartition(topic, 2, 7)])
+    offsets.note_stored([message(0, 4)])
+    offsets.commit(consumer)
+    wait_until(lambda: committed([0, 2]) == {0: 5, 2: 7})
+    set_back(consumer, topic)
+
+    def is_right() -> bool:
+        offsets.commit_if_due(consumer)
+        return committed() == {0: 5, 1: -1001, 2: 7}
+
+    wait_until(is_right)
+
+
+def set_back(consumer: Consumer, topic: str) -> None:
+    """Commit what a former owner of the partitions had stored."""
+    former = [position for position in consumer.committed(all_of(topic), timeout=10) if position.offset > 0]
+    for position in former:
+        position.offset = 1
+    consumer.commit(offsets=former, asynchronous=False)
+
+
+def all_of(topic: str) -> list[TopicPartition]:
+    return [TopicPartition(topic, number) for number in range(3)]

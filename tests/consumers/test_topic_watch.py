@@ -83,8 +83,8 @@ def test_offset_of_a_topic_whose_id_is_not_told_is_trusted(topic: str, settings:
         committed = TopicPartition(topic, 0, 0, metadata="topic=one")
         consumer.commit(offsets=[committed], asynchronous=False)
         partitions = [TopicPartition(topic, 0)]
-        start = starting_positions(consumer, partitions, topic_id="", begin=None)
-        assert [(each.partition, each.offset) for each in start.positions] == [(0, 0)]
+        positions = starting_positions(consumer, partitions, topic_id="", begin=None)
+        assert [(each.partition, each.offset) for each in positions] == [(0, 0)]
         with pytest.raises(TopicReplacedError):
             starting_positions(consumer, partitions, topic_id="other", begin=None)
 
