@@ -1,5 +1,6 @@
 """The tables of the service, a module for each."""
 
+from prices.models.beat_term import BeatTerm
 from prices.models.dead_letter import DeadLetter
 from prices.models.poll_gap import PollGap
 from prices.models.poll_job import JobStatus, PollJob
@@ -9,6 +10,7 @@ from prices.models.raw_market_data import Outcome, RawMarketData
 from prices.models.symbol_average import SymbolAverage
 
 __all__ = [
+    "BeatTerm",
     "DeadLetter",
     "JobStatus",
     "Outcome",

@@ -3,9 +3,11 @@
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django_celery_beat.models import PeriodicTask
 
 from prices.fields import UuidV7
+from prices.models.symbol_average import CurrentTransaction
 from providers.limits import time_in_words
 
 MAX_SYMBOLS = 100
@@ -26,6 +28,10 @@ class PollJob(models.Model):
 
     `provider` null leaves the choice to the service, which keeps `served_by` until that one fails. Rows are
     never deleted: runs, gaps and raw answers refer to them.
+
+    `changed` is the transaction that last changed what is polled, how often, by whom, or whether at all; a
+    trigger writes it, so that nobody can forget to. Each slot that was due up to `accounted_until` has its run
+    or lies in a gap, and can no longer be claimed.
     """
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
@@ -43,6 +49,8 @@ class PollJob(models.Model):
     last_success_at = models.DateTimeField(null=True, blank=True)
     last_error = models.TextField(blank=True)
     failures = models.PositiveIntegerField(default=0, help_text="Polls that failed since the last good one.")
+    changed = models.BigIntegerField(db_default=CurrentTransaction(), editable=False)
+    accounted_until = models.DateTimeField(db_default=Now(), editable=False)
     periodic_task = models.OneToOneField(PeriodicTask, on_delete=models.PROTECT, related_name="poll_job")
 
     class Meta:
@@ -56,7 +64,10 @@ class PollJob(models.Model):
                 condition=Q(symbols__len__range=(1, MAX_SYMBOLS)), name="poll_jobs_symbols_count"
             ),
         ]
-        indexes = [models.Index(fields=["status", "id"], name="poll_jobs_status_id")]
+        indexes = [
+            models.Index(fields=["status", "id"], name="poll_jobs_status_id"),
+            models.Index(fields=["changed"], name="poll_jobs_changed"),
+        ]
 
     def __str__(self) -> str:
         more = f" and {len(self.symbols) - 3} more" if len(self.symbols) > 3 else ""
