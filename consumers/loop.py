@@ -22,10 +22,10 @@ from consumers.group import (
     trimmed_log,
 )
 from consumers.offsets import OffsetCommitter
-from consumers.outage import Outage
 from consumers.pipeline import Batch, BatchHandler, Pipeline
 from consumers.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat
+from prices.outage import Outage
 
 log = structlog.get_logger(__name__)
 # librdkafka's own lines come once a retry; what matters is logged here, once.

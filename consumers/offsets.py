@@ -11,7 +11,7 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from consumers.outage import Outage
+from prices.outage import Outage
 
 COMMIT_INTERVAL_S = 0.2
 # An answer may never come, and a commit that was on its way while partitions changed hands may set back

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from confluent_kafka import Message
 
-from consumers.outage import Outage
+from prices.outage import Outage
 
 Batch = TypeVar("Batch")
 

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
-from consumers.outage import Outage
+from prices.outage import Outage
 
 LOOK_INTERVAL_S = 2.0
 ANSWER_TIMEOUT_S = 2.0

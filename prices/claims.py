@@ -14,9 +14,7 @@ from uuid import UUID
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django_celery_beat.models import PeriodicTasks
 
-from prices.jobs import provider_of
 from prices.models import JobStatus, PollJob, PollRun, RunState
 from prices.slots import phase_of, run_id_of, slot_at
 
@@ -159,20 +157,12 @@ def finish(outcomes: Sequence[RunOutcome]) -> None:
         # Jobs before runs, as in a claim.
         cursor.execute(_LOCK_JOBS, [[outcome.claim.job.id for outcome in outcomes]])
         cursor.execute(_FINISH, columns)
-    if any(_moves(outcome) for outcome in outcomes):
-        # Beat and the planner look at this mark: the job's queue and the budget that it uses are others now.
-        PeriodicTasks.update_changed()
 
 
 def skip_slots(job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
     """Note why the jobs' slots at `now` were left out, as far as nobody has claimed them."""
     claims = claim_slots(job_ids, now=now)
     finish([RunOutcome(claim, RunState.SKIPPED, reason=reason, error=reason) for claim in claims])
-
-
-def _moves(outcome: RunOutcome) -> bool:
-    job = outcome.claim.job
-    return outcome.served_by is not None and outcome.served_by != provider_of(job)
 
 
 def abandon_overdue_runs(*, now: datetime) -> int:

@@ -79,12 +79,15 @@ def create_job(*, symbols: Sequence[str], interval: int, provider: str | None) -
     with transaction.atomic():
         (job_id,) = new_ids(1)
         job = PollJob(id=job_id, symbols=list(symbols), interval=interval, provider=provider)
-        job.periodic_task = PeriodicTask.objects.create(
+        job.periodic_task = PeriodicTask(
             name=f"poll job {job_id}",
             interval=_interval_schedule(interval),
             description=f"{', '.join(symbols)}"[:1000],
             **periodic_task_fields(job),
         )
+        # Not by `save`, which marks the one row of django-celery-beat's PeriodicTasks: all who create, stop
+        # or pause a job would wait for each other. Beat sees changes of poll_jobs by themselves.
+        PeriodicTask.objects.bulk_create([job.periodic_task])
         job.save(force_insert=True)
     log.info("job.created", job_id=str(job.id), symbols=len(symbols), interval_s=interval, provider=provider)
     return job
@@ -170,7 +173,11 @@ def _change_status(job_id: UUID, status: JobStatus) -> PollJob:
 def _switch_task(task: PeriodicTask, *, on: bool) -> None:
     if task.enabled != on:
         task.enabled = on
-        task.save(update_fields=["enabled", "last_run_at", "date_changed"])
+        # As its `save` would, but for the mark (see `create_job`).
+        last_run_at = task.last_run_at if on else None
+        PeriodicTask.objects.filter(pk=task.pk).update(
+            enabled=on, last_run_at=last_run_at, date_changed=timezone.now()
+        )
 
 
 def _wait_for_started_fetches(job_id: UUID) -> None:
@@ -183,8 +190,15 @@ def _wait_for_started_fetches(job_id: UUID) -> None:
 
 
 def _interval_schedule(interval: int) -> IntervalSchedule:
-    # The table has no unique constraint: two creators of a new interval would each add a row.
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(hashtext('interval schedules'))")
-    known = IntervalSchedule.objects.filter(every=interval, period=IntervalSchedule.SECONDS).first()
-    return known or IntervalSchedule.objects.create(every=interval, period=IntervalSchedule.SECONDS)
+    schedules = IntervalSchedule.objects.filter(every=interval, period=IntervalSchedule.SECONDS)
+    known = schedules.first()
+    if known is None:
+        # The table has no unique constraint: two creators of a new interval would each add a row.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('interval schedules'))")
+        known = schedules.first()
+    if known is None:
+        (known,) = IntervalSchedule.objects.bulk_create(
+            [IntervalSchedule(every=interval, period=IntervalSchedule.SECONDS)]
+        )
+    return known

@@ -1,81 +1,43 @@
-"""The beat scheduler: django-celery-beat's, with poll jobs on their fixed grid."""
+"""The beat scheduler: django-celery-beat's for every periodic task, and a heap of its own for poll jobs.
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+Any number of beats may run: one leads and sends, the others keep their boards up to date and take over
+within three seconds. A slot that two of them send is polled once all the same (prices/claims.py).
+"""
+
+import time
+from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
-from celery.schedules import schedstate, schedule
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
-from kombu.exceptions import OperationalError
 
-from prices.claims import skip_slots
 from prices.heartbeat import touch_heartbeat
-from prices.jobs import POLL_TOGETHER_TASK, periodic_task_fields, provider_of_queue
-from prices.models import PollJob
-from prices.slots import next_slot, phase_of
-from providers.registry import get_provider
+from prices.ids import EPOCH
+from prices.outage import Outage
+from prices.scheduling.board import Board
+from prices.scheduling.lease import BeatLease, Term
+from prices.scheduling.sending import Sender
+from prices.scheduling.watch import JobWatch, milliseconds
 
 log = structlog.get_logger(__name__)
 
-JOBS_IN_A_MESSAGE = 100
-# Jobs of longer intervals than this (seconds) are sent again where Redis does not take their message.
-SENT_AGAIN_ABOVE_S = 10
-_TWO_SYMBOLS = ("A", "B")
-
-
-class GridSchedule(schedule):
-    """Due at phase + k x interval, whenever the last run was: it cannot drift."""
-
-    def __init__(
-        self,
-        interval: int,
-        phase: timedelta,
-        *,
-        nowfun: Callable[[], datetime] | None = None,
-    ) -> None:
-        super().__init__(run_every=timedelta(seconds=interval), nowfun=nowfun or _utc_now)
-        self.interval = interval
-        self.step = timedelta(seconds=interval)
-        self.phase = phase
-
-    def is_due(self, last_run_at: datetime) -> schedstate:
-        """Tell whether a slot has come since `last_run_at`, and the seconds until the next one."""
-        now = self.now()
-        # A time ahead of the clock was noted before the clock was set back: it tells nothing.
-        last_run_at = last_run_at if last_run_at <= now else now - 2 * self.step
-        due = next_slot(last_run_at, self.interval, self.phase) <= now
-        following = next_slot(now, self.interval, self.phase)
-        return schedstate(is_due=due, next=(following - now).total_seconds())
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
+# Jobs that fall due within so long go out together.
+TICK_S = 0.05
+# A standby looks so often whether it is to lead.
+STANDBY_S = 0.25
+# The stock tick looks for changes each time, and it is called up to 20 times a second.
+LOOK_EACH_S = 0.5
+SYNC_EACH_S = 2.0
+# Renewed each half second: since the last renewal nobody may have sent anything.
+BEFORE_LAST_RENEWAL = timedelta(seconds=0.6)
 
 
 class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no types
-    """A periodic task; a poll job's is due on the job's grid.
-
-    Of a poll job's periodic task only `enabled` counts: the rest is taken from the job, whatever
-    was written over it by hand.
-    """
-
-    def __init__(self, model: PeriodicTask, app: Any = None) -> None:
-        never_ran = model.last_run_at is None
-        job: PollJob | None = getattr(model, "poll_job", None)
-        if job is not None:
-            for name, value in periodic_task_fields(job).items():
-                setattr(model, name, value)
-        super().__init__(model, app=app)
-        if job is None:
-            return
-        self.schedule = GridSchedule(job.interval, phase_of(job.provider, job.interval, job.symbols))
-        if never_ran:
-            # A new or resumed job does not wait for its next slot, which may be a day away.
-            self.last_run_at = model.last_run_at = _utc_now() - 2 * self.schedule.step
+    """A periodic task that is no poll job's."""
 
     def save(self) -> None:
         """Write when the task last ran, and nothing else: a task switched off meanwhile stays off."""
@@ -84,61 +46,96 @@ class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no
         )
 
 
-def _polled_together(queue: str, entries: Sequence[PriceEntry]) -> list[list[PriceEntry]]:
-    """Give the entries as groups that one message is for.
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
-    A provider that answers for many symbols at once gets them all. One that is asked symbol by symbol gets
-    the jobs of the same symbols together, and the others side by side: they would wait for each other.
-    """
-    provider = provider_of_queue(queue)
-    if provider is not None and len(get_provider(provider).plan(_TWO_SYMBOLS)) == 1:
-        starts = range(0, len(entries), JOBS_IN_A_MESSAGE)
-        return [list(entries[start : start + JOBS_IN_A_MESSAGE]) for start in starts]
-    by_symbols: dict[tuple[str, ...], list[PriceEntry]] = {}
-    for entry in entries:
-        by_symbols.setdefault(tuple(sorted(entry.model.poll_job.symbols)), []).append(entry)
-    return list(by_symbols.values())
+
+class PollJobs:
+    """The poll jobs of a beat: kept on a board, and sent when they are due while it leads."""
+
+    def __init__(self, app: Any) -> None:
+        self._board = Board()
+        self._watch = JobWatch(self._board)
+        self._sender = Sender(app)
+
+    def follow(self) -> None:
+        """Bring the board up to date."""
+        self._watch.look(_now_ms())
+
+    def begin(self, term: Term) -> None:
+        """Begin to lead: go on where the one before stopped."""
+        self._sender.forget()
+        self._watch.look(_now_ms())
+        since = term.led_before - BEFORE_LAST_RENEWAL if term.led_before else EPOCH
+        self._board.restart(since=milliseconds(since), now=_now_ms())
+
+    def send_due(self) -> None:
+        """Send what is due, and what is new."""
+        # What is due is taken first: a change must not move a slot that has come.
+        due = self._board.take_due(_now_ms())
+        try:
+            self.follow()
+        finally:
+            self._sender.send([*due, *self._board.take_due(_now_ms())])
+
+    def knows(self, job_id: UUID) -> bool:
+        """Tell whether the job is on the board: it will be sent."""
+        return str(job_id) in self._board
+
+    def seconds_to_next(self) -> float:
+        """Give how long until the next slot comes."""
+        following = self._board.next_due()
+        return float("inf") if following is None else max(following - _now_ms(), 0) / 1000
 
 
 class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-beat has no types
-    """Beat's scheduler: the poll jobs that are due together go out together, in one message for each queue.
-
-    Its heartbeat tells that its loop turns.
-    """
+    """Beat's scheduler. Its heartbeat tells that its loop turns, as leader or not."""
 
     Entry = PriceEntry
     # Celery's own would wait for Redis where that is away at the start, and nothing would tick meanwhile.
     producer = None
-    _database_away = False
+    sync_every = SYNC_EACH_S
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._due: dict[str, list[PriceEntry]] = {}
+        self._lease = BeatLease()
+        self._term: Term | None = None
+        self._others_at = float("-inf")
+        self._trouble = Outage(began="beat.interrupted", ended="beat.goes_on")
         super().__init__(*args, **kwargs)
+        self._jobs = PollJobs(self.app)
+
+    def setup_schedule(self) -> None:
+        """Leave it to the moment in which this beat leads: PostgreSQL may be away, or another beat lead."""
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """Send what is due if this beat leads; give the seconds until the next turn."""
+        touch_heartbeat("beat")
+        self._lease.keep()
+        try:
+            seconds = self._turn() if self._leads() else self._stand_by()
+        except (DatabaseError, InterfaceError) as error:
+            self._trouble.begin(str(error).partition("\n")[0])
+            connection.close()
+            return STANDBY_S
+        self._trouble.end()
+        return seconds
+
+    def reserve(self, entry: ModelEntry) -> ModelEntry:
+        """Note that a task is being sent, also where the schedule is read from: a reload fires it no more."""
+        following = super().reserve(entry)
+        self._schedule[entry.name] = following
+        return following
 
     @property
     def schedule(self) -> dict[str, ModelEntry]:
-        """Give the entries by name, read anew after changes; while PostgreSQL is away, as they were."""
-        entries: dict[str, ModelEntry]
+        """Give the entries by name, read anew after changes. Raises what the database raises."""
         try:
-            entries = DatabaseScheduler.schedule.fget(self)
-        except (DatabaseError, InterfaceError) as error:
-            entries = self._schedule
-            if entries is None:
-                raise
-            self._note_database(away=True, reason=str(error).partition("\n")[0])
-            connection.close()
+            entries: dict[str, ModelEntry] = DatabaseScheduler.schedule.fget(self)
+        except (DatabaseError, InterfaceError):
             # The change that was to be read is still to be read.
             self._initial_read = True
-            return entries
-        self._note_database(away=False)
+            raise
         return entries
-
-    def _note_database(self, *, away: bool, reason: str = "") -> None:
-        if away and not self._database_away:
-            log.error("beat.database_away", reason=reason)
-        elif self._database_away and not away:
-            log.info("beat.database_back")
-        self._database_away = away
 
     def all_as_schedule(self) -> dict[str, ModelEntry]:
         """Give the enabled tasks as entries; one that cannot be read is left out and named."""
@@ -151,60 +148,44 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         return entries
 
     def enabled_models_qs(self) -> QuerySet[PeriodicTask]:
-        """Give the enabled tasks, each with its poll job where it has one."""
+        """Give the enabled tasks that are not poll jobs'."""
         tasks: QuerySet[PeriodicTask] = super().enabled_models_qs()
-        return tasks.select_related("poll_job", "interval", "crontab", "solar", "clocked")
-
-    def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Send what is due; give the seconds until the next is."""
-        touch_heartbeat("beat")
-        seconds: float = super().tick(*args, **kwargs)
-        # The stock tick takes one due entry at a time, and tells by a wait of 0 that there may be more.
-        if seconds > 0 or sum(len(entries) for entries in self._due.values()) >= JOBS_IN_A_MESSAGE:
-            self.send_due_jobs()
-        return seconds
-
-    def apply_entry(self, entry: ModelEntry, producer: Any = None) -> None:
-        """Send a task; a poll job waits for the others that are due in this moment."""
-        if isinstance(entry.schedule, GridSchedule):
-            self._due.setdefault(entry.options["queue"], []).append(entry)
-        else:
-            super().apply_entry(entry, producer=producer)
-
-    def send_due_jobs(self) -> None:
-        """Send the poll jobs that are due; after a message that Redis does not take, none is tried."""
-        due, self._due = self._due, {}
-        takes_messages = True
-        for queue, entries in due.items():
-            for together in _polled_together(queue, entries):
-                # Each try takes most of a second, and beat has more to do.
-                takes_messages = takes_messages and self._send(queue, together)
-                if not takes_messages:
-                    self._keep_or_note(queue, together)
-
-    def _send(self, queue: str, entries: Sequence[PriceEntry]) -> bool:
-        job_ids = [str(entry.model.poll_job.id) for entry in entries]
-        # A job whose message waited for a whole interval is polled by the next slot's, and by that one alone.
-        expires_s = max(entry.schedule.interval for entry in entries)
-        try:
-            self.app.send_task(POLL_TOGETHER_TASK, args=[job_ids], queue=queue, expires=expires_s)
-        except OperationalError as error:
-            log.error("beat.not_sent", queue=queue, jobs=len(job_ids), reason=str(error))  # noqa: TRY400
-            return False
-        return True
-
-    def _keep_or_note(self, queue: str, entries: Sequence[PriceEntry]) -> None:
-        # A slot that lasts is sent with the next ones; one that is over by then is noted as left out.
-        over = [entry for entry in entries if entry.schedule.interval <= SENT_AGAIN_ABOVE_S]
-        kept = self._due.setdefault(queue, [])
-        kept += [entry for entry in entries if entry not in over and entry not in kept]
-        try:
-            skip_slots([entry.model.poll_job.id for entry in over], "Redis takes no messages", now=_utc_now())
-        except (DatabaseError, InterfaceError) as error:
-            log.error("beat.not_noted", jobs=len(over), reason=str(error).partition("\n")[0])  # noqa: TRY400
-            connection.close()
+        return tasks.filter(poll_job=None).select_related("interval", "crontab", "solar", "clocked")
 
     def close(self) -> None:
-        """End: what is due is sent first."""
-        self.send_due_jobs()
-        super().close()
+        """End: what is due is sent first, and another beat may lead at once."""
+        try:
+            if self._lease.term is not None:
+                self._jobs.send_due()
+            super().close()
+        finally:
+            self._lease.release()
+
+    def _leads(self) -> bool:
+        term = self._lease.term
+        if term is None:
+            self._term = None
+        elif self._term != term and self._take_over():
+            self._jobs.begin(term)
+            self._term = term
+        return self._term is not None
+
+    def _take_over(self) -> bool:
+        """Read the periodic tasks; False where some of the service's own could not be written."""
+        # Read before the tasks: what changes in between is read again.
+        self._last_timestamp = self.Changes.last_change() or EPOCH
+        self._initial_read, self._heap, self._others_at = True, None, float("-inf")
+        super().setup_schedule()
+        return set(self.app.conf.beat_schedule) <= set(PeriodicTask.objects.values_list("name", flat=True))
+
+    def _stand_by(self) -> float:
+        self._jobs.follow()
+        return STANDBY_S
+
+    def _turn(self) -> float:
+        self._jobs.send_due()
+        now = time.monotonic()
+        if now >= self._others_at:
+            self._others_at = now + min(super().tick(), LOOK_EACH_S)
+        jobs_s = max(self._jobs.seconds_to_next(), TICK_S)
+        return max(min(jobs_s, self._others_at - now, self._lease.seconds_left), 0.0)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 from math import ceil, floor
+from typing import Any
 
-from django_celery_beat.models import PeriodicTasks
+from django.db import connection
 
 from prices.models import PollJob
 from prices.models.poll_job import MAX_INTERVAL_S
@@ -22,6 +23,11 @@ from providers.shared_state import SharedStateError
 REUSE = timedelta(seconds=2)
 # The hours of markets, and so the shares, change slowly.
 REMADE_AFTER = timedelta(minutes=5)
+# Transactions commit in any order, but each change of a job is by another one: each changes the sum.
+_MARK = """
+    SELECT count(*), sum(changed), (SELECT last_update FROM django_celery_beat_periodictasks WHERE ident = 1)
+    FROM poll_jobs
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +143,12 @@ def allowance_of(provider: str, *, now: datetime) -> Allowance:
 def read_allowance(provider: str, *, now: datetime) -> Allowance:
     """Give how the provider's budget is shared among the jobs that are active at this moment.
 
-    One small query where no job has changed since the last time: each change of one writes the mark that
-    beat looks at too.
+    One small query where no job has changed since the last time.
     """
     if binding_limit(limits_of(provider)) is None:
         return Allowance(provider)
     # Before the jobs are read: of a change in between there is another mark, which is seen the next time.
-    mark: datetime | None = PeriodicTasks.last_change()
+    mark = _mark()
     known = _known.get(provider)
     if known is None or not known.holds(mark, now=now):
         known = _Known(mark, now, now, make_allowance(provider, load_demands(provider), now=now))
@@ -189,6 +194,13 @@ def forget_allowances() -> None:
     _known.clear()
 
 
+def _mark() -> tuple[Any, ...]:
+    """Give what is another one after each change of a job, or of a periodic task by hand."""
+    with connection.cursor() as cursor:
+        cursor.execute(_MARK)
+        return tuple(cursor.fetchone())
+
+
 def _reached(demand: Demand, granted: Fraction, running_us: int, window_us: int) -> int | None:
     polls = granted / demand.requests
     if polls == 0:
@@ -200,14 +212,14 @@ def _reached(demand: Demand, granted: Fraction, running_us: int, window_us: int)
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    mark: datetime | None
+    mark: tuple[Any, ...]
     made_at: datetime
     checked_at: datetime
     allowance: Allowance
 
-    def holds(self, mark: datetime | None, *, now: datetime) -> bool:
+    def holds(self, mark: tuple[Any, ...], *, now: datetime) -> bool:
         young = timedelta(0) <= now - self.made_at < REMADE_AFTER
-        return young and mark is not None and mark == self.mark
+        return young and mark == self.mark
 
 
 _known: dict[str, _Known] = {}

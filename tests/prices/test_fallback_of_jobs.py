@@ -4,10 +4,10 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django_celery_beat.models import PeriodicTasks
 from pytest_django import Settings
 
 from prices.handover import take_over, to_message
+from prices.job_changes import JobChanges
 from prices.models import PollJob, PollRun, PricePoint
 from prices.polling import Polled, claim_and_poll
 from prices.quota import forget_allowances
@@ -104,11 +104,12 @@ def test_jobs_never_use_what_is_kept_for_callers(
 
 
 def test_job_that_moves_is_told_to_beat_and_planner(make_job: MakeJob, simulator: Simulator) -> None:
+    changes = JobChanges(PollJob.objects.all)
     job = make_job(["AAPL"], interval=60, provider=None)
-    before = PeriodicTasks.last_change()
     poll_to_the_end([job], slot=0)
-    # Finnhub is who would be asked anyway.
-    assert PeriodicTasks.last_change() == before
+    assert [(each.id, each.served_by) for each in changes.look()] == [(job.id, "finnhub")]
     simulator.change(provider="finnhub", not_entitled=True)
     poll_to_the_end([job], slot=1)
-    assert PeriodicTasks.last_change() != before
+    assert [(each.id, each.served_by) for each in changes.look()] == [(job.id, "alpha_vantage")]
+    poll_to_the_end([job], slot=2)
+    assert changes.look() == []

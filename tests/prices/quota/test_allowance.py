@@ -136,6 +136,7 @@ def test_allowance_is_reused_where_no_job_has_changed(
     assert allowance_of("alpha_vantage", now=NOW + timedelta(hours=1)) is not first
 
 
+@pytest.mark.django_db(transaction=True)
 def test_allowance_sees_every_change_of_a_job(make_job: MakeJob) -> None:
     job = contract_job(make_job)
     moment = NOW

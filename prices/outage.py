@@ -8,7 +8,7 @@ log = structlog.get_logger(__name__)
 
 
 class Outage:
-    """Whether something the consumer needs is refused to it just now."""
+    """Whether something that a process needs is refused to it just now."""
 
     def __init__(self, *, began: str, ended: str) -> None:
         self._began = began

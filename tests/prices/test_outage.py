@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from consumers.outage import Outage
+from prices.outage import Outage
 from tests.consumers.running import events_logged
 
 
