@@ -14,7 +14,7 @@ STARTS_PROCESSES = tests/chaos tests/consumers tests/dev tests/test_canary.py te
 PROCESS_LOG = $(VENV)/processes.log
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-processes test-others soak chaos bench-consumer lint lock venv install
+.PHONY: help run test test-processes test-others soak chaos bench-consumer bench-scheduler lint lock venv install
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -47,6 +47,9 @@ chaos: venv ## Kill, stop and cut off the parts at random, and count what is wro
 
 bench-consumer: venv ## Measure the consumer against PostgreSQL's own limit (10 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench consumer $(ARGS)
+
+bench-scheduler: venv ## Measure beat beside the stock one, through the whole path (7 minutes; wants an idle machine)
+	@exec $(BIN)/python -m bench scheduler $(ARGS)
 
 lint: venv ## Check style and types
 	$(BIN)/ruff check

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bench.parts import running_parts
@@ -11,13 +11,13 @@ from bench.parts import running_parts
 def main() -> int:
     """Run the benchmark that was asked for; give the exit code."""
     arguments = _parser().parse_args()
-    with running_parts():
-        _BENCHMARKS[arguments.name](arguments)
+    with running_parts() as parts:
+        _BENCHMARKS[arguments.name](arguments, parts)
     return 0
 
 
 # Imported only now: Django's settings are read from what the parts have put into the environment.
-def _consumer(arguments: argparse.Namespace) -> None:
+def _consumer(arguments: argparse.Namespace, _parts: Mapping[str, int]) -> None:
     from bench.consumer import Plan, run
 
     run(
@@ -31,7 +31,7 @@ def _consumer(arguments: argparse.Namespace) -> None:
     )
 
 
-def _verify(arguments: argparse.Namespace) -> None:
+def _verify(arguments: argparse.Namespace, _parts: Mapping[str, int]) -> None:
     from bench.verify import Plan, run
 
     run(
@@ -40,7 +40,28 @@ def _verify(arguments: argparse.Namespace) -> None:
     )
 
 
-_BENCHMARKS: dict[str, Callable[[argparse.Namespace], None]] = {"consumer": _consumer, "verify": _verify}
+def _scheduler(arguments: argparse.Namespace, parts: Mapping[str, int]) -> None:
+    from bench.scheduler import Plan, run
+
+    run(
+        Plan(
+            cases=arguments.cases,
+            seconds=arguments.seconds,
+            warm_up_s=arguments.warm_up,
+            pollers=arguments.pollers,
+            jobs=arguments.jobs,
+            without_stock=arguments.without_stock,
+        ),
+        parts=parts,
+        json_file=arguments.json,
+    )
+
+
+_BENCHMARKS: dict[str, Callable[[argparse.Namespace, Mapping[str, int]], None]] = {
+    "consumer": _consumer,
+    "verify": _verify,
+    "scheduler": _scheduler,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +76,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--rows", type=int, default=1_000_000, help="how many in each table (1,000,000)")
     verify.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
     verify.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
-    for command in (consumer, verify):
+    scheduler = commands.add_parser("scheduler", help="beat beside the stock one, through the whole path")
+    cases = ("even", "mixed", "many")
+    scheduler.add_argument("--cases", nargs="+", choices=cases, default=cases, help="which (all)")
+    scheduler.add_argument("--seconds", type=int, help="measured in each case (30, 60, 60)")
+    scheduler.add_argument("--warm-up", type=int, default=10, help="seconds before that (10)")
+    scheduler.add_argument("--pollers", type=int, default=1, help="processes that poll (1)")
+    scheduler.add_argument("--jobs", type=int, help="how many in each case (its own number)")
+    scheduler.add_argument("--without-stock", action="store_true", help="measure this scheduler alone")
+    for command in (consumer, verify, scheduler):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser
 

@@ -13,9 +13,10 @@ from dev.guardian import ROOT, Guardian
 
 
 @contextmanager
-def running_parts() -> Iterator[None]:
+def running_parts() -> Iterator[dict[str, int]]:
     """Start what no address is given for, as `make run` has it, and make the tables; end it afterwards.
 
+    Gives the process id of each server that it has started, by the part's name.
     PostgreSQL keeps its promises here (fsync is on), since a benchmark without them tells nothing.
     """
     given = [name for name in SETTINGS if os.environ.get(name)]
@@ -35,7 +36,7 @@ def running_parts() -> Iterator[None]:
         os.environ |= {"SECRET_KEY": "only-for-benchmarks", "HEARTBEAT_DIR": str(folder / "heartbeats")}
         os.environ["DJANGO_SETTINGS_MODULE"] = "marketdata.settings"
         _make_tables()
-        yield
+        yield {part.name: part.pid for part in embedded.parts.values()}
     finally:
         embedded.stop()
         guardian.close()
