@@ -68,5 +68,5 @@ def test_readme_names_every_table() -> None:
     tables = re.findall(
         r'db_table = "(\w+)"', "".join(p.read_text() for p in (ROOT / "prices/models").glob("*.py"))
     )
-    assert len(tables) == 7
+    assert len(tables) == 8
     assert [table for table in tables if f"`{table}`" not in README] == []
