@@ -1,6 +1,7 @@
 import json
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -8,13 +9,13 @@ from django.db import connection
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
 from pytest_django import Settings
+from rest_framework.test import APIClient
 
 from prices.claims import RunOutcome, claim_slots, finish
 from prices.jobs import (
     JobNotFoundError,
     JobStoppedError,
     choose_provider,
-    create_job,
     hindrances,
     pause_job,
     resume_job,
@@ -43,18 +44,16 @@ def test_job_created_and_changed_waits_for_no_other(make_job: MakeJob) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_jobs_created_at_once_share_one_interval_row() -> None:
-    def create() -> None:
+    def create(number: int) -> int:
         try:
-            create_job(symbols=["SIM-A"], interval=77, provider="simulated")
+            body = {"symbols": [f"SIM-{number}"], "interval": 77, "provider": "simulated"}
+            return APIClient().post("/prices/poll", body, format="json").status_code
         finally:
             connection.close()
 
-    threads = [threading.Thread(target=create) for _ in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert PollJob.objects.count() == 20
+    with ThreadPoolExecutor(50) as pool:
+        assert set(pool.map(create, range(50))) == {202}
+    assert PollJob.objects.count() == 50
     assert IntervalSchedule.objects.filter(every=77).count() == 1
 
 
