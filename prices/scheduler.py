@@ -21,6 +21,7 @@ from prices.outage import Outage
 from prices.scheduling.board import Board
 from prices.scheduling.lease import BeatLease, Term
 from prices.scheduling.sending import Sender
+from prices.scheduling.watch import LOOK_EACH_S as CHANGES_EACH_S
 from prices.scheduling.watch import JobWatch, milliseconds
 
 log = structlog.get_logger(__name__)
@@ -188,4 +189,4 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         if now >= self._others_at:
             self._others_at = now + min(super().tick(), LOOK_EACH_S)
         jobs_s = max(self._jobs.seconds_to_next(), TICK_S)
-        return max(min(jobs_s, self._others_at - now, self._lease.seconds_left), 0.0)
+        return max(min(jobs_s, self._others_at - now, self._lease.seconds_left, CHANGES_EACH_S), 0.0)

@@ -51,6 +51,10 @@ class Product:
         """Start another command in a process's place from now on."""
         self._commands[name] = command
 
+    def command(self, name: str) -> str:
+        """Give the command of a process."""
+        return self._commands[name]
+
     def start(self, *names: str) -> None:
         """Start these processes; their output goes to files in the folder."""
         for name in names:

@@ -16,7 +16,7 @@ from prices.scheduling.board import Board, Place
 from prices.slots import phase_of
 from providers.registry import get_provider
 
-LOOK_EACH_S = 0.25
+LOOK_EACH_S = 0.2
 # Each save in django-celery-beat's admin leaves a mark; whoever writes to its tables leaves none.
 SWITCHES_EACH_S = 30.0
 _COLUMNS = ("id", "symbols", "interval", "provider", "served_by", "status", "last_run_at", "changed")
@@ -35,7 +35,7 @@ class JobWatch:
         self._looked_at = self._switches_at = float("-inf")
 
     def look(self, now: int) -> None:
-        """Bring the board up to date, at most each quarter of a second. `now`: ms since the epoch."""
+        """Bring the board up to date, at most each 0.2 s. `now`: ms since the epoch."""
         if time.monotonic() - self._looked_at < LOOK_EACH_S:
             return
         switched = self._look_at_switches()
