@@ -6,7 +6,9 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from prices.admin.evidence import EvidenceAdmin, ProviderFilter
@@ -38,7 +40,7 @@ class PollJobAdmin(EvidenceAdmin):
     list_select_related = ["periodic_task"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
-    readonly_fields = ["created_at", "hindrances", "quota_plan"]
+    readonly_fields = ["created_at", "hindrances", "quota_plan", "ledger"]
     actions = ["pause", "resume", "stop"]
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
@@ -70,6 +72,16 @@ class PollJobAdmin(EvidenceAdmin):
         """Give the plan of an active job."""
         plan = plan_of_active(job, now=timezone.now())
         return "-" if plan is None else plan_in_words(plan)
+
+    @admin.display(description="what became of its slots")
+    def ledger(self, job: PollJob) -> SafeString:
+        """Give the ways to the job's runs and gaps."""
+        address = "{}?job__id__exact={}"
+        return format_html(
+            '<a href="{}">polls</a>, <a href="{}">slots that were not polled</a>',
+            address.format(reverse("admin:prices_pollrun_changelist"), job.id),
+            address.format(reverse("admin:prices_pollgap_changelist"), job.id),
+        )
 
     @admin.action(description="Pause selected jobs", permissions=["manage"])
     def pause(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:
