@@ -10,7 +10,8 @@ from django.conf import settings
 from prices.api.renderers import number, time
 from prices.freshness import age_seconds
 from prices.latest_errors import Failure
-from prices.models import PollJob, PricePoint, SymbolAverage
+from prices.ledger import SlotCounts, Unpolled
+from prices.models import PollJob, PollRun, PricePoint, SymbolAverage
 from prices.quota import NotConfigured, Plan, all_hindrances, plain_plan
 from prices.stored import known_time, point_freshness
 from providers.breaker import breaker_state
@@ -139,6 +140,41 @@ def job(job: PollJob, plan: Plan | None) -> dict[str, Any]:
         "last_error": job.last_error or None,
         "failures": job.failures,
         "hindrances": all_hindrances(job, plan),
+    }
+
+
+def job_detail(row: PollJob, plan: Plan | None, last_day: SlotCounts) -> dict[str, Any]:
+    """Give a job, what became of its slots in the last 24 hours, and what the budget gives it."""
+    by_outcome = {name: getattr(last_day, name) for name in SlotCounts.__slots__}
+    return job(row, plan) | {
+        "success_rate": last_day.success_rate,
+        "last_24h": {"slots": last_day.slots} | by_outcome,
+        "quota_plan": None if plan is None else plain_plan(plan),
+    }
+
+
+def run(run: PollRun) -> dict[str, Any]:
+    """Give a run, and how late it was begun."""
+    return {
+        "poll_id": str(run.id),
+        "due_at": time(run.due_at),
+        "state": run.state,
+        "reason": run.reason or None,
+        "points": run.points,
+        "started_at": time(run.started_at),
+        "finished_at": time(run.finished_at),
+        "begun_late_s": (run.started_at - run.due_at).total_seconds(),
+    }
+
+
+def unpolled(found: Unpolled) -> dict[str, Any]:
+    """Give a range of slots that got no price."""
+    return {
+        "from": time(found.from_due),
+        "to": time(found.to_due),
+        "slots": found.slots,
+        "reason": found.reason,
+        "kind": found.kind,
     }
 
 

@@ -1,12 +1,15 @@
 """The fields of requests: each takes one type and converts nothing. Its help text says what is allowed."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from prices.ids import EPOCH
+from prices.models import RunState
 from prices.models.poll_job import MAX_SYMBOLS
 from prices.symbols import (
     MAX_SYMBOL_LENGTH,
@@ -24,6 +27,12 @@ UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _UUID = re.compile(UUID_PATTERN)
 # With a sign: a number below 0 is told that it is out of range.
 _DIGITS = re.compile("-?[0-9]{1,19}")
+# RFC 3339, without its leap seconds and lower-case letters.
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+TIME_ALLOWED = "a time from 1970 on with its offset, as 2026-11-22T14:30:00Z (in a query + is written %2B)"
+STATES_ALLOWED = f"one or more of {', '.join(RunState.values)}, with commas between"
 _T = TypeVar("_T")
 
 
@@ -157,3 +166,39 @@ class ExpandField(StrictField[str]):
         if data != "quality":
             raise serializers.ValidationError("is not known")
         return "quality"
+
+
+@extend_schema_field({"type": "string", "format": "date-time"})
+class TimeField(StrictField[datetime]):
+    """A time with its offset from UTC, as RFC 3339 writes it."""
+
+    def __init__(self, more: str = "", **kwargs: Any) -> None:
+        super().__init__(help_text=TIME_ALLOWED + more, **kwargs)
+
+    def to_internal_value(self, data: Any) -> datetime:
+        """Give the time in UTC."""
+        if not isinstance(data, str) or _TIME.fullmatch(data) is None:
+            raise serializers.ValidationError("is not a time")
+        try:
+            moment = datetime.fromisoformat(data).astimezone(UTC)
+        except (ValueError, OverflowError) as error:
+            raise serializers.ValidationError("is not a time") from error
+        if moment < EPOCH:
+            raise serializers.ValidationError("is too early")
+        return moment
+
+
+@extend_schema_field({"type": "string", "example": "failed,skipped"})
+class StatesField(StrictField[list[str]]):
+    """States of runs, with commas between."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(help_text=STATES_ALLOWED, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        """Give the states."""
+        states = str(data).split(",")
+        unknown = next((state for state in states if state not in RunState.values), None)
+        if unknown is not None:
+            raise serializers.ValidationError(f"{unknown!r:.60} is not a state")
+        return states

@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 
+from prices.api.ledger_schema import LastDay
 from providers.base import ErrorKind
 from providers.permits import Refusal
 
@@ -127,8 +128,17 @@ class QuotaPlan(serializers.Serializer[Any]):
 
 
 class JobDetail(Job):
-    """A job, and what the budget gives it."""
+    """A job, how its slots of the last 24 hours fared, and what the budget gives it."""
 
+    success_rate = serializers.FloatField(
+        allow_null=True,
+        help_text=(
+            "The share of `last_24h.slots` that got at least one price: stored and shared. What the budget"
+            " left out (skipped) and what was due while the job was paused (in_gaps) counts as without."
+            " Null where there was no slot."
+        ),
+    )
+    last_24h = LastDay()
     quota_plan = QuotaPlan(allow_null=True, help_text="Null for a job that is not active.")
 
 

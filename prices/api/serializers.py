@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.http import QueryDict
+from django.utils import timezone
 from rest_framework import serializers
 
 from prices.api.errors import InvalidRequestError
@@ -11,11 +12,14 @@ from prices.api.fields import (
     ExpandField,
     IdField,
     ProviderField,
+    StatesField,
     SwitchField,
     SymbolField,
     SymbolsField,
+    TimeField,
     WholeNumberField,
 )
+from prices.ledger import DAY, LONGEST_WINDOW
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.symbols import is_simulated
 
@@ -91,6 +95,49 @@ class AveragesRequest(PageRequest):
     """The query of GET /averages."""
 
     symbol = SymbolField(required=False, default=None)
+
+
+class RunsRequest(PageRequest):
+    """The query of GET /jobs/{job_id}/runs."""
+
+    before = IdField("the poll_id of a run: only older ones", required=False, default=None)
+    state = StatesField(required=False, default=())
+    since = TimeField("; slots due then or later", required=False, default=None)
+    until = TimeField("; slots due before then", required=False, default=None)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse times in the wrong order."""
+        if attrs["since"] and attrs["until"]:
+            _check_order(attrs)
+        return attrs
+
+
+class GapsRequest(serializers.Serializer[Any]):
+    """The query of GET /jobs/{job_id}/gaps; the time is what pages go by."""
+
+    limit = WholeNumberField(1, MAX_LIMIT, required=False, default=100)
+    since = TimeField(
+        f"; at most {LONGEST_WINDOW.days} days before `until`; left out: one day before it",
+        required=False,
+        default=None,
+    )
+    until = TimeField("; slots due before then; left out: now", required=False, default=None)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what was left out. Refuse times in the wrong order, and more than is read at once."""
+        until = attrs["until"] or timezone.now()
+        whole = attrs | {"until": until, "since": attrs["since"] or until - DAY}
+        _check_order(whole)
+        if whole["until"] - whole["since"] > LONGEST_WINDOW:
+            raise serializers.ValidationError(
+                {"since": [f"is more than {LONGEST_WINDOW.days} days before until"]}
+            )
+        return whole
+
+
+def _check_order(attrs: dict[str, Any]) -> None:
+    if attrs["since"] >= attrs["until"]:
+        raise serializers.ValidationError({"since": ["is not before until"]})
 
 
 def validated(form: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:

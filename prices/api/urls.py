@@ -4,6 +4,7 @@ from django.urls import URLPattern, re_path
 from django.views import View
 
 from prices.api.fields import UUID_PATTERN
+from prices.api.ledger_views import GapsView, RunsView
 from prices.api.views import (
     AveragesView,
     JobsView,
@@ -28,4 +29,6 @@ urlpatterns = [
     either("providers", ProvidersView, "providers"),
     either("jobs", JobsView, "jobs"),
     either(f"jobs/(?P<job_id>{UUID_PATTERN})", JobView, "job"),
+    either(f"jobs/(?P<job_id>{UUID_PATTERN})/runs", RunsView, "runs"),
+    either(f"jobs/(?P<job_id>{UUID_PATTERN})/gaps", GapsView, "gaps"),
 ]

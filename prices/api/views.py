@@ -1,6 +1,5 @@
 """The views: one call each."""
 
-from typing import Any
 from uuid import UUID
 
 from django.utils import timezone
@@ -10,6 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from prices.api import answers, schema
+from prices.api.pages import page
 from prices.api.serializers import (
     AveragesRequest,
     LatestRequest,
@@ -22,8 +22,9 @@ from prices.api.serializers import (
 )
 from prices.jobs import get_job, stop_job
 from prices.latest import latest_price, refuse_older
+from prices.ledger import count_last_day
 from prices.models import PollJob, SymbolAverage
-from prices.quota import Target, create_planned_job, plain_plan, plan_of_active
+from prices.quota import Target, create_planned_job, plan_of_active
 from providers.registry import PROVIDER_NAMES
 
 
@@ -111,7 +112,7 @@ class AveragesView(APIView):
             averages = averages.filter(symbol=query["symbol"])
         if query["before"]:
             averages = averages.filter(event_id__lt=query["before"])
-        return _page(request, [answers.average(row) for row in averages[: query["limit"] + 1]], "event_id")
+        return page(request, [answers.average(row) for row in averages[: query["limit"] + 1]], "event_id")
 
 
 class JobsView(APIView):
@@ -130,7 +131,7 @@ class JobsView(APIView):
         if query["before"]:
             jobs = jobs.filter(id__lt=query["before"])
         rows = [answers.job(row, plan_of_active(row, now=now)) for row in jobs[: query["limit"] + 1]]
-        return _page(request, rows, "job_id")
+        return page(request, rows, "job_id")
 
 
 class JobView(APIView):
@@ -142,12 +143,10 @@ class JobView(APIView):
         responses={200: schema.JobDetail, **schema.problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
-        """Give a job, how its last poll went, what keeps it from polling, and what the budget gives it."""
+        """Give a job, how its polls went, what keeps it from polling, and what the budget gives it."""
         validated(NoQuery, request.query_params)
-        job = get_job(UUID(job_id))
-        plan = plan_of_active(job, now=timezone.now())
-        quota_plan = None if plan is None else plain_plan(plan)
-        return Response(answers.job(job, plan) | {"quota_plan": quota_plan})
+        job, now = get_job(UUID(job_id)), timezone.now()
+        return Response(answers.job_detail(job, plan_of_active(job, now=now), count_last_day(job, now=now)))
 
 
 class ProvidersView(APIView):
@@ -160,12 +159,3 @@ class ProvidersView(APIView):
         """Give the providers: which have a key, which work, and what is left of their budgets."""
         validated(NoQuery, request.query_params)
         return Response({"results": [answers.provider(name) for name in PROVIDER_NAMES]})
-
-
-def _page(request: Request, rows: list[dict[str, Any]], id_name: str) -> Response:
-    """Answer a page of which one row more than asked for was read: it tells that there is a next page."""
-    limit = int(request.query_params.get("limit", 100))
-    more = len(rows) > limit
-    address = request.build_absolute_uri()
-    next_page = answers.with_query(address, before=rows[limit - 1][id_name]) if more else None
-    return Response({"results": rows[:limit], "next": next_page})

@@ -1,5 +1,6 @@
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
+from prices.admin import polls
 from prices.claims import claim_slots
 from prices.ids import new_ids
 from prices.jobs import stop_job
@@ -24,6 +26,7 @@ from prices.models import (
     SymbolAverage,
 )
 from tests.conftest import MakeJob
+from tests.prices.slots_of_a_job import add_gap, add_runs
 
 NOW = datetime.now(UTC)
 TABLES = ["rawmarketdata", "pricepoint", "symbolaverage", "polljob", "pollrun", "pollgap", "deadletter"]
@@ -128,7 +131,8 @@ def test_search_for_nonsense_finds_nothing(
         ("pricepoint", "provider=simulated&precision__exact=unknown&published_at__isempty=1"),
         ("symbolaverage", "provider=simulated&window_size=1"),
         ("polljob", "status__exact=active&provider=simulated"),
-        ("pollrun", "state__exact=claimed"),
+        ("pollrun", "state__exact=claimed&due=1"),
+        ("pollrun", "due=24"),
         ("pollgap", "reason=down"),
         ("deadletter", "replayed_at__isempty=1"),
     ],
@@ -205,6 +209,44 @@ def test_list_of_jobs_tells_what_keeps_each_from_polling(
     page = admin_client.get("/admin/prices/polljob/").content.decode()
     assert "not configured: set FINNHUB_API_KEY" in page
     assert "budget: 20 of 2,880 requests a day: each symbol every 45 min" in page
+
+
+def shown_rows(page: str) -> int:
+    return page.split("<tbody>")[1].split("</tbody>")[0].count("<tr")
+
+
+def test_job_page_leads_to_its_runs_and_gaps(admin_client: Client, make_job: MakeJob) -> None:
+    job, other = make_job(["SIM-A"]), make_job(["SIM-B"])
+    for each, states in ((job, "sf"), (other, "sss")):
+        add_runs(each, states)
+        add_gap(each, 5, 6, f"down: {each.symbols[0]}")
+    page = admin_client.get(f"/admin/prices/polljob/{job.id}/change/").content.decode()
+    links = re.findall(r'href="(/admin/prices/poll(?:run|gap)/\?[^"]+)"', page)
+    runs, gaps = (admin_client.get(link).content.decode() for link in links)
+    assert shown_rows(runs) == 2
+    assert shown_rows(gaps) == 1
+    assert "SIM-B" not in runs
+
+
+def test_runs_are_filtered_by_when_they_were_due(admin_client: Client, make_job: MakeJob) -> None:
+    job = make_job()
+    for hours in (0.5, 5, 50):
+        add_runs(job, "s", start=timezone.now().replace(microsecond=0) - timedelta(hours=hours))
+    for chosen, expected in (("due=1", 1), ("due=24", 2), ("", 3)):
+        page = admin_client.get(f"/admin/prices/pollrun/?{chosen}").content.decode()
+        assert shown_rows(page) == expected
+
+
+def test_reasons_to_choose_from_are_those_of_the_newest_gaps(
+    admin_client: Client, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polls, "NEWEST_GAPS", 3)
+    job = make_job()
+    for number, reason in enumerate(["ancient", "paused", "down", "paused"]):
+        add_gap(job, number, number, reason)
+    page = admin_client.get("/admin/prices/pollgap/").content.decode()
+    assert re.findall(r'href="\?reason=(\w+)"', page) == ["down", "paused"]
+    assert shown_rows(admin_client.get("/admin/prices/pollgap/?reason=ancient").content.decode()) == 1
 
 
 def test_times_in_lists_have_seconds(admin_client: Client, add_rows: Callable[[str], UUID]) -> None:

@@ -137,6 +137,8 @@ def test_latest_with_wrong_query_names_the_field(api: APIClient, query: Any, fie
         ("/averages?", "limit, before, symbol"),
         ("/jobs?", "limit, before"),
         (f"/jobs/{uuid.uuid4()}?", "none"),
+        (f"/jobs/{uuid.uuid4()}/runs?", "limit, before, state, since, until"),
+        (f"/jobs/{uuid.uuid4()}/gaps?", "limit, since, until"),
         ("/providers?", "none"),
     ],
 )

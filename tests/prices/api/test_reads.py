@@ -106,6 +106,8 @@ def test_job_detail_tells_how_it_fares(api: APIClient, make_job: MakeJob) -> Non
         "last_error": None,
         "failures": 0,
         "hindrances": [],
+        "success_rate": None,
+        "last_24h": {"slots": 0, "stored": 0, "shared": 0, "failed": 0, "skipped": 0, "in_gaps": 0},
         "quota_plan": {
             "provider": "simulated",
             "budget": "none",
@@ -164,6 +166,8 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/providers",
         "/jobs",
         "/jobs/{job_id}",
+        "/jobs/{job_id}/runs",
+        "/jobs/{job_id}/gaps",
     }
     assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {"202", "400", "415", "422"}
     body = schema["components"]["schemas"]["PollRequest"]

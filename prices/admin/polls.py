@@ -1,0 +1,94 @@
+"""The ledger: what became of the slots that were polled, and which were not."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.safestring import SafeString
+
+from prices.admin.evidence import EvidenceAdmin
+from prices.admin.texts import keeping_units, shortened
+from prices.ids import first_id_at
+from prices.models import PollGap, PollRun
+
+# The reasons to choose from are those of so many gaps: looking for all of them would read the whole table.
+NEWEST_GAPS = 1000
+
+
+class DueFilter(admin.SimpleListFilter):
+    """Filter by when the poll was due, by the time in the id: only partitions of that time are read."""
+
+    title = "due"
+    parameter_name = "due"
+    hours = {"1": "in the last hour", "24": "in the last 24 hours"}
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Give the lengths of time."""
+        return list(self.hours.items())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Give the runs of the chosen time."""
+        chosen = self.value()
+        if chosen not in self.hours:
+            return queryset
+        return queryset.filter(id__gte=first_id_at(timezone.now() - timedelta(hours=int(chosen))))
+
+
+class ReasonFilter(admin.SimpleListFilter):
+    """Filter by reason, from those of the newest gaps."""
+
+    title = "reason"
+    parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Give the reasons."""
+        newest = PollGap.objects.order_by("-id").values_list("reason", flat=True)[:NEWEST_GAPS]
+        return [(reason, reason) for reason in sorted(set(newest))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Give the gaps of the chosen reason."""
+        return queryset.filter(reason=self.value()) if self.value() else queryset
+
+
+@admin.register(PollRun)
+class PollRunAdmin(EvidenceAdmin):
+    """Poll runs."""
+
+    list_display = ["due_at", "polled", "state", "points", "short_reason", "took"]
+    list_filter = ["state", DueFilter]
+    list_select_related = ["job"]
+    ordering = ["-id"]
+    id_lookups = ("pk", "job")
+
+    @admin.display(description="job")
+    def polled(self, run: PollRun) -> str:
+        """Give the job, in as many lines as it takes."""
+        return keeping_units(str(run.job))
+
+    @admin.display
+    def took(self, run: PollRun) -> str:
+        """Give the time from the claim to the outcome."""
+        return (
+            "-"
+            if run.finished_at is None
+            else f"{(run.finished_at - run.started_at).total_seconds():.2f}\u00a0s"
+        )
+
+    @admin.display(description="reason")
+    def short_reason(self, run: PollRun) -> SafeString:
+        """Give why there is no price, or not for each symbol."""
+        return shortened(run.reason or "-")
+
+
+@admin.register(PollGap)
+class PollGapAdmin(EvidenceAdmin):
+    """Gaps."""
+
+    list_display = ["job", "from_due", "to_due", "slots", "reason"]
+    list_filter = [ReasonFilter]
+    list_select_related = ["job"]
+    ordering = ["-id"]
+    id_lookups = ("pk", "job")

@@ -1,0 +1,64 @@
+"""The views of a job's ledger: what became of its slots."""
+
+from uuid import UUID
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from prices.api import answers, ledger_schema, schema
+from prices.api.pages import page, page_before
+from prices.api.renderers import time
+from prices.api.serializers import GapsRequest, RunsRequest, validated
+from prices.jobs import get_job
+from prices.ledger import runs_of, unpolled_slots
+
+_JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
+
+
+class RunsView(APIView):
+    """GET /jobs/{job_id}/runs."""
+
+    @extend_schema(
+        operation_id="runs",
+        parameters=[_JOB_ID, RunsRequest],
+        responses={200: ledger_schema.RunsPage, **schema.problems(400, 404)},
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        """Give the slots of a job that were claimed by a worker, and what became of each, newest first.
+
+        Runs are kept for 7 days. Slots that nobody claimed are in /jobs/{job_id}/gaps.
+        """
+        query = validated(RunsRequest, request.query_params)
+        job = get_job(UUID(job_id))
+        runs = runs_of(job, since=query["since"], until=query["until"], states=query["state"])
+        if query["before"]:
+            runs = runs.filter(id__lt=query["before"])
+        return page(request, [answers.run(row) for row in runs[: query["limit"] + 1]], "poll_id")
+
+
+class GapsView(APIView):
+    """GET /jobs/{job_id}/gaps."""
+
+    @extend_schema(
+        operation_id="gaps",
+        parameters=[_JOB_ID, GapsRequest],
+        responses={200: ledger_schema.GapsPage, **schema.problems(400, 404)},
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        """Give which slots of a job got no price and why, as ranges of time that never overlap, newest first.
+
+        A range is consecutive slots with the same reason: slots that nobody polled, runs that failed, or runs
+        that were skipped. Ranges are cut to `since` and `until`, which are at most 7 days apart; left out,
+        they are the last 24 hours. Gaps are kept for good, runs for 7 days. What happened in the last minute
+        may not be noted yet.
+        """
+        query = validated(GapsRequest, request.query_params)
+        limit, since = query["limit"], query["since"]
+        found = unpolled_slots(get_job(UUID(job_id)), since=since, until=query["until"], limit=limit + 1)
+        rows = [answers.unpolled(each) for each in found[:limit]]
+        more = len(found) > limit
+        # Times, not an id: the list is merged from two tables. Without `since` the window would move on.
+        following = {"since": str(time(since)), "until": rows[-1]["from"]} if more else None
+        return page_before(request, rows, following)

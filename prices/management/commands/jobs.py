@@ -1,0 +1,153 @@
+"""manage.py jobs: what is polled and how it went; pause, resume and stop."""
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from django.core.management.base import BaseCommand, CommandError
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from rich.console import Console
+
+from prices.api import answers
+from prices.job_choice import JobChoiceError, find_jobs, short_ids
+from prices.jobs import JobStoppedError, pause_job, resume_job, stop_job
+from prices.ledger import DAY, count_last_day, runs_of, unpolled_slots
+from prices.management.job_tables import detail_table, hindrance_table, job_table, run_table, unpolled_table
+from prices.models import JobStatus, PollJob
+from prices.quota import all_hindrances, plan_of_active
+from providers.registry import UnknownProviderError, normalise_name
+
+LISTED = 50
+SHOWN_ROWS = 10
+# Wide enough for the tables, where output goes to a file.
+WIDTH = 120
+IDS = "Its id, or the first 8 or more characters where no other job's begins so."
+CHANGES: dict[str, Callable[[UUID], PollJob]] = {"pause": pause_job, "resume": resume_job, "stop": stop_job}
+
+
+class Command(BaseCommand):
+    help = (
+        "List and show jobs, pause and resume them, or stop them for good. An id may be shortened to its"
+        " first 8 or more characters where no other job's begins so. Of several ids either all are right, or"
+        " nothing is changed. Exit 0: done, 1: an id is wrong, or its job was stopped for good before,"
+        " 2: wrong usage."
+    )
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take what to do, and with which."""
+        actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|pause|resume|stop")
+        listing = actions.add_parser("list", help="Show the newest in a table.")
+        listing.add_argument("--status", choices=JobStatus.values)
+        listing.add_argument("--provider", help="Those that name it, and those that it served last.")
+        listing.add_argument(
+            "--limit", type=_positive, default=LISTED, help=f"The newest so many. Without it: {LISTED}."
+        )
+        listing.add_argument("--json", action="store_true", help="Answer in JSON.")
+        showing = actions.add_parser("show", help="Show all of one, its last polls, and what was not polled.")
+        showing.add_argument("id", metavar="ID", help=IDS)
+        showing.add_argument("--json", action="store_true", help="Answer in JSON.")
+        for name, done in (
+            ("pause", "Do not poll these until they are resumed."),
+            ("resume", "Poll these again."),
+            ("stop", "End these for good."),
+        ):
+            changing = actions.add_parser(name, help=done)
+            changing.add_argument("ids", nargs="+", metavar="ID", help=IDS)
+
+    def handle(self, *, action: str, **options: Any) -> None:
+        """Do it."""
+        try:
+            if action in CHANGES:
+                self._change(action, options["ids"])
+            else:
+                getattr(self, f"_{action}")(**options)
+        except JobChoiceError as error:
+            nothing = " Nothing was changed." if action in CHANGES else ""
+            raise CommandError(f"{answers.sentence(str(error))}{nothing}") from error
+
+    def _list(
+        self, *, status: str | None, provider: str | None, limit: int, json: bool, **options: Any
+    ) -> None:
+        chosen, now = _chosen(status, provider), timezone.now()
+        jobs = list(chosen.select_related("periodic_task").order_by("-id")[:limit])
+        if json:
+            self._write([answers.job(job, plan_of_active(job, now=now)) for job in jobs])
+            return
+        if not jobs:
+            self.stdout.write("No jobs." if status is None and provider is None else "No such jobs.")
+            return
+        ids, console = short_ids(jobs), self._console()
+        console.print(job_table(jobs, ids, now=now))
+        console.print("last good: when a poll last brought a price; failed: polls since then")
+        found = {ids[job.id]: all_hindrances(job, plan_of_active(job, now=now)) for job in jobs}
+        hindered = {name: texts for name, texts in found.items() if texts}
+        if hindered:
+            console.print("\nKept from polling, or from polling as often as asked for:")
+            console.print(hindrance_table(hindered))
+        left = chosen.count() - len(jobs)
+        if left > 0:
+            console.print(f"\nand {left:,} older ones; --limit shows more")
+
+    def _show(self, *, id: str, json: bool, **options: Any) -> None:  # noqa: A002 - the option's name
+        (job,), now = find_jobs([id]), timezone.now()
+        plan, last_day = plan_of_active(job, now=now), count_last_day(job, now=now)
+        runs = list(runs_of(job)[:SHOWN_ROWS])
+        ranges = unpolled_slots(job, since=now - DAY, until=now, limit=SHOWN_ROWS)
+        if json:
+            ledger = {"runs": list(map(answers.run, runs)), "gaps": list(map(answers.unpolled, ranges))}
+            self._write(answers.job_detail(job, plan, last_day) | ledger)
+            return
+        console = self._console()
+        console.print(detail_table(job, plan, last_day, now=now))
+        console.print("\nThe last polls (times in UTC; late: from when it was due to when it was begun)")
+        console.print(run_table(runs) if runs else "none")
+        console.print("\nSlots without a price in the last 24 h, the last ones first (gap: nobody polled)")
+        console.print(unpolled_table(ranges) if ranges else "none")
+
+    def _change(self, action: str, ids: Sequence[str]) -> None:
+        jobs = find_jobs(ids)
+        ended = [str(job.id) for job in jobs if job.status == JobStatus.STOPPED]
+        if ended and action != "stop":
+            raise JobChoiceError(f"stopped for good before: {', '.join(ended)}")
+        for job in jobs:
+            try:
+                changed = CHANGES[action](job.id)
+            except JobStoppedError as error:
+                raise CommandError(
+                    f"{job.id} was stopped for good meanwhile; it and the next were left."
+                ) from error
+            before = " before" if changed.status == job.status else ""
+            self.stdout.write(f"{job.id}  {changed.status}{before}: {job}")
+
+    def _write(self, data: Any) -> None:
+        self.stdout.write(msgspec.json.encode(data).decode())
+
+    def _console(self) -> Console:
+        width = None if self.stdout.isatty() else WIDTH
+        return Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)  # type: ignore[arg-type]  # has all that rich calls
+
+
+def _chosen(status: str | None, provider: str | None) -> QuerySet[PollJob]:
+    jobs = PollJob.objects.all()
+    if status is not None:
+        jobs = jobs.filter(status=status)
+    if provider is None:
+        return jobs
+    try:
+        name = normalise_name(provider)
+    except UnknownProviderError as error:
+        raise CommandError(f"--provider: {error}", returncode=2) from error
+    return jobs.filter(Q(provider=name) | Q(provider=None, served_by=name))
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_positive.__name__ = "number above 0"
