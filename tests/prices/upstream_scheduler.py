@@ -1,4 +1,4 @@
-"""A pytest plugin for django-celery-beat's own tests: the service's scheduler takes the place of the stock one.
+"""A pytest plugin for django-celery-beat's own tests: our scheduler takes the place of the stock one.
 
 The tests take both classes from `django_celery_beat.schedulers`, so that is where they are replaced.
 """
