@@ -1,6 +1,7 @@
 """`python -m tests.chaos`: one run on parts of its own, told as a table. Exit 1 where a count is not 0."""
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -102,6 +103,8 @@ def _run(options: argparse.Namespace, services: Services) -> "Report":
     from tests.chaos.processes import BEATS_ONLY, MEMBERS
     from tests.chaos.world import Setting
 
+    # What each stopped job has missed is in the table.
+    logging.getLogger("prices").setLevel(logging.ERROR)
     prepare()
     setting = Setting(
         seed=options.seed,

@@ -49,15 +49,9 @@ def _fetch(requirement: str) -> Path:
     CACHE.mkdir(parents=True, exist_ok=True)
     wanted = CACHE / "requirements.txt"
     wanted.write_text(f"{requirement}\n")
-    options = [
-        "--quiet",
-        "--no-deps",
-        "--no-binary",
-        "django-celery-beat",
-        "--require-hashes",
-        "--retries",
-        "1",
-    ]
+    options = ["--quiet", "--no-deps", "--no-binary", "django-celery-beat", "--require-hashes"]
+    # Where there is no way to the index, that is soon known.
+    options += ["--retries", "1", "--timeout", "10"]
     told = subprocess.run(
         [sys.executable, "-m", "pip", "download", *options, "--requirement", wanted, "--dest", CACHE],
         capture_output=True,
@@ -111,6 +105,7 @@ def _has_failed(case: ElementTree.Element) -> bool:
     return any(child.tag in {"failure", "error"} for child in case)
 
 
+@pytest.mark.timeout(240)
 def test_upstream_tests_hold(upstream: Path, tmp_path: Path) -> None:
     assert_upstream_holds(upstream, tmp_path / "results.xml", deselect=SLOW)
 
