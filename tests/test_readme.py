@@ -60,7 +60,7 @@ def test_readme_names_every_command_of_the_service() -> None:
 
 def test_readme_names_every_make_target_it_speaks_of() -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`make (\w+)", README)):
+    for target in set(re.findall(r"`make ([\w-]+)", README)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

@@ -1,6 +1,7 @@
 """`python -m tests.chaos`: one run on parts of its own, told as a table. Exit 1 where a count is not 0."""
 
 import argparse
+import logging
 import os
 import random
 import shutil
@@ -48,6 +49,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="How long faults are injected (60).")
     parser.add_argument("--seed", type=int, help="What is injected when, and what is sent, follow from it.")
+    parser.add_argument(
+        "--beats-only", action="store_true", help="Strike the two beats in turn, nothing else."
+    )
+    parser.add_argument(
+        "--jobs", type=int, help="How many poll jobs there are (30; 1,000 with --beats-only)."
+    )
+    parser.add_argument("--interval", type=int, default=6, help="Of each, with --beats-only, in seconds (6).")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures there as well.")
     options = parser.parse_args()
     options.seed = random.randrange(10**6) if options.seed is None else options.seed
@@ -89,14 +97,29 @@ def _run(options: argparse.Namespace, services: Services) -> "Report":
     }
     django.setup()
     # These need Django's settings.
+    from tests.chaos.checks import BEAT_CHECKS
     from tests.chaos.harness import prepare, run_chaos
-    from tests.chaos.plan import make_plan
+    from tests.chaos.plan import make_beat_plan, make_plan
+    from tests.chaos.processes import BEATS_ONLY, MEMBERS
     from tests.chaos.world import Setting
 
+    # What each stopped job has missed is in the table.
+    logging.getLogger("prices").setLevel(logging.ERROR)
     prepare()
-    setting = Setting(seed=options.seed, seconds=options.seconds, folder=options.folder / "run")
-    steps = make_plan(options.seed, options.seconds, members=setting.members)
-    report = run_chaos(setting, services, steps=steps)
+    setting = Setting(
+        seed=options.seed,
+        seconds=options.seconds,
+        folder=options.folder / "run",
+        members=BEATS_ONLY if options.beats_only else MEMBERS,
+        jobs=options.jobs or (1_000 if options.beats_only else 30),
+        interval=options.interval if options.beats_only else None,
+    )
+    if options.beats_only:
+        steps = make_beat_plan(options.seed, options.seconds, beats=["beat", "beat-2"])
+        report = run_chaos(setting, services, steps=steps, checks=BEAT_CHECKS)
+    else:
+        steps = make_plan(options.seed, options.seconds, members=setting.members)
+        report = run_chaos(setting, services, steps=steps)
     print(report.as_text())
     if options.json:
         report.write_json(options.json)

@@ -13,6 +13,7 @@ from django.core.management import CommandError, call_command
 from tests.chaos.averages import wrong_averages
 from tests.chaos.log import Position
 from tests.chaos.poison import Poison
+from tests.chaos.slots import gaps_unsound, long_outages, slots_unaccounted
 from tests.chaos.world import World
 
 
@@ -152,8 +153,12 @@ CHECKS = [
     Check("symbols with more or fewer requests than slots", rows_of(_REQUESTS_AND_SLOTS)),
     Check("requests without a claimed slot", rows_of(_UNCLAIMED)),
     Check("slots claimed twice", rows_of(_CLAIMED_TWICE)),
+    Check("slots without a run, and in no gap", slots_unaccounted),
+    Check("gaps that are not right", gaps_unsound),
     Check("answers without all their quotes", rows_of(_ANSWERS_INCOMPLETE)),
     Check("prices not stored once as a point", rows_of(_LOST)),
     Check("dead letters unexplained", letters_unexplained),
     Check("poison not once among the dead letters", poison_unnoticed),
 ]
+# For a run in which nothing but beats is struck, one at a time.
+BEAT_CHECKS = [*CHECKS, Check("outages longer than a takeover", long_outages)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import LiteralString
+from uuid import UUID
 
 from confluent_kafka import KafkaException
 from django.core.management import call_command
@@ -12,7 +13,7 @@ from django.db import connection
 
 from consumers.lag import messages_left
 from dev.pytest_services import Services
-from prices.jobs import create_job
+from prices.jobs import create_job, stop_job
 from prices.topic import ensure_topic
 from tests.chaos.checks import CHECKS, Check
 from tests.chaos.faults import BY_NAME
@@ -25,17 +26,14 @@ from tests.waiting import wait_until
 TURN_S = 0.05
 STARTED_WITHIN_S = 60.0
 
-_STOP_JOBS = """
-    WITH stopped AS (UPDATE poll_jobs SET status = 'stopped' RETURNING periodic_task_id)
-    UPDATE django_celery_beat_periodictask SET enabled = false
-    WHERE id IN (SELECT periodic_task_id FROM stopped)
-"""
+# A stop waits for fetches that have begun.
+STOPPED_AT_ONCE = 8
+
 # A process has begun to work once its table has a row.
 _WORKING: dict[str, LiteralString] = {
     "poller-simulated": "SELECT EXISTS (SELECT FROM raw_market_data)",
     "consumer": "SELECT EXISTS (SELECT FROM symbol_averages)",
 }
-_TELL_BEAT = "UPDATE django_celery_beat_periodictasks SET last_update = now()"
 
 
 def prepare() -> None:
@@ -65,13 +63,17 @@ def run_chaos(
 
 
 def _begin(world: World) -> None:
+    interval = world.setting.interval
     for number in range(world.setting.jobs):
-        shared = SHARED_SYMBOLS[number % 8 : number % 8 + 1]
-        create_job(symbols=[f"SIM-JOB-{number}", *shared], interval=1 + number % 2, provider="simulated")
+        shared = [] if interval else SHARED_SYMBOLS[number % 8 : number % 8 + 1]
+        symbols = [f"SIM-JOB-{number}", *shared]
+        create_job(symbols=symbols, interval=interval or 1 + number % 2, provider="simulated")
     # Django's own connection would end with the first fault.
     connection.close()
+    world.accounted_from = dict(world.database.rows("SELECT id, accounted_until FROM poll_jobs"))
     world.fleet.start_all()
-    world.traffic.start()
+    if not interval:
+        world.traffic.start()
     for process, statement in _WORKING.items():
         if world.fleet.of_kind(process):
             what = f"{process} works; see {world.setting.folder}"
@@ -79,6 +81,7 @@ def _begin(world: World) -> None:
 
 
 def _inject(world: World, steps: Sequence[Step]) -> None:
+    world.struck_from = world.database.value("SELECT now()")
     began = time.monotonic()
     under_way: list[Future[None]] = []
     # Each fault in a thread of its own: while one holds, others strike.
@@ -109,8 +112,9 @@ def _strike(world: World, step: Step) -> None:
 
 def _recover(world: World) -> None:
     world.traffic.finish()
-    world.database.rows(_STOP_JOBS)
-    world.database.rows(_TELL_BEAT)
+    world.stopped_at = world.database.value("SELECT now()")
+    with ThreadPoolExecutor(STOPPED_AT_ONCE) as pool:
+        list(pool.map(_stop, world.accounted_from))
     deadline = time.monotonic() + world.setting.recovery_s
     for name, reached in _RECOVERED.items():
         while not reached(world):
@@ -119,6 +123,13 @@ def _recover(world: World) -> None:
                 break
             world.fleet.revive()
             time.sleep(TURN_S)
+
+
+def _stop(job_id: UUID) -> None:
+    try:
+        stop_job(job_id)
+    finally:
+        connection.close()
 
 
 def _is_empty(rows: LiteralString, world: World) -> bool:

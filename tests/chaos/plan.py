@@ -1,13 +1,18 @@
 """From a seed to what is injected when: the same seed always gives the same plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from random import Random
 
 from tests.chaos.faults import FAULTS, Fault
 
 # Seconds between two injections.
 PAUSE_S = (0.5, 1.8)
+# A beat that was struck is back before the other is.
+BEAT_PAUSE_S = (8.0, 10.0)
+BEAT_FAULTS = ("process killed", "process suspended")
+BEAT_HOLD_S = {"process killed": (0.0, 1.0), "process suspended": (3.0, 5.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,19 @@ def make_plan(seed: int, seconds: float, *, members: Mapping[str, str]) -> list[
         target = rng.choice(fault.strikes(members))
         steps.append(Step(round(at_s, 2), fault.name, target, round(rng.uniform(*fault.hold_s), 2)))
         at_s += rng.uniform(*PAUSE_S)
+    return steps
+
+
+def make_beat_plan(seed: int, seconds: float, *, beats: Sequence[str]) -> list[Step]:
+    """Give the steps of a run that strikes one beat after the other: all killed, all suspended, and again."""
+    rng = Random(f"beats {seed}")
+    turns = cycle([(name, beat) for name in BEAT_FAULTS for beat in beats])
+    steps: list[Step] = []
+    at_s = rng.uniform(*PAUSE_S)
+    while at_s < seconds:
+        name, beat = next(turns)
+        steps.append(Step(round(at_s, 2), name, beat, round(rng.uniform(*BEAT_HOLD_S[name]), 2)))
+        at_s += rng.uniform(*BEAT_PAUSE_S)
     return steps
 
 

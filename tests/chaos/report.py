@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import LiteralString, Self
 
+from tests.chaos.slots import count_slots
 from tests.chaos.world import World
 
 NAMED = 5
@@ -27,6 +28,7 @@ class Report:
     took: dict[str, int]
     injected: dict[str, int]
     sent: dict[str, int]
+    slots: dict[str, int]
     rows: dict[str, int]
     revived: dict[str, int]
     stubborn: dict[str, int]
@@ -41,6 +43,7 @@ class Report:
             took=world.took,
             injected=dict(sorted(world.injected.items())),
             sent=dict(sorted(world.traffic.sent.items())),
+            slots=count_slots(world),
             rows={table: _rows(world, table) for table in TABLES},
             revived=dict(world.fleet.revived),
             stubborn=dict(+world.fleet.stubborn),
@@ -64,6 +67,7 @@ class Report:
             *_section("seconds", self.took),
             *_section("injected", self.injected),
             *_section("sent by the harness", self.sent),
+            *_section("slots", self.slots),
             *_section("rows", self.rows),
             *_section("ended by itself, and started again", self.revived),
             *_section("killed 15 s after SIGTERM", self.stubborn),

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from typing import TypeAlias
@@ -20,7 +21,7 @@ from tests.chaos.careless import NEVER_RECOMPUTES, RECOMPUTES_AGAIN
 from tests.chaos.checks import AVERAGES_WRONG, CHECKS, NOT_RECOVERED, POINTS_MISSING
 from tests.chaos.faults import FAULTS
 from tests.chaos.harness import run_chaos
-from tests.chaos.plan import Step, make_plan
+from tests.chaos.plan import Step, make_beat_plan, make_plan
 from tests.chaos.processes import MEMBERS
 from tests.chaos.report import Report
 from tests.chaos.world import Setting
@@ -128,3 +129,12 @@ def test_plan_follows_from_its_seed_and_holds_every_fault() -> None:
         "backends",
         "traffic",
     }
+
+
+def test_plan_for_beats_strikes_each_in_turn() -> None:
+    steps = make_beat_plan(7, 300, beats=["beat", "beat-2"])
+    assert [step.target for step in steps[:4]] == ["beat", "beat-2", "beat", "beat-2"]
+    assert [step.fault for step in steps[:4]] == ["process killed"] * 2 + ["process suspended"] * 2
+    # Each is over, and its beat back, before the next.
+    pauses = [after.at_s - step.at_s - step.hold_s for step, after in pairwise(steps)]
+    assert min(pauses) >= 3

@@ -6,7 +6,7 @@ from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
 from random import Random
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from django.conf import settings
@@ -14,11 +14,12 @@ from django.db import connection
 
 from dev.pytest_services import Services
 from prices.ids import new_ids
-from prices.models import PollJob, PollRun, PricePoint, RawMarketData
-from prices.slots import run_id_of
+from prices.models import PollGap, PollJob, PollRun, PricePoint, RawMarketData
+from prices.slots import next_slot, phase_of, run_id_of
 from tests.chaos.averages import expected_rows
-from tests.chaos.checks import CHECKS
+from tests.chaos.checks import BEAT_CHECKS
 from tests.chaos.poison import id_at, make_poison
+from tests.chaos.slots import GapRow, History, count_slots, gaps_unsound, outages_of
 from tests.chaos.world import Setting, World
 from tests.conftest import MakeJob
 
@@ -46,10 +47,20 @@ SPOILT = {
     "requests without a claimed slot": "DELETE FROM poll_runs",
     "slots claimed twice": "UPDATE poll_runs SET due_at = due_at - interval '0.1 s'"
     " WHERE due_at = (SELECT max(due_at) FROM poll_runs)",
+    "slots without a run, and in no gap": "DELETE FROM poll_gaps",
+    "gaps that are not right": "UPDATE poll_gaps SET slots = 3",
+    "outages longer than a takeover": "UPDATE poll_gaps SET to_due = to_due + interval '3 s', slots = 5",
     "answers without all their quotes": "UPDATE raw_market_data SET symbols = '{SIM-JOB,SIM-OTHER}'",
     "prices not stored once as a point": f"INSERT INTO price_points {COPY} FROM price_points one LIMIT 1",
     "dead letters unexplained": "UPDATE dead_letters SET reason = 'none'",
     "poison not once among the dead letters": "DELETE FROM dead_letters",
+}
+WRONG_GAPS = {
+    "not of the grid": "UPDATE poll_gaps SET to_due = to_due + interval '0.1 s'",
+    "it has 2": "UPDATE poll_gaps SET slots = 1",
+    "in another gap too": "INSERT INTO poll_gaps (job_id, from_due, to_due, slots, reason)"
+    " SELECT job_id, to_due, to_due, 1, 'down' FROM poll_gaps",
+    "polled too": "UPDATE poll_gaps SET from_due = from_due - interval '1 s', slots = 3",
 }
 FOUND_BY_THE_RUN = {"not recovered in time"}
 
@@ -61,8 +72,11 @@ def world(
     """Give the world of a run that went well, without the run."""
     world = World(Setting(seed=1, seconds=0, folder=tmp_path / "run"), services)
     job = make_job(["SIM-JOB"])
+    first = next_slot(BEGIN, job.interval, phase_of(job.provider, job.interval, job.symbols))
     for number, price in enumerate(PRICES):
-        poll(job, BEGIN + timedelta(seconds=number), price=price)
+        poll(job, first + timedelta(seconds=number), price=price)
+    miss(world, job, first + timedelta(seconds=len(PRICES)), slots=2)
+    world.accounted_from = {job.id: BEGIN}
     with connection.cursor() as cursor:
         cursor.execute(AVERAGE_ALL)
     swallow_poison(world)
@@ -104,6 +118,14 @@ def poll(job: PollJob, due_at: datetime, *, price: str) -> None:
     )
 
 
+def miss(world: World, job: PollJob, first: datetime, *, slots: int) -> None:
+    """Let the job's history end with a gap."""
+    last = first + timedelta(seconds=slots - 1)
+    PollGap.objects.create(job=job, from_due=first, to_due=last, slots=slots, reason="down")
+    PollJob.objects.filter(id=job.id).update(accounted_until=last)
+    world.stopped_at = last
+
+
 def swallow_poison(world: World) -> None:
     poison = make_poison(Random(1), now_ms=NOW_MS)
     world.traffic.poison[poison.key] = poison
@@ -117,7 +139,7 @@ def swallow_poison(world: World) -> None:
 
 
 def found(world: World) -> dict[str, int]:
-    counts = {check.name: len(check.find(world)) for check in CHECKS}
+    counts = {check.name: len(check.find(world)) for check in BEAT_CHECKS}
     return {name: count for name, count in counts.items() if count}
 
 
@@ -132,13 +154,53 @@ def test_check_finds_what_was_made_wrong(world: World, name: str) -> None:
     assert name in found(world)
 
 
+@pytest.mark.parametrize("wrong", WRONG_GAPS)
+def test_gap_that_is_not_right_is_found(world: World, wrong: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(WRONG_GAPS[wrong])
+    assert any(told.endswith(wrong) for told in gaps_unsound(world))
+
+
+def test_abandoned_claim_may_lie_in_a_gap(world: World) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE poll_gaps SET from_due = from_due - interval '1 s', slots = 3")
+        cursor.execute(
+            "UPDATE poll_runs SET state = 'abandoned' WHERE due_at = (SELECT max(due_at) FROM poll_runs)"
+        )
+    assert gaps_unsound(world) == []
+
+
+def test_slots_are_counted_by_what_became_of_them(world: World) -> None:
+    counts = {"due": 9, "stored": 7, "gap: down": 2, "outages": 1, "longest outage, ms": 1000}
+    assert count_slots(world) == counts
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM poll_gaps")
+    assert count_slots(world) == {
+        "due": 9,
+        "stored": 7,
+        "not accounted for": 2,
+        "outages": 0,
+        "longest outage, ms": 0,
+    }
+
+
+def test_slots_of_all_jobs_close_together_are_one_outage() -> None:
+    seconds = timedelta(seconds=1)
+    one, other, polled = (History(uuid4(), 2, 0 * seconds, BEGIN, BEGIN, BEGIN) for _ in range(3))
+    one.gaps = [GapRow(BEGIN, BEGIN + 2 * seconds, 2, "down")]
+    other.gaps = [GapRow(BEGIN + 1.8 * seconds, BEGIN + 5.8 * seconds, 3, "down")]
+    polled.runs = dict.fromkeys([BEGIN + 2.1 * seconds, BEGIN + 5.5 * seconds], "stored")
+    outages = outages_of([one, other, polled])
+    assert [[(slot - BEGIN) / seconds for slot in outage] for outage in outages] == [[0, 1.8, 2, 3.8], [5.8]]
+
+
 def test_confirmed_message_that_kafka_lost_is_found(world: World) -> None:
     world.log.clear()
     assert found(world) == {"dead letters unexplained": 1, "poison not once among the dead letters": 1}
 
 
 def test_every_check_is_tried() -> None:
-    assert {check.name for check in CHECKS} == {*SPOILT, *FOUND_BY_THE_RUN}
+    assert {check.name for check in BEAT_CHECKS} == {*SPOILT, *FOUND_BY_THE_RUN}
 
 
 def test_definition_takes_points_in_any_order() -> None:

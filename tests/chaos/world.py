@@ -5,7 +5,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 from dev.pytest_services import Services
 from tests.chaos.database import Database
@@ -22,8 +24,9 @@ SHARED_SYMBOLS = [f"SIM-SHARED-{number}" for number in range(4)]
 class Setting:
     """What is run, through `seconds` of faults.
 
-    `commands` replaces commands of the Procfile, `jobs` is how many poll jobs there are, and `recovery_s`
-    how long the service may take to catch up afterwards.
+    `commands` replaces commands of the Procfile, `jobs` is how many poll jobs there are, `interval` (seconds)
+    that of each, with no symbol of others, and `recovery_s` how long the service may take to catch up
+    afterwards. Without an interval it is 1 or 2, and the harness sends prices too.
     """
 
     seed: int
@@ -32,6 +35,7 @@ class Setting:
     members: Mapping[str, str] = field(default_factory=lambda: MEMBERS)
     commands: Mapping[str, str] = field(default_factory=dict)
     jobs: int = 30
+    interval: int | None = None
     recovery_s: float = 90
 
 
@@ -51,6 +55,10 @@ class World:
         self.injected: Counter[str] = Counter()
         self.unreached: list[str] = []
         self.log: dict[Position, Content] = {}
+        # Slots are due from the creation of their job on; faults strike between the two times below.
+        self.accounted_from: dict[UUID, datetime] = {}
+        self.struck_from: datetime | None = None
+        self.stopped_at: datetime | None = None
         self.took: dict[str, int] = {}
 
     @contextmanager
