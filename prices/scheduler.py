@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from celery.exceptions import CeleryError
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
@@ -144,7 +145,7 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         for model in self.enabled_models():
             try:
                 entries[model.name] = self.Entry(model, app=self.app)
-            except (ValueError, TypeError, AttributeError) as error:
+            except (ValueError, TypeError, AttributeError, CeleryError) as error:
                 log.error("beat.task_unreadable", task=model.name, reason=str(error))  # noqa: TRY400
         return entries
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 from django.conf import settings as django_settings
 from django.utils import timezone
-from django_celery_beat.models import ClockedSchedule, IntervalSchedule, PeriodicTask
+from django_celery_beat.models import ClockedSchedule, IntervalSchedule, PeriodicTask, SolarSchedule
 
 from dev.pytest_services import Services
 from marketdata.celery import app
@@ -284,7 +284,8 @@ def test_entry_saved_does_not_switch_a_task_on_again(beat: PriceScheduler) -> No
 
 def test_task_that_cannot_be_read_is_left_out(beat: PriceScheduler) -> None:
     schedule = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
-    PeriodicTask.objects.create(name="sound", task="x", interval=schedule)
+    sunrise = SolarSchedule.objects.create(event="sunrise", latitude=51.48, longitude=0)
+    PeriodicTask.objects.create(name="sound", task="x", solar=sunrise)
     PeriodicTask.objects.create(name="broken", task="x", interval=schedule, headers="[]")
     assert "sound" in beat.all_as_schedule()
     assert "broken" not in beat.all_as_schedule()
