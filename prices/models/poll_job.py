@@ -30,8 +30,8 @@ class PollJob(models.Model):
     never deleted: runs, gaps and raw answers refer to them.
 
     `changed` is the transaction that last changed what is polled, how often, by whom, or whether at all; a
-    trigger writes it, so that nobody can forget to. Each slot that was due up to `accounted_until` has its run
-    or lies in a gap, and can no longer be claimed.
+    trigger writes it, so that nobody can forget to. Each slot that was due up to `accounted_until` has its
+    run or lies in a gap, and can no longer be claimed.
     """
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
