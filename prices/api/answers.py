@@ -142,6 +142,11 @@ def job(job: PollJob, plan: Plan | None) -> dict[str, Any]:
     }
 
 
+def job_detail(row: PollJob, plan: Plan | None) -> dict[str, Any]:
+    """Give a job and its plan, which is None for a job that is not active."""
+    return job(row, plan) | {"quota_plan": None if plan is None else plain_plan(plan)}
+
+
 def average(row: SymbolAverage) -> dict[str, Any]:
     """Give a point's average; null before the symbol's fifth point."""
     return {

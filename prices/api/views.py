@@ -12,6 +12,7 @@ from rest_framework.views import APIView
 from prices.api import answers, schema
 from prices.api.serializers import (
     AveragesRequest,
+    ChangeRequest,
     LatestRequest,
     NoQuery,
     PageRequest,
@@ -20,11 +21,13 @@ from prices.api.serializers import (
     StopRequest,
     validated,
 )
-from prices.jobs import get_job, stop_job
+from prices.jobs import change_interval, get_job, stop_job
 from prices.latest import latest_price, refuse_older
 from prices.models import PollJob, SymbolAverage
-from prices.quota import Target, create_planned_job, plain_plan, plan_of_active
+from prices.quota import Target, create_planned_job, plan_of_active
 from providers.registry import PROVIDER_NAMES
+
+_JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
 
 
 class LatestView(APIView):
@@ -134,20 +137,30 @@ class JobsView(APIView):
 
 
 class JobView(APIView):
-    """GET /jobs/{job_id}."""
+    """GET and PATCH /jobs/{job_id}."""
 
     @extend_schema(
         operation_id="job",
-        parameters=[OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)],
+        parameters=[_JOB_ID],
         responses={200: schema.JobDetail, **schema.problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
         """Give a job, how its last poll went, what keeps it from polling, and what the budget gives it."""
         validated(NoQuery, request.query_params)
         job = get_job(UUID(job_id))
-        plan = plan_of_active(job, now=timezone.now())
-        quota_plan = None if plan is None else plain_plan(plan)
-        return Response(answers.job(job, plan) | {"quota_plan": quota_plan})
+        return Response(answers.job_detail(job, plan_of_active(job, now=timezone.now())))
+
+    @extend_schema(
+        operation_id="change_job",
+        request=ChangeRequest,
+        parameters=[_JOB_ID],
+        responses={200: schema.JobDetail, **schema.problems(400, 404, 409, 415)},
+    )
+    def patch(self, request: Request, job_id: str) -> Response:
+        """Change how often a job polls, beginning with the first slot of the new interval."""
+        validated(NoQuery, request.query_params)
+        job = change_interval(UUID(job_id), validated(ChangeRequest, request.data)["interval"])
+        return Response(answers.job_detail(job, plan_of_active(job, now=timezone.now(), fresh=True)))
 
 
 class ProvidersView(APIView):

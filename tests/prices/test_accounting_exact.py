@@ -30,17 +30,21 @@ INTERVALS = [1, 2, 3, 7, 30, 60]
 class Accounting(RuleBasedStateMachine):
     jobs: Bundle[History] = Bundle("jobs")
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(target=jobs, interval=st.sampled_from([1, 2, 3]))
+    def begin(self, interval: int) -> History:
         for model in (PollGap, PollRun, PollJob, PeriodicTask, BeatTerm):
             model.objects.all().delete()
         self.now = START
         self.histories: list[History] = []
         self.claims: dict[UUID, Claim] = {}
         self.term: BeatTerm | None = None
+        return self._new_history(interval)
 
     @rule(target=jobs, interval=st.sampled_from(INTERVALS))
     def create(self, interval: int) -> History:
+        return self._new_history(interval)
+
+    def _new_history(self, interval: int) -> History:
         job = create_job(symbols=["SIM-A"], interval=interval, provider="simulated", now=self.now)
         step = timedelta(seconds=interval)
         # The slot in which it is created is its first.
