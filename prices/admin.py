@@ -14,6 +14,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
+from prices.gaps import GapReason
 from prices.jobs import JobStoppedError, change_interval, pause_job, resume_job, stop_job
 from prices.models import (
     DeadLetter,
@@ -254,12 +255,27 @@ class PollRunAdmin(EvidenceAdmin):
         return _shortened(run.reason or "-")
 
 
+class GapReasonFilter(admin.SimpleListFilter):
+    """Filter by reason, from the known ones."""
+
+    title = "reason"
+    parameter_name = "reason"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Give the reasons."""
+        return [(str(reason), str(reason)) for reason in GapReason]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Give the gaps of the chosen reason."""
+        return queryset.filter(reason=self.value()) if self.value() else queryset
+
+
 @admin.register(PollGap)
 class PollGapAdmin(EvidenceAdmin):
     """Gaps."""
 
     list_display = ["job", "from_due", "to_due", "slots", "reason"]
-    list_filter = ["reason"]
+    list_filter = [GapReasonFilter]
     list_select_related = ["job"]
     ordering = ["-id"]
     id_lookups = ("pk", "job")

@@ -10,12 +10,13 @@ import pytest
 from django.db import connection, transaction
 from pytest_django import DjangoAssertNumQueries
 
-from prices import accounting
+from prices import accounting, tasks
 from prices.accounting import account_slots
 from prices.claims import RunOutcome, abandon_overdue_runs, claim_slots, finish
 from prices.jobs import change_interval, create_job, pause_job, resume_job, stop_job
 from prices.models import BeatTerm, PollGap, PollJob, PollRun, RunState
 from prices.slots import next_slot, phase_of
+from tests.conftest import MakeJob
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
@@ -101,6 +102,14 @@ def test_month_of_a_job_of_a_second_is_one_row() -> None:
     month_s = 30 * 86_400
     assert account_slots(now=at(month_s + 6 - 1), whole=True) == month_s
     assert PollGap.objects.get().slots == month_s
+
+
+def test_task_accounts_for_what_is_over(make_job: MakeJob) -> None:
+    make_job(interval=60)
+    tasks.account_slots()
+    gap = PollGap.objects.get()
+    assert gap.reason == DOWN
+    assert 57 <= gap.slots <= 60
 
 
 def test_late_claim_of_a_slot_in_a_gap_is_refused(job: PollJob) -> None:
