@@ -1,4 +1,4 @@
-"""What was due of a job, told apart from what the service wrote, and the comparison of both."""
+"""What was due of a job on simulated SIM-A, told apart from what the service wrote, and both compared."""
 
 import bisect
 from dataclasses import dataclass, field

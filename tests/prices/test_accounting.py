@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 from pytest_django import DjangoAssertNumQueries
 
-from prices import accounting, tasks
+from prices import accounting, claims, tasks
 from prices.accounting import account_slots
 from prices.claims import RunOutcome, abandon_overdue_runs, claim_slots, finish
 from prices.jobs import change_interval, create_job, pause_job, resume_job, stop_job
@@ -203,6 +203,16 @@ def test_abandoned_run_is_a_gap(job: PollJob) -> None:
     assert gaps() == [(0, 20, 3, "abandoned: the worker ended before the poll did")]
 
 
+def test_runs_abandoned_at_once_are_one_gap(job: PollJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "ABANDONED_AT_A_TIME", 2)
+    account_slots(now=at(15), whole=True)
+    for seconds in range(10, 60, 10):
+        claim_slots([job.id], now=at(seconds))
+    PollRun.objects.update(started_at=at(0))
+    assert abandon_overdue_runs(now=at(1000)) == 5
+    assert gaps()[1:] == [(10, 50, 5, "abandoned: the worker ended before the poll did")]
+
+
 def test_accounting_beside_another_does_nothing(job: PollJob) -> None:
     other = connection.copy()
     try:
@@ -259,15 +269,15 @@ def _somebody_waits() -> bool:
 
 @pytest.mark.django_db(transaction=True)
 def test_claim_that_waited_for_the_accounting_is_refused(job: PollJob) -> None:
-    with beside(lambda: claim_slots([job.id], now=at(1))) as claims:
+    with beside(lambda: claim_slots([job.id], now=at(1))) as claimed:
         account_slots(now=at(15), whole=True)
-    assert claims == [[]]
+    assert claimed == [[]]
     assert gaps() == [(0, 0, 1, DOWN)]
 
 
 @pytest.mark.django_db(transaction=True)
 def test_claim_that_waited_for_a_change_of_interval_is_refused(job: PollJob) -> None:
     # By a clock ahead: the slot at 30 s comes after the change.
-    with beside(lambda: claim_slots([job.id], now=at(31))) as claims:
+    with beside(lambda: claim_slots([job.id], now=at(31))) as claimed:
         change_interval(job.id, 7, now=at(29))
-    assert claims == [[]]
+    assert claimed == [[]]
