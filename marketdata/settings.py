@@ -197,6 +197,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 10.0,
         "options": {"queue": "upkeep", "expire_seconds": 10},
     },
+    "account for slots": {
+        "task": "prices.tasks.account_slots",
+        "schedule": 10.0,
+        "options": {"queue": "upkeep", "expire_seconds": 10},
+    },
     "make partitions": {
         "task": "prices.tasks.make_partitions",
         "schedule": crontab(minute="17", hour="1"),

@@ -15,20 +15,26 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
+from prices.gaps import Gap, GapReason, add_gaps
 from prices.models import JobStatus, PollJob, PollRun, RunState
+from prices.slot_ranges import SlotRange
 from prices.slots import phase_of, run_id_of, slot_at
 
 log = structlog.get_logger(__name__)
 
-# One statement: whoever pauses or stops a job waits for it, and it waits for them. In the order of the ids,
-# as in `finish`: in another order two of them would wait for each other.
+# One statement: whoever changes or accounts for a job waits for it, and it waits for them, and then looks
+# once more. A worker that was suspended since it computed its slots claims none that lies in a gap by now, or
+# on a grid that is no longer the job's. In the order of the ids, as in `finish`: in another order two of them
+# would wait for each other.
 _CLAIM = """
     WITH wanted AS (
         SELECT job.id, slot.run_id, slot.due_at
-        FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[]) slot (job_id, run_id, due_at)
+        FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::int[])
+            AS slot (job_id, run_id, due_at, interval)
         JOIN poll_jobs job ON job.id = slot.job_id
         JOIN django_celery_beat_periodictask task ON task.id = job.periodic_task_id
         WHERE job.status = 'active' AND task.enabled
+          AND slot.due_at > job.accounted_until AND slot.interval = job.interval
         ORDER BY job.id
         FOR SHARE OF job
     )
@@ -37,7 +43,14 @@ _CLAIM = """
     ON CONFLICT DO NOTHING
     RETURNING job_id
 """
-_LOCK_JOBS = "SELECT 1 FROM poll_jobs WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_LOCK_JOBS = "SELECT id, interval FROM poll_jobs WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_ABANDON = """
+    UPDATE poll_runs
+    SET state = 'abandoned', reason = 'the worker ended before the poll did', finished_at = %s
+    WHERE id = ANY(%s) AND state = 'claimed'
+    RETURNING job_id, due_at
+"""
+ABANDONED_AT_A_TIME = 1000
 # A run that has its outcome keeps it: told a second time (the answer to a COMMIT was lost), nothing changes.
 _FINISH = """
     WITH outcome AS (
@@ -102,7 +115,7 @@ class RunOutcome:
 def claim_slots(job_ids: Sequence[UUID], *, now: datetime) -> list[Claim]:
     """Claim the jobs' slots at `now` for this worker; those that cannot be claimed are left out.
 
-    A slot was claimed before, or its job is unknown, paused, stopped or switched off.
+    A slot was claimed before, or lies in a gap, or its job is unknown, paused, stopped or switched off.
     """
     jobs = PollJob.objects.in_bulk(job_ids)
     for job_id in set(job_ids) - set(jobs):
@@ -113,7 +126,8 @@ def claim_slots(job_ids: Sequence[UUID], *, now: datetime) -> list[Claim]:
     }
     run_ids = {job_id: run_id_of(job_id, due_at) for job_id, due_at in slots.items()}
     with connection.cursor() as cursor:
-        cursor.execute(_CLAIM, [list(slots), list(run_ids.values()), list(slots.values())])
+        intervals = [jobs[job_id].interval for job_id in slots]
+        cursor.execute(_CLAIM, [list(slots), list(run_ids.values()), list(slots.values()), intervals])
         claimed = [row[0] for row in cursor.fetchall()]
     claimed_at = time.monotonic()
     return [Claim(run_ids[job_id], jobs[job_id], slots[job_id], claimed_at) for job_id in claimed]
@@ -166,14 +180,35 @@ def skip_slots(job_ids: Sequence[UUID], reason: str, *, now: datetime) -> None:
 
 
 def abandon_overdue_runs(*, now: datetime) -> int:
-    """Mark claims without an outcome after POLL_DEADLINE_S as abandoned; give how many.
+    """Mark claims without an outcome after POLL_DEADLINE_S as abandoned, as gaps too; give how many.
 
     Their worker died. Such a slot is not fetched again: another answer would be of another time.
     """
-    overdue = now - timedelta(seconds=settings.POLL_DEADLINE_S)
-    count = PollRun.objects.filter(state=RunState.CLAIMED, started_at__lt=overdue).update(
-        state=RunState.ABANDONED, reason="the worker ended before the poll did", finished_at=now
-    )
+    count = 0
+    while overdue := _overdue_runs(now):
+        count += _abandon(overdue, now=now)
     if count:
         log.warning("poll.abandoned", runs=count)
     return count
+
+
+def _overdue_runs(now: datetime) -> list[tuple[UUID, UUID]]:
+    started_before = now - timedelta(seconds=settings.POLL_DEADLINE_S)
+    overdue = PollRun.objects.filter(state=RunState.CLAIMED, started_at__lt=started_before)
+    return list(overdue.order_by("id").values_list("id", "job_id")[:ABANDONED_AT_A_TIME])
+
+
+def _abandon(runs: Sequence[tuple[UUID, UUID]], *, now: datetime) -> int:
+    run_ids, job_ids = zip(*runs, strict=True)
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_LOCK_JOBS, [list(job_ids)])
+        steps = {job_id: timedelta(seconds=interval) for job_id, interval in cursor.fetchall()}
+        cursor.execute(_ABANDON, [now, list(run_ids)])
+        abandoned = cursor.fetchall()
+        add_gaps(
+            [
+                Gap(job_id, SlotRange(due_at, due_at, steps[job_id]), GapReason.ABANDONED)
+                for job_id, due_at in abandoned
+            ]
+        )
+    return len(abandoned)

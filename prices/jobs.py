@@ -1,8 +1,8 @@
-"""Polling jobs: create, pause, resume, stop. poll_jobs is the truth; the PeriodicTask follows it."""
+"""Polling jobs: create, change, pause, resume, stop. poll_jobs is the truth; the PeriodicTask follows it."""
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,11 @@ from django.db import connection, transaction
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
+from prices.accounting import account_for_change
+from prices.gaps import GapReason
 from prices.ids import new_ids
 from prices.models import JobStatus, PollJob, PollRun, RunState
+from prices.slots import phase_of, slot_at
 from prices.symbols import is_simulated
 from providers.registry import PROVIDER_NAMES, missing_setting
 
@@ -74,11 +77,18 @@ def next_provider(job: PollJob, *, tried: Sequence[str]) -> str | None:
     return next((name for name in order if name not in tried and missing_setting(name) is None), None)
 
 
-def create_job(*, symbols: Sequence[str], interval: int, provider: str | None) -> PollJob:
-    """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask."""
+def create_job(
+    *, symbols: Sequence[str], interval: int, provider: str | None, now: datetime | None = None
+) -> PollJob:
+    """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask.
+
+    Its first slot is the one at `now`, by default the clock's time.
+    """
+    first_slot = slot_at(now or timezone.now(), interval, phase_of(provider, interval, symbols))
     with transaction.atomic():
         (job_id,) = new_ids(1)
         job = PollJob(id=job_id, symbols=list(symbols), interval=interval, provider=provider)
+        job.accounted_until = first_slot - timedelta(seconds=interval)
         job.periodic_task = PeriodicTask(
             name=f"poll job {job_id}",
             interval=_interval_schedule(interval),
@@ -133,32 +143,59 @@ def hindrances(job: PollJob) -> list[str]:
     return found
 
 
-def pause_job(job_id: UUID) -> PollJob:
+def pause_job(job_id: UUID, *, now: datetime | None = None) -> PollJob:
     """Stop polling until the job is resumed. Raises JobNotFoundError, JobStoppedError."""
-    return _change_status(job_id, JobStatus.PAUSED)
+    return _change_status(job_id, JobStatus.PAUSED, now=now or timezone.now())
 
 
-def resume_job(job_id: UUID) -> PollJob:
-    """Poll again, from the next slot on. Raises JobNotFoundError, JobStoppedError."""
-    return _change_status(job_id, JobStatus.ACTIVE)
+def resume_job(job_id: UUID, *, now: datetime | None = None) -> PollJob:
+    """Poll again, beginning with the slot at `now`. Raises JobNotFoundError, JobStoppedError."""
+    return _change_status(job_id, JobStatus.ACTIVE, now=now or timezone.now())
 
 
-def stop_job(job_id: UUID) -> PollJob:
+def stop_job(job_id: UUID, *, now: datetime | None = None) -> PollJob:
     """End the job for good; stopping a stopped one changes nothing. Raises JobNotFoundError.
 
     Once this returns no fetch starts for the job.
     """
-    return _change_status(job_id, JobStatus.STOPPED)
+    return _change_status(job_id, JobStatus.STOPPED, now=now or timezone.now())
 
 
-def _change_status(job_id: UUID, status: JobStatus) -> PollJob:
+def change_interval(job_id: UUID, interval: int, *, now: datetime | None = None) -> PollJob:
+    """Poll the job each `interval` seconds, beginning with the first slot after `now` on the new grid.
+
+    Raises JobNotFoundError, JobStoppedError.
+    """
     with transaction.atomic():
-        job = PollJob.objects.select_for_update().select_related("periodic_task").filter(id=job_id).first()
-        if job is None:
-            raise JobNotFoundError(job_id)
+        job = _locked_job(job_id)
+        if job.status == JobStatus.STOPPED:
+            raise JobStoppedError(job_id)
+        if job.interval == interval:
+            return job
+        account_for_change(job, now=now or timezone.now(), cut_off=GapReason.INTERVAL_CHANGED)
+        job.interval = interval
+        job.save(update_fields=["interval"])
+        _change_task(job.periodic_task, interval=_interval_schedule(interval), expire_seconds=interval)
+    log.info("job.interval_changed", job_id=str(job_id), interval_s=interval)
+    return job
+
+
+def _locked_job(job_id: UUID) -> PollJob:
+    job = PollJob.objects.select_for_update().select_related("periodic_task").filter(id=job_id).first()
+    if job is None:
+        raise JobNotFoundError(job_id)
+    return job
+
+
+def _change_status(job_id: UUID, status: JobStatus, *, now: datetime) -> PollJob:
+    with transaction.atomic():
+        job = _locked_job(job_id)
         if job.status == JobStatus.STOPPED and status != JobStatus.STOPPED:
             raise JobStoppedError(job_id)
         changed = job.status != status
+        if changed or job.periodic_task.enabled != (status == JobStatus.ACTIVE):
+            cut_off = GapReason.STOPPED if status == JobStatus.STOPPED else None
+            account_for_change(job, now=now, cut_off=cut_off)
         if changed:
             job.status = status
             job.save(update_fields=["status"])
@@ -172,12 +209,15 @@ def _change_status(job_id: UUID, status: JobStatus) -> PollJob:
 
 def _switch_task(task: PeriodicTask, *, on: bool) -> None:
     if task.enabled != on:
-        task.enabled = on
-        # As its `save` would, but for the mark (see `create_job`).
-        last_run_at = task.last_run_at if on else None
-        PeriodicTask.objects.filter(pk=task.pk).update(
-            enabled=on, last_run_at=last_run_at, date_changed=timezone.now()
-        )
+        _change_task(task, enabled=on, last_run_at=task.last_run_at if on else None)
+
+
+def _change_task(task: PeriodicTask, **changes: Any) -> None:
+    # As its `save` would, but for the mark (see `create_job`).
+    changes["date_changed"] = timezone.now()
+    PeriodicTask.objects.filter(pk=task.pk).update(**changes)
+    for name, value in changes.items():
+        setattr(task, name, value)
 
 
 def _wait_for_started_fetches(job_id: UUID) -> None:

@@ -8,8 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -17,7 +16,6 @@ from uuid import UUID
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from django.conf import settings
-from django.db import connection
 from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 from django.utils import timezone
@@ -25,6 +23,7 @@ from django.utils import timezone
 from prices.events import encode_event
 from prices.models import PricePoint, RawMarketData, SymbolAverage
 from prices.patience import patiently
+from prices.single import only_one
 
 log = structlog.get_logger(__name__)
 _silent = logging.getLogger("librdkafka.outbox")
@@ -178,7 +177,8 @@ def sweep() -> int:
     Kafka does not confirm.
     """
     published = 0
-    with _only_sweep() as mine:
+    # A session lock: no transaction is held open while Kafka is waited for.
+    with only_one(SWEEP_LOCK) as mine:
         while mine:
             points = _pending_points()
             if not points:
@@ -210,17 +210,3 @@ def _pending_points() -> list[PricePoint]:
 def _polls_of(points: Sequence[PricePoint]) -> dict[UUID, UUID | None]:
     raw_ids = {point.raw for point in points}
     return dict(RawMarketData.objects.filter(id__in=raw_ids).values_list("id", "poll"))
-
-
-@contextmanager
-def _only_sweep() -> Iterator[bool]:
-    # A session lock: no transaction is held open while Kafka is waited for.
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtext(%s))", [SWEEP_LOCK])
-        (mine,) = cursor.fetchone()
-    try:
-        yield mine
-    finally:
-        if mine:
-            with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [SWEEP_LOCK])

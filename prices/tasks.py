@@ -7,7 +7,7 @@ from uuid import UUID
 from celery import Task, shared_task
 from django.utils import timezone
 
-from prices import claims, outbox, partitions
+from prices import accounting, claims, outbox, partitions
 from prices.handover import hand_over, take_over
 from prices.jobs import provider_of_queue
 from prices.polling import claim_and_poll
@@ -42,6 +42,12 @@ def sweep_outbox() -> None:
 def abandon_overdue_runs() -> None:
     """Mark claims whose worker died."""
     claims.abandon_overdue_runs(now=timezone.now())
+
+
+@shared_task
+def account_slots() -> None:
+    """Account for the slots that can no longer be claimed."""
+    accounting.account_slots(now=timezone.now())
 
 
 @shared_task

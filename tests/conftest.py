@@ -2,11 +2,13 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TypeAlias
 
 import pytest
 from confluent_kafka.admin import AdminClient
 from django.conf import settings as django_settings
+from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
@@ -47,7 +49,9 @@ def make_job(db: None) -> MakeJob:
     def make(
         symbols: list[str] | None = None, *, interval: int = 1, provider: str | None = "simulated"
     ) -> PollJob:
-        return create_job(symbols=symbols or ["SIM-A"], interval=interval, provider=provider)
+        # Test modules take the time of their polls when they are imported, which may be minutes before.
+        before = timezone.now() - timedelta(hours=1)
+        return create_job(symbols=symbols or ["SIM-A"], interval=interval, provider=provider, now=before)
 
     return make
 

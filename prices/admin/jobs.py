@@ -1,11 +1,13 @@
-"""Jobs, to look at, pause, resume and stop."""
+"""Jobs, to look at, change, pause, resume and stop."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
@@ -13,18 +15,36 @@ from django.utils.safestring import SafeString
 
 from prices.admin.evidence import EvidenceAdmin, ProviderFilter
 from prices.admin.texts import keeping_units, shortened
-from prices.jobs import JobStoppedError, pause_job, resume_job, stop_job
-from prices.models import PollJob
+from prices.jobs import JobStoppedError, change_interval, pause_job, resume_job, stop_job
+from prices.models import JobStatus, PollJob
+from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.quota import all_hindrances, plan_in_words, plan_of_active
+
+if TYPE_CHECKING:
+    ModelForm = forms.ModelForm[PollJob]
+else:
+    ModelForm = forms.ModelForm
 
 
 def _hindrances(job: PollJob) -> str:
     return "; ".join(all_hindrances(job, plan_of_active(job, now=timezone.now())))
 
 
+class IntervalForm(ModelForm):
+    """What can be changed of a job."""
+
+    interval = forms.IntegerField(
+        min_value=MIN_INTERVAL_S,
+        max_value=MAX_INTERVAL_S,
+        help_text="Seconds between polls. A change counts from the next slot of the new interval.",
+    )
+
+
 @admin.register(PollJob)
 class PollJobAdmin(EvidenceAdmin):
-    """Jobs; the actions pause, resume and stop the selected ones."""
+    """Jobs; the actions pause, resume and stop the selected ones, and a job's page changes its interval."""
+
+    form = IntervalForm
 
     list_display = [
         "title",
@@ -40,12 +60,44 @@ class PollJobAdmin(EvidenceAdmin):
     list_select_related = ["periodic_task"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
-    readonly_fields = ["created_at", "hindrances", "quota_plan", "ledger"]
+    readonly_fields = [
+        "symbols",
+        "provider",
+        "served_by",
+        "status",
+        "created_at",
+        "last_run_at",
+        "last_success_at",
+        "last_error",
+        "failures",
+        "accounted_until",
+        "periodic_task",
+        "hindrances",
+        "quota_plan",
+        "ledger",
+    ]
     actions = ["pause", "resume", "stop"]
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
         """Tell whether the user may pause, resume and stop jobs."""
         return request.user.has_perm("prices.change_polljob")
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Tell whether the user may change the interval: not of a job that was stopped for good."""
+        is_stopped = isinstance(obj, PollJob) and obj.status == JobStatus.STOPPED
+        return self.has_manage_permission(request) and not is_stopped
+
+    def save_model(self, request: HttpRequest, obj: PollJob, form: Any, change: bool) -> None:
+        """Change the interval as every change of it is made."""
+        change_interval(obj.id, obj.interval)
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        """Show a job's page, or change its interval; say so where the job was stopped meanwhile."""
+        try:
+            return super().changeform_view(request, *args, **kwargs)
+        except JobStoppedError:
+            self.message_user(request, "The job was stopped for good.", messages.WARNING)
+            return HttpResponseRedirect(request.path)
 
     @admin.display(description="polls", ordering="id")
     def title(self, job: PollJob) -> str:

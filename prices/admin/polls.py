@@ -11,11 +11,9 @@ from django.utils.safestring import SafeString
 
 from prices.admin.evidence import EvidenceAdmin
 from prices.admin.texts import keeping_units, shortened
+from prices.gaps import GapReason
 from prices.ids import first_id_at
 from prices.models import PollGap, PollRun
-
-# The reasons to choose from are those of so many gaps: looking for all of them would read the whole table.
-NEWEST_GAPS = 1000
 
 
 class DueFilter(admin.SimpleListFilter):
@@ -38,15 +36,14 @@ class DueFilter(admin.SimpleListFilter):
 
 
 class ReasonFilter(admin.SimpleListFilter):
-    """Filter by reason, from those of the newest gaps."""
+    """Filter by reason, from the known ones."""
 
     title = "reason"
     parameter_name = "reason"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         """Give the reasons."""
-        newest = PollGap.objects.order_by("-id").values_list("reason", flat=True)[:NEWEST_GAPS]
-        return [(reason, reason) for reason in sorted(set(newest))]
+        return [(str(reason), str(reason)) for reason in GapReason]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Give the gaps of the chosen reason."""

@@ -57,6 +57,12 @@ class PollQuery(serializers.Serializer[Any]):
     strict = SwitchField(required=False, default=False)
 
 
+class ChangeRequest(serializers.Serializer[Any]):
+    """The body of PATCH /jobs/{job_id}."""
+
+    interval = WholeNumberField(MIN_INTERVAL_S, MAX_INTERVAL_S, unit="(seconds)")
+
+
 class StopRequest(serializers.Serializer[Any]):
     """The body of POST /prices/stop."""
 

@@ -1,5 +1,6 @@
 """The views: one call each."""
 
+from typing import Any
 from uuid import UUID
 
 from django.utils import timezone
@@ -12,6 +13,7 @@ from prices.api import answers, schema
 from prices.api.pages import page
 from prices.api.serializers import (
     AveragesRequest,
+    ChangeRequest,
     LatestRequest,
     NoQuery,
     PageRequest,
@@ -20,12 +22,14 @@ from prices.api.serializers import (
     StopRequest,
     validated,
 )
-from prices.jobs import get_job, stop_job
+from prices.jobs import change_interval, get_job, stop_job
 from prices.latest import latest_price, refuse_older
 from prices.ledger import count_last_day
 from prices.models import PollJob, SymbolAverage
 from prices.quota import Target, create_planned_job, plan_of_active
 from providers.registry import PROVIDER_NAMES
+
+_JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
 
 
 class LatestView(APIView):
@@ -135,18 +139,29 @@ class JobsView(APIView):
 
 
 class JobView(APIView):
-    """GET /jobs/{job_id}."""
+    """GET and PATCH /jobs/{job_id}."""
 
     @extend_schema(
         operation_id="job",
-        parameters=[OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)],
+        parameters=[_JOB_ID],
         responses={200: schema.JobDetail, **schema.problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
         """Give a job, how its polls went, what keeps it from polling, and what the budget gives it."""
         validated(NoQuery, request.query_params)
-        job, now = get_job(UUID(job_id)), timezone.now()
-        return Response(answers.job_detail(job, plan_of_active(job, now=now), count_last_day(job, now=now)))
+        return Response(_detail_of(get_job(UUID(job_id)), fresh=False))
+
+    @extend_schema(
+        operation_id="change_job",
+        request=ChangeRequest,
+        parameters=[_JOB_ID],
+        responses={200: schema.JobDetail, **schema.problems(400, 404, 409, 415)},
+    )
+    def patch(self, request: Request, job_id: str) -> Response:
+        """Change how often a job polls, beginning with the first slot of the new interval."""
+        validated(NoQuery, request.query_params)
+        job = change_interval(UUID(job_id), validated(ChangeRequest, request.data)["interval"])
+        return Response(_detail_of(job, fresh=True))
 
 
 class ProvidersView(APIView):
@@ -159,3 +174,8 @@ class ProvidersView(APIView):
         """Give the providers: which have a key, which work, and what is left of their budgets."""
         validated(NoQuery, request.query_params)
         return Response({"results": [answers.provider(name) for name in PROVIDER_NAMES]})
+
+
+def _detail_of(job: PollJob, *, fresh: bool) -> dict[str, Any]:
+    now = timezone.now()
+    return answers.job_detail(job, plan_of_active(job, now=now, fresh=fresh), count_last_day(job, now=now))

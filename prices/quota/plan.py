@@ -71,11 +71,14 @@ def plan_of(job: PollJob | Target, *, now: datetime, fresh: bool = False) -> Pla
     return plan_within(_with_class_of(job, allowance, now=now), job)
 
 
-def plan_of_active(job: PollJob, *, now: datetime) -> Plan | None:
-    """Give the plan of a job, with the jobs of up to 2 s ago; None where it is paused, stopped or off."""
+def plan_of_active(job: PollJob, *, now: datetime, fresh: bool = False) -> Plan | None:
+    """Give the plan of a job; None where it is paused, stopped or switched off.
+
+    `fresh`: with the jobs of this moment, not of up to 2 s ago.
+    """
     if job.status != JobStatus.ACTIVE or not job.periodic_task.enabled:
         return None
-    return plan_of(job, now=now)
+    return plan_of(job, now=now, fresh=fresh)
 
 
 def plan_within(allowance: Allowance, job: PollJob | Target) -> QuotaPlan:

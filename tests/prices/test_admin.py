@@ -12,10 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from prices.admin import polls
 from prices.claims import claim_slots
 from prices.ids import new_ids
-from prices.jobs import stop_job
+from prices.jobs import change_interval, stop_job
 from prices.models import (
     DeadLetter,
     PollGap,
@@ -145,11 +144,9 @@ def test_list_can_be_filtered(
     assert "1 " in page.split('class="paginator"')[1]
 
 
-@pytest.mark.parametrize(
-    "model", [RawMarketData, PricePoint, SymbolAverage, PollRun, PollGap, DeadLetter, PollJob]
-)
+@pytest.mark.parametrize("model", [RawMarketData, PricePoint, SymbolAverage, PollRun, PollGap, DeadLetter])
 def test_row_can_be_looked_at_and_not_changed(
-    admin_client: Client, add_rows: Callable[[str], UUID], model: type[PollJob]
+    admin_client: Client, add_rows: Callable[[str], UUID], model: type[PollGap]
 ) -> None:
     add_rows("SIM-A")
     row = model.objects.get()
@@ -237,18 +234,6 @@ def test_runs_are_filtered_by_when_they_were_due(admin_client: Client, make_job:
         assert shown_rows(page) == expected
 
 
-def test_reasons_to_choose_from_are_those_of_the_newest_gaps(
-    admin_client: Client, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(polls, "NEWEST_GAPS", 3)
-    job = make_job()
-    for number, reason in enumerate(["ancient", "paused", "down", "paused"]):
-        add_gap(job, number, number, reason)
-    page = admin_client.get("/admin/prices/pollgap/").content.decode()
-    assert re.findall(r'href="\?reason=(\w+)"', page) == ["down", "paused"]
-    assert shown_rows(admin_client.get("/admin/prices/pollgap/?reason=ancient").content.decode()) == 1
-
-
 def test_times_in_lists_have_seconds(admin_client: Client, add_rows: Callable[[str], UUID]) -> None:
     add_rows("SIM-A")
     for table in ("rawmarketdata", "pricepoint"):
@@ -283,6 +268,61 @@ def test_actions_need_the_permission_to_change_jobs(client: Client, make_job: Ma
     job.refresh_from_db()
     assert job.status == "active"
     assert "Stop selected jobs" not in page
+
+
+def test_interval_of_a_job_is_changed_on_its_page_and_nothing_else(
+    admin_client: Client, make_job: MakeJob
+) -> None:
+    job = make_job(["SIM-A"], interval=60)
+    address = f"/admin/prices/polljob/{job.pk}/change/"
+    assert 'name="interval"' in admin_client.get(address).content.decode()
+    answer = admin_client.post(
+        address, {"interval": "5", "symbols": "SIM-B", "status": "stopped"}, follow=True
+    )
+    assert "was changed successfully" in answer.content.decode()
+    job.refresh_from_db()
+    assert (job.interval, job.symbols, job.status) == (5, ["SIM-A"], "active")
+    assert job.periodic_task.interval.every == 5
+    assert PollGap.objects.filter(job=job, reason="interval changed").count() == 1
+
+
+@pytest.mark.parametrize("interval", ["0", "86401", "x", ""])
+def test_interval_out_of_range_is_refused_on_the_page(
+    admin_client: Client, make_job: MakeJob, interval: str
+) -> None:
+    job = make_job(interval=60)
+    answer = admin_client.post(f"/admin/prices/polljob/{job.pk}/change/", {"interval": interval})
+    assert 'class="errorlist"' in answer.content.decode()
+    job.refresh_from_db()
+    assert job.interval == 60
+
+
+def test_job_can_be_neither_added_nor_deleted_by_hand(admin_client: Client, make_job: MakeJob) -> None:
+    assert admin_client.get("/admin/prices/polljob/add/").status_code == 403
+    address = f"/admin/prices/polljob/{make_job().pk}/delete/"
+    assert admin_client.post(address, {"post": "yes"}).status_code == 403
+
+
+def test_stopped_job_has_nothing_to_change(admin_client: Client, make_job: MakeJob) -> None:
+    job = make_job(interval=60)
+    stop_job(job.id)
+    address = f"/admin/prices/polljob/{job.pk}/change/"
+    assert 'name="_save"' not in admin_client.get(address).content.decode()
+    assert admin_client.post(address, {"interval": "5"}).status_code == 403
+
+
+def test_job_stopped_while_its_page_is_saved_says_so(
+    admin_client: Client, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(interval=60)
+
+    def stop_first(job_id: UUID, interval: int) -> PollJob:
+        stop_job(job_id)
+        return change_interval(job_id, interval)
+
+    monkeypatch.setattr("prices.admin.jobs.change_interval", stop_first)
+    answer = admin_client.post(f"/admin/prices/polljob/{job.pk}/change/", {"interval": "5"}, follow=True)
+    assert "The job was stopped for good." in answer.content.decode()
 
 
 def test_admin_without_slash_leads_to_it(client: Client) -> None:

@@ -1,0 +1,74 @@
+"""PATCH /jobs/{job_id}."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from prices.jobs import stop_job
+from tests.conftest import MakeJob
+
+pytestmark = pytest.mark.django_db
+
+
+def change(api: APIClient, job_id: object, body: Any) -> Any:
+    return api.patch(f"/jobs/{job_id}", body, format="json")
+
+
+def test_interval_is_changed_and_the_job_answered(api: APIClient, make_job: MakeJob) -> None:
+    job = make_job(interval=60)
+    answer = change(api, job.id, {"interval": 5})
+    assert (answer.status_code, answer.json()) == (200, api.get(f"/jobs/{job.id}").json())
+    assert answer.json()["interval"] == answer.json()["quota_plan"]["interval"] == 5
+    job.refresh_from_db()
+    assert (job.interval, job.periodic_task.interval.every) == (5, 5)
+
+
+def test_plan_answered_is_that_of_the_new_interval(
+    api: APIClient, make_job: MakeJob, settings: Settings
+) -> None:
+    settings.ALPHA_VANTAGE_API_KEY = "canary-key-123456"
+    job = make_job(["IBM"], interval=60, provider="alpha_vantage")
+    assert not api.get(f"/jobs/{job.id}").json()["quota_plan"]["in_full"]
+    plan = change(api, job.id, {"interval": 86_400}).json()["quota_plan"]
+    assert (plan["in_full"], plan["wanted_per_day"], plan["in_use"]) == (True, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "interval"),
+        ({"interval": 0}, "interval"),
+        ({"interval": 86_401}, "interval"),
+        ({"interval": "60"}, "interval"),
+        ({"interval": 5, "symbols": ["SIM-B"]}, "symbols"),
+    ],
+)
+def test_wrong_body_names_the_field_and_changes_nothing(
+    api: APIClient, make_job: MakeJob, body: Any, field: str
+) -> None:
+    job = make_job(interval=60)
+    answer = change(api, job.id, body)
+    assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    job.refresh_from_db()
+    assert job.interval == 60
+
+
+def test_unknown_parameter_is_refused(api: APIClient, make_job: MakeJob) -> None:
+    job = make_job(interval=60)
+    assert api.patch(f"/jobs/{job.id}?strict=true", {"interval": 5}, format="json").status_code == 400
+
+
+def test_unknown_job_is_404(api: APIClient) -> None:
+    answer = change(api, uuid4(), {"interval": 5})
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:marketdata:unknown-job")
+
+
+def test_stopped_job_is_409(api: APIClient, make_job: MakeJob) -> None:
+    job = make_job(interval=60)
+    stop_job(job.id)
+    answer = change(api, job.id, {"interval": 5})
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:marketdata:job-stopped")

@@ -1,0 +1,100 @@
+"""What was due of a job on simulated SIM-A, told apart from what the service wrote, and both compared."""
+
+import bisect
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from prices.gaps import GapReason
+from prices.models import PollGap, PollRun, RunState
+from prices.slots import phase_of
+
+Due = datetime
+
+
+@dataclass
+class Grid:
+    """A time in which a job has one interval: its slots after one moment, and up to another."""
+
+    interval: int
+    after: datetime
+    until: datetime | None = None
+
+    def dues(self, phase: timedelta, until: datetime) -> list[Due]:
+        step = timedelta(seconds=self.interval)
+        epoch = datetime(1970, 1, 1, tzinfo=UTC) + phase
+        first = epoch + ((self.after - epoch) // step + 1) * step
+        end = self.until or until
+        return [first + number * step for number in range((end - first) // step + 1)]
+
+
+@dataclass
+class History:
+    """What happened to a job, told apart from what the service wrote."""
+
+    job_id: UUID
+    grids: list[Grid]
+    changes: list[tuple[datetime, str]] = field(default_factory=list)
+    cut_off: dict[Due, str] = field(default_factory=dict)
+    is_known: bool = True
+
+    @property
+    def status(self) -> str:
+        return self.changes[-1][1]
+
+    def grid_dues(self, until: datetime) -> list[list[Due]]:
+        return [grid.dues(phase_of("simulated", grid.interval, ["SIM-A"]), until) for grid in self.grids]
+
+    def end_grid(self, now: datetime, reason: str) -> datetime:
+        """End the grid at this moment, or at a later slot that a clock ahead has claimed; give when."""
+        claimed = (
+            PollRun.objects.filter(job_id=self.job_id).order_by("-due_at").values_list("due_at", flat=True)
+        )
+        end = self.grids[-1].until = max([now, *claimed[:1]])
+        step = timedelta(seconds=self.grids[-1].interval)
+        why = GapReason.PAUSED if self.status == "paused" else reason
+        self.cut_off |= {due: str(why) for due in self.grid_dues(end)[-1] if due > now - step}
+        return end
+
+    def status_before(self, moment: datetime) -> str:
+        place = bisect.bisect_left(self.changes, moment, key=lambda change: change[0])
+        return self.changes[max(place - 1, 0)][1]
+
+    def reason_of(self, due: Due, interval: int, terms: list[tuple[datetime, datetime]]) -> str:
+        if due in self.cut_off:
+            return self.cut_off[due]
+        if self.status_before(due + timedelta(seconds=interval)) == "paused":
+            return GapReason.PAUSED
+        led = any(began <= due <= renewed + timedelta(seconds=0.5) for began, renewed in terms)
+        return GapReason.NOT_POLLED if led else GapReason.DOWN
+
+
+def gap_slots(job_id: UUID) -> list[tuple[Due, str, UUID]]:
+    """Give each slot of each gap, with the reason and the row."""
+    found = []
+    for gap in PollGap.objects.filter(job_id=job_id).order_by("from_due"):
+        step = (gap.to_due - gap.from_due) / max(gap.slots - 1, 1)
+        found += [(gap.from_due + number * step, gap.reason, gap.id) for number in range(gap.slots)]
+    return found
+
+
+def check(history: History, until: datetime, terms: list[tuple[datetime, datetime]]) -> None:
+    """Compare what is stored with what was due up to this moment."""
+    grids = history.grid_dues(until)
+    due = [slot for dues in grids for slot in dues]
+    in_gaps = gap_slots(history.job_id)
+    runs = dict(PollRun.objects.filter(job_id=history.job_id).values_list("due_at", "state"))
+    polled = [slot for slot, state in runs.items() if state != RunState.ABANDONED]
+    assert sorted([*polled, *(slot for slot, _, _ in in_gaps)]) == due
+    row_of = {slot: (reason, row) for slot, reason, row in in_gaps}
+    for grid, dues in zip(history.grids, grids, strict=True):
+        before = None
+        for slot in dues:
+            reason, row = row_of.get(slot, (None, None))
+            if reason is not None and history.is_known:
+                wanted = history.reason_of(slot, grid.interval, terms)
+                assert reason == (GapReason.ABANDONED if slot in runs else wanted), slot
+            # An abandoned run of a grid that is no longer the job's is a row by itself.
+            if before is not None and before[0] == reason != GapReason.ABANDONED:
+                assert before[1] == row, f"{slot} and the one before are not in one row"
+            before = None if reason is None else (reason, row)
