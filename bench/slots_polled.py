@@ -97,7 +97,7 @@ def read_polled(jobs: Sequence[PollJob], changes: Changes | None, window: Window
         at_worker=Spread.of(run.began for run in runs),
         stored=Spread.of(run.stored for run in served if run.stored is not None),
         confirmed=Spread.of(run.confirmed for run in served if run.confirmed is not None),
-        first_poll=_first_polls(changes) if changes else None,
+        first_poll=_first_polls(changes, window) if changes else None,
     )
 
 
@@ -153,11 +153,13 @@ def _doubled() -> int:
         return int(cursor.fetchone()[0])
 
 
-def _first_polls(changes: Changes) -> Spread:
+def _first_polls(changes: Changes, window: Window) -> Spread:
     with connection.cursor() as cursor:
         cursor.execute(_FIRST_RUNS, [list(changes.created)])
         first = dict(cursor.fetchall())
     now = timezone.now()
     return Spread.of(
-        (first.get(job_id, now) - answered).total_seconds() for job_id, answered in changes.created.items()
+        (first.get(job_id, now) - answered).total_seconds()
+        for job_id, answered in changes.created.items()
+        if answered >= window.begin
     )

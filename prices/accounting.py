@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 
 ACCOUNTING_LOCK = "accounting"
 # Claims of these jobs wait while they are accounted for.
-JOBS_AT_A_TIME = 500
+JOBS_AT_A_TIME = 100
 # The clocks of the hosts differ a little, and a beat notes a moment later that it has led until now.
 SETTLED_AFTER = timedelta(seconds=5)
 # A job is looked at once so much is due, so that few rows are written.
