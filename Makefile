@@ -11,7 +11,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 
 # The tests that start processes of the service, and what they print.
 STARTS_PROCESSES = tests/chaos tests/consumers tests/dev tests/test_beats.py tests/test_canary.py \
-	tests/test_whole_path.py
+	tests/test_whole_accounting.py tests/test_whole_path.py
 PROCESS_LOG = $(VENV)/processes.log
 
 .DEFAULT_GOAL := help

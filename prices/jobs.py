@@ -176,7 +176,10 @@ def change_interval(job_id: UUID, interval: int, *, now: datetime | None = None)
         job.interval = interval
         job.save(update_fields=["interval"])
         _change_task(job.periodic_task, interval=_interval_schedule(interval), expire_seconds=interval)
-    log.info("job.interval_changed", job_id=str(job_id), interval_s=interval)
+        # The caller's transaction may still refuse it.
+        transaction.on_commit(
+            lambda: log.info("job.interval_changed", job_id=str(job_id), interval_s=interval)
+        )
     return job
 
 

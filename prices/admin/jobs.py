@@ -15,10 +15,17 @@ from django.utils.safestring import SafeString
 
 from prices.admin.evidence import EvidenceAdmin, ProviderFilter
 from prices.admin.texts import keeping_units, shortened
-from prices.jobs import JobStoppedError, change_interval, pause_job, resume_job, stop_job
+from prices.jobs import JobStoppedError, pause_job, resume_job, stop_job
 from prices.models import JobStatus, PollJob
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
-from prices.quota import all_hindrances, plan_in_words, plan_of_active
+from prices.quota import (
+    BeyondBudgetError,
+    StrictKeyError,
+    all_hindrances,
+    change_planned_interval,
+    plan_in_words,
+    plan_of_active,
+)
 
 if TYPE_CHECKING:
     ModelForm = forms.ModelForm[PollJob]
@@ -89,15 +96,18 @@ class PollJobAdmin(EvidenceAdmin):
 
     def save_model(self, request: HttpRequest, obj: PollJob, form: Any, change: bool) -> None:
         """Change the interval as every change of it is made."""
-        change_interval(obj.id, obj.interval)
+        change_planned_interval(obj.id, obj.interval, strict=False, now=timezone.now())
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show a job's page, or change its interval; say so where the job was stopped meanwhile."""
+        """Show a job's page, or change its interval; say so where that is refused."""
         try:
             return super().changeform_view(request, *args, **kwargs)
         except JobStoppedError:
-            self.message_user(request, "The job was stopped for good.", messages.WARNING)
-            return HttpResponseRedirect(request.path)
+            refusal = "The job was stopped for good."
+        except (BeyondBudgetError, StrictKeyError) as error:
+            refusal = f"Not changed, since QUOTA_STRICT is set: it would get {plan_in_words(error.plan)}."
+        self.message_user(request, refusal, messages.WARNING)
+        return HttpResponseRedirect(request.path)
 
     @admin.display(description="polls", ordering="id")
     def title(self, job: PollJob) -> str:

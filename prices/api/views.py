@@ -22,11 +22,11 @@ from prices.api.serializers import (
     StopRequest,
     validated,
 )
-from prices.jobs import change_interval, get_job, stop_job
+from prices.jobs import get_job, stop_job
 from prices.latest import latest_price, refuse_older
 from prices.ledger import count_last_day
 from prices.models import PollJob, SymbolAverage
-from prices.quota import Target, create_planned_job, plan_of_active
+from prices.quota import Target, change_planned_interval, create_planned_job, plan_of_active
 from providers.registry import PROVIDER_NAMES
 
 _JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
@@ -154,13 +154,17 @@ class JobView(APIView):
     @extend_schema(
         operation_id="change_job",
         request=ChangeRequest,
-        parameters=[_JOB_ID],
-        responses={200: schema.JobDetail, **schema.problems(400, 404, 409, 415)},
+        parameters=[_JOB_ID, PollQuery],
+        responses={200: schema.JobDetail, **schema.problems(400, 404, 409, 415, 422)},
     )
     def patch(self, request: Request, job_id: str) -> Response:
-        """Change how often a job polls, beginning with the first slot of the new interval."""
-        validated(NoQuery, request.query_params)
-        job = change_interval(UUID(job_id), validated(ChangeRequest, request.data)["interval"])
+        """Change how often a job polls, beginning with the first slot of the new interval.
+
+        With `strict=true` a shorter interval is refused where the budget does not carry it in full.
+        """
+        strict = validated(PollQuery, request.query_params)["strict"]
+        interval = validated(ChangeRequest, request.data)["interval"]
+        job = change_planned_interval(UUID(job_id), interval, strict=strict, now=timezone.now())
         return Response(_detail_of(job, fresh=True))
 
 

@@ -7,7 +7,12 @@ from prices.quota.allowance import (
     read_allowance,
     requests_used,
 )
-from prices.quota.creation import BeyondBudgetError, StrictKeyError, create_planned_job
+from prices.quota.creation import (
+    BeyondBudgetError,
+    StrictKeyError,
+    change_planned_interval,
+    create_planned_job,
+)
 from prices.quota.demand import Target, key_of
 from prices.quota.plan import (
     NotConfigured,
@@ -34,6 +39,7 @@ __all__ = [
     "all_hindrances",
     "allowance_of",
     "budget_in_words",
+    "change_planned_interval",
     "create_planned_job",
     "figure",
     "forget_allowances",

@@ -2,6 +2,7 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from pytest_django import Settings
 
 from prices.claims import claim_slots
 from prices.ids import new_ids
-from prices.jobs import change_interval, stop_job
+from prices.jobs import stop_job
 from prices.models import (
     DeadLetter,
     PollGap,
@@ -24,6 +25,7 @@ from prices.models import (
     RawMarketData,
     SymbolAverage,
 )
+from prices.quota import change_planned_interval
 from tests.conftest import MakeJob
 from tests.prices.slots_of_a_job import add_gap, add_runs
 
@@ -316,13 +318,28 @@ def test_job_stopped_while_its_page_is_saved_says_so(
 ) -> None:
     job = make_job(interval=60)
 
-    def stop_first(job_id: UUID, interval: int) -> PollJob:
+    def stop_first(job_id: UUID, interval: int, **options: Any) -> PollJob:
         stop_job(job_id)
-        return change_interval(job_id, interval)
+        return change_planned_interval(job_id, interval, **options)
 
-    monkeypatch.setattr("prices.admin.jobs.change_interval", stop_first)
+    monkeypatch.setattr("prices.admin.jobs.change_planned_interval", stop_first)
     answer = admin_client.post(f"/admin/prices/polljob/{job.pk}/change/", {"interval": "5"}, follow=True)
     assert "The job was stopped for good." in answer.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_interval_that_a_strict_budget_does_not_carry_is_refused(
+    admin_client: Client, make_job: MakeJob, settings: Settings
+) -> None:
+    settings.ALPHA_VANTAGE_API_KEY = "key"
+    settings.QUOTA_STRICT = True
+    job = make_job(["AAPL"], interval=8640, provider="alpha_vantage")
+    answer = admin_client.post(f"/admin/prices/polljob/{job.id}/change/", {"interval": 60}, follow=True)
+    assert "Not changed, since QUOTA_STRICT is set: it would get 20 of 1,440 requests" in (
+        answer.content.decode()
+    )
+    job.refresh_from_db()
+    assert job.interval == 8640
 
 
 def test_admin_without_slash_leads_to_it(client: Client) -> None:

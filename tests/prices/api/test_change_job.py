@@ -26,6 +26,7 @@ def test_interval_is_changed_and_the_job_answered(api: APIClient, make_job: Make
     assert (job.interval, job.periodic_task.interval.every) == (5, 5)
 
 
+@pytest.mark.django_db(transaction=True)
 def test_plan_answered_is_that_of_the_new_interval(
     api: APIClient, make_job: MakeJob, settings: Settings
 ) -> None:
@@ -59,7 +60,26 @@ def test_wrong_body_names_the_field_and_changes_nothing(
 
 def test_unknown_parameter_is_refused(api: APIClient, make_job: MakeJob) -> None:
     job = make_job(interval=60)
-    assert api.patch(f"/jobs/{job.id}?strict=true", {"interval": 5}, format="json").status_code == 400
+    assert api.patch(f"/jobs/{job.id}?limit=1", {"interval": 5}, format="json").status_code == 400
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("query", "setting"), [("?strict=true", False), ("", True)])
+def test_strict_change_beyond_the_budget_is_422_and_changes_nothing(
+    api: APIClient, make_job: MakeJob, settings: Settings, query: str, setting: bool
+) -> None:
+    settings.ALPHA_VANTAGE_API_KEY = "key"
+    settings.QUOTA_STRICT = setting
+    job = make_job(["AAPL"], interval=8640, provider="alpha_vantage")
+    answer = api.patch(f"/jobs/{job.id}{query}", {"interval": 60}, format="json")
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:marketdata:beyond-budget")
+    assert answer.json()["shortest_interval"] == 4320
+    job.refresh_from_db()
+    assert (job.interval, job.periodic_task.interval.every) == (8640, 8640)
+    # Rarer than before is always granted.
+    for interval in (4320, 8640):
+        answer = api.patch(f"/jobs/{job.id}{query}", {"interval": interval}, format="json")
+        assert (answer.status_code, answer.json()["interval"]) == (200, interval)
 
 
 def test_unknown_job_is_404(api: APIClient) -> None:
