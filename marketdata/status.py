@@ -11,10 +11,11 @@ from django.db.models import Count
 
 from consumers.lag import PartitionLag, read_lag
 from marketdata.health import PartHealth, check_parts
-from prices.models import DeadLetter, JobStatus, PollJob, PollRun, PricePoint, SymbolAverage
+from prices.models import BeatTerm, DeadLetter, JobStatus, PollJob, PollRun, PricePoint, SymbolAverage
 from prices.models.poll_run import RunState
 
 # Beyond these, what should have been done by itself was not.
+BEAT_LATE_S = 10
 OUTBOX_LATE_S = 10
 RUN_LATE_S = 30
 CONSUMER_LATE_S = 30
@@ -22,9 +23,14 @@ CONSUMER_LATE_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What PostgreSQL holds; moments are None where there is no such row."""
+    """What PostgreSQL holds; moments are None where there is no such row.
+
+    `leader` is the beat that led last, by its host and process, and `last_lead` when it did.
+    """
 
     jobs: dict[str, int]
+    leader: str
+    last_lead: datetime | None
     open_runs: int
     oldest_run: datetime | None
     pending_points: int
@@ -73,10 +79,14 @@ def _read_stored(problems: list[str]) -> Stored | None:
     )
     runs = PollRun.objects.filter(state=RunState.CLAIMED).order_by("id")
     averages = SymbolAverage.objects.order_by("-event_id")
+    terms = BeatTerm.objects.order_by("-renewed_at").values_list("holder", "renewed_at")
     counts = PollJob.objects.order_by().values_list("status").annotate(Count("id"))
     try:
+        leader, last_lead = terms.first() or ("", None)
         return Stored(
             jobs=dict.fromkeys(JobStatus.values, 0) | dict(counts),
+            leader=leader,
+            last_lead=last_lead,
             open_runs=runs.count(),
             oldest_run=runs.values_list("started_at", flat=True).first(),
             pending_points=pending.count(),
@@ -99,6 +109,9 @@ def _read_lag(problems: list[str]) -> list[PartitionLag] | None:
 
 def _problems_of(stored: Stored, *, now: datetime) -> list[str]:
     problems = []
+    led_lately = stored.last_lead is not None and not _is_late(stored.last_lead, BEAT_LATE_S, now=now)
+    if stored.jobs[JobStatus.ACTIVE] and not led_lately:
+        problems.append(f"beat: none has led for over {BEAT_LATE_S} s, and nothing is polled: is it running?")
     outbox_s = settings.OUTBOX_SWEEP_AFTER_S + OUTBOX_LATE_S
     if _is_late(stored.oldest_pending, outbox_s, now=now):
         problems.append(f"outbox: a point has waited for over {outbox_s} s: is `upkeep` running?")

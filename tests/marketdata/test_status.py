@@ -20,7 +20,7 @@ from marketdata import health
 from marketdata.status import read_status
 from prices.claims import claim_slots
 from prices.jobs import pause_job
-from prices.models import DeadLetter, PollRun, PricePoint, SymbolAverage
+from prices.models import BeatTerm, DeadLetter, PollRun, PricePoint, SymbolAverage
 from tests.conftest import MakeJob
 from tests.consumers.running import commit, running, send, trim
 from tests.consumers.samples import point, produce
@@ -57,6 +57,14 @@ def show(capsys: pytest.CaptureFixture[str]) -> Show:
     return run
 
 
+@pytest.fixture(autouse=True)
+def beat_term(transactional_db: None) -> BeatTerm:
+    """Let a beat lead through each test."""
+    now = timezone.now()
+    later = now + timedelta(hours=1)
+    return BeatTerm.objects.create(holder="host:1", began_at=now, renewed_at=later, until=later)
+
+
 def problems() -> str:
     return "; ".join(read_status(now=timezone.now()).problems)
 
@@ -75,6 +83,18 @@ def test_empty_service_is_well(show: Show) -> None:
     assert found["outbox"] == {"points": 0, "oldest_age_s": None}
     assert found["last_average"] is None
     assert found["consumer"]["lag"] == 0
+
+
+def test_active_jobs_without_a_beat_are_a_problem(show: Show, make_job: MakeJob, beat_term: BeatTerm) -> None:
+    BeatTerm.objects.update(renewed_at=timezone.now() - timedelta(seconds=5))
+    job = make_job()
+    assert "host:1 led 5." in show()
+    BeatTerm.objects.update(renewed_at=timezone.now() - timedelta(seconds=11))
+    assert "none has led for over 10 s" in problems()
+    BeatTerm.objects.all().delete()
+    assert "none led yet" in show(problem="none has led for over 10 s")
+    pause_job(job.id)
+    assert problems() == ""
 
 
 def test_status_tells_what_there_is(show: Show, make_job: MakeJob) -> None:

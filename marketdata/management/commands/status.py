@@ -15,8 +15,8 @@ from marketdata.status import Status, Stored, read_status
 
 class Command(BaseCommand):
     help = (
-        "Show the parts, jobs, polls, outbox, averages, dead letters and the consumer's lag."
-        " Exit 0: all is well, 1: something is not right (it is named), 2: wrong usage."
+        "Show the parts, jobs, the beat that leads, polls, outbox, averages, dead letters and the consumer's"
+        " lag. Exit 0: all is well, 1: something is not right (it is named), 2: wrong usage."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def _plain(status: Status) -> dict[str, Any]:
         "problems": status.problems,
         "parts": {part.name: part.problem or "ok" for part in status.parts},
         "jobs": None if stored is None else stored.jobs,
+        "beat": None if stored is None or stored.last_lead is None else _plain_beat(status, stored),
         "open_runs": None if stored is None else stored.open_runs,
         "outbox": None if stored is None else _plain_outbox(status, stored),
         "last_average": None
@@ -49,6 +50,10 @@ def _plain(status: Status) -> dict[str, Any]:
         "dead_letters": None if stored is None else stored.open_dead_letters,
         "consumer": None if status.lag is None else _plain_consumer(status, status.lag),
     }
+
+
+def _plain_beat(status: Status, stored: Stored) -> dict[str, Any]:
+    return {"leader": stored.leader, "led_until": stored.last_lead, "age_s": status.age_s(stored.last_lead)}
 
 
 def _plain_outbox(status: Status, stored: Stored) -> dict[str, Any]:
@@ -90,7 +95,11 @@ def _stored_lines(status: Status, stored: Stored) -> Iterator[str]:
         "" if stored.oldest_pending is None else f", the oldest {status.age_s(stored.oldest_pending)} s old"
     )
     last = "none" if stored.last_average is None else f"{status.age_s(stored.last_average)} s old"
+    leads = (
+        f"{stored.leader} led {status.age_s(stored.last_lead)} s ago" if stored.last_lead else "none led yet"
+    )
     yield f"jobs          {jobs}"
+    yield f"beat          {leads}"
     yield f"open polls    {stored.open_runs:,}"
     yield f"outbox        {stored.pending_points:,} points{oldest}"
     yield f"last average  {last}"
