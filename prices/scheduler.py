@@ -48,6 +48,9 @@ class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no
         )
 
 
+CLOCK_SET_BACK_MS = 1_000
+
+
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -59,6 +62,7 @@ class PollJobs:
         self._board = Board()
         self._watch = JobWatch(self._board)
         self._sender = Sender(app)
+        self._latest = 0
 
     def follow(self) -> None:
         """Bring the board up to date."""
@@ -73,6 +77,7 @@ class PollJobs:
 
     def send_due(self) -> None:
         """Send what is due, and what is new."""
+        self._follow_clock()
         # What is due is taken first: a change must not move a slot that has come.
         due = self._board.take_due(_now_ms())
         try:
@@ -88,6 +93,14 @@ class PollJobs:
         """Give how long until the next slot comes."""
         following = self._board.next_due()
         return float("inf") if following is None else max(following - _now_ms(), 0) / 1000
+
+    def _follow_clock(self) -> None:
+        now = _now_ms()
+        if now < self._latest - CLOCK_SET_BACK_MS:
+            # Else nothing would be due until the clock is where it was.
+            log.warning("beat.clock_set_back", seconds=(self._latest - now) // 1000)
+            self._board.restart(since=now, now=now)
+        self._latest = now
 
 
 class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-beat has no types

@@ -1,6 +1,7 @@
 """Beat's scheduler: poll jobs on their grids, other periodic tasks as everyone knows them, one leader."""
 
 import json
+import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -14,6 +15,7 @@ from django_celery_beat.models import ClockedSchedule, IntervalSchedule, Periodi
 
 from dev.pytest_services import Services
 from marketdata.celery import app
+from prices import scheduler
 from prices.jobs import pause_job, resume_job, stop_job
 from prices.models import BeatTerm, PollJob
 from prices.scheduler import PriceEntry, PriceScheduler
@@ -36,10 +38,10 @@ def make_beat(transactional_db: None) -> Iterator[MakeBeat]:
         return made[-1]
 
     yield make
-    for scheduler in made:
-        scheduler._lease.release()
+    for each in made:
+        each._lease.release()
         # Else it writes to a database that is gone when the tests end.
-        scheduler._finalize.cancel()
+        each._finalize.cancel()
 
 
 @pytest.fixture
@@ -143,6 +145,17 @@ def test_job_that_moves_goes_to_its_new_providers_queue(beat: PriceScheduler, ma
     wait_until(lambda: sends(beat, job))
     PollJob.objects.update(provider="finnhub")
     wait_until(lambda: sends(beat, job, "poll.finnhub"))
+
+
+def test_clock_that_is_set_back_is_followed(
+    beat: PriceScheduler, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(interval=1)
+    with monkeypatch.context() as ahead:
+        an_hour_ahead = timedelta(hours=1) // timedelta(milliseconds=1)
+        ahead.setattr(scheduler, "_now_ms", lambda: time.time_ns() // 1_000_000 + an_hour_ahead)
+        wait_until(lambda: sends(beat, job))
+    wait_until(lambda: sends(beat, job), timeout_s=3)
 
 
 def test_standby_sends_nothing_and_takes_over(make_beat: MakeBeat, make_job: MakeJob) -> None:
