@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from xml.etree import ElementTree
@@ -21,6 +22,8 @@ ROOT = Path(settings.BASE_DIR)
 CACHE = ROOT / ".data" / "upstream"
 # Each turns in a loop or waits for so long.
 SLOW = ["test_crontab_with_start_time_tick", "test_heap_always_return_the_first_item"]
+# Celery's own clean-up is due at 4:00: then it lies on the heap where this one expects its own task.
+NOT_AT_FOUR = ["test_starttime_trigger"]
 CANNOT_HOLD = {
     "test_sync_saves_last_run_at": "when a task last ran is written without a mark of change, for which all"
     " tasks would be read anew",
@@ -101,16 +104,21 @@ def assert_upstream_holds(folder: Path, results: Path, *, deselect: Sequence[str
     assert failed == CANNOT_HOLD.keys() - set(deselect), told.stdout
 
 
+def _not_now() -> list[str]:
+    now = datetime.now(UTC)
+    return NOT_AT_FOUR if (now + timedelta(minutes=1)).hour == 4 and now.minute in (0, 59) else []
+
+
 def _has_failed(case: ElementTree.Element) -> bool:
     return any(child.tag in {"failure", "error"} for child in case)
 
 
 @pytest.mark.timeout(240)
 def test_upstream_tests_hold(upstream: Path, tmp_path: Path) -> None:
-    assert_upstream_holds(upstream, tmp_path / "results.xml", deselect=SLOW)
+    assert_upstream_holds(upstream, tmp_path / "results.xml", deselect=[*SLOW, *_not_now()])
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_upstream_tests_that_take_minutes_hold(upstream: Path, tmp_path: Path) -> None:
-    assert_upstream_holds(upstream, tmp_path / "results.xml")
+    assert_upstream_holds(upstream, tmp_path / "results.xml", deselect=_not_now())

@@ -169,7 +169,8 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/jobs/{job_id}/runs",
         "/jobs/{job_id}/gaps",
     }
-    assert set(schema["paths"]["/jobs/{job_id}"]["patch"]["responses"]) == {"200", "400", "404", "409", "415"}
+    change = schema["paths"]["/jobs/{job_id}"]["patch"]
+    assert set(change["responses"]) == {"200", "400", "404", "409", "415", "422"}
     assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {"202", "400", "415", "422"}
     body = schema["components"]["schemas"]["PollRequest"]
     assert body["required"] == ["interval", "symbols"]
