@@ -93,8 +93,16 @@ def points_of(number: int, prices: Mapping[str, str], *, published: bool = True)
 @cache
 def kafka_producer(servers: str) -> Producer:
     """Give a producer for these servers; the same one each time, as connecting takes a while."""
-    # What is too large is for the broker to say.
-    return Producer({"bootstrap.servers": servers, "linger.ms": 1, "message.max.bytes": 100_000_000})
+    return Producer(
+        {
+            "bootstrap.servers": servers,
+            "linger.ms": 1,
+            # What is too large is for the broker to say.
+            "message.max.bytes": 100_000_000,
+            # Else what is sent again on a slow machine comes after what was sent later.
+            "enable.idempotence": True,
+        }
+    )
 
 
 def produce(points: Sequence[PricePoint]) -> None:

@@ -124,6 +124,7 @@ def test_neighbours_of_a_hostile_answer_are_in_kafka(
 def yahoo(settings: Settings, httpserver: HTTPServer) -> Iterator[HTTPServer]:
     """Give a server that plays Yahoo's hosts, but for the quotes."""
     settings.YAHOO_BASE_URL = httpserver.url_for("").rstrip("/")
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"yfinance": "none"}
     httpserver.expect_request("/").respond_with_data("", headers={"Set-Cookie": "A3=x"})
     httpserver.expect_request("/v1/test/getcrumb").respond_with_data("crumb")
     yahoo_session.forget_clients()
