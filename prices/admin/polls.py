@@ -84,8 +84,13 @@ class PollRunAdmin(EvidenceAdmin):
 class PollGapAdmin(EvidenceAdmin):
     """Gaps."""
 
-    list_display = ["job", "from_due", "to_due", "slots", "reason"]
+    list_display = ["from_due", "to_due", "slots", "reason", "polled"]
     list_filter = [ReasonFilter]
     list_select_related = ["job"]
     ordering = ["-id"]
     id_lookups = ("pk", "job")
+
+    @admin.display(description="job")
+    def polled(self, gap: PollGap) -> str:
+        """Give the job, in as many lines as it takes."""
+        return keeping_units(str(gap.job))
