@@ -10,7 +10,7 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 from django.utils import timezone
-from django_celery_beat.models import IntervalSchedule, PeriodicTask
+from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
 
 from prices.accounting import account_for_change
 from prices.gaps import GapReason
@@ -202,6 +202,9 @@ def _change_status(job_id: UUID, status: JobStatus, *, now: datetime) -> PollJob
         if changed:
             job.status = status
             job.save(update_fields=["status"])
+        elif job.periodic_task.enabled != (status == JobStatus.ACTIVE):
+            # Switched by hand before: a change of the task alone, which beat sees by this mark.
+            PeriodicTasks.update_changed()
         _switch_task(job.periodic_task, on=status == JobStatus.ACTIVE)
     if status != JobStatus.ACTIVE:
         _wait_for_started_fetches(job_id)

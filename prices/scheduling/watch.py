@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTasks
 
 from prices.ids import EPOCH
@@ -19,7 +20,10 @@ from providers.registry import get_provider
 LOOK_EACH_S = 0.2
 # Each save in django-celery-beat's admin leaves a mark; whoever writes to its tables leaves none.
 SWITCHES_EACH_S = 30.0
-_COLUMNS = ("id", "symbols", "interval", "provider", "served_by", "status", "last_run_at", "changed")
+_COLUMNS = (
+    *("id", "symbols", "interval", "provider", "served_by", "status", "last_run_at", "changed"),
+    "periodic_task__enabled",
+)
 _TWO_SYMBOLS = ("A", "B")
 
 
@@ -28,7 +32,7 @@ class JobWatch:
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._changes = JobChanges(lambda: PollJob.objects.values_list(*_COLUMNS, named=True))
+        self._changes = JobChanges(_jobs)
         self._is_first = True
         self._switched_off: set[UUID] = set()
         self._mark: datetime | None = None
@@ -38,35 +42,36 @@ class JobWatch:
         """Bring the board up to date, at most each 0.2 s. `now`: ms since the epoch."""
         if time.monotonic() - self._looked_at < LOOK_EACH_S:
             return
-        switched = self._look_at_switches()
-        # What was switched on by hand is read again, like what has changed.
-        switched_on = PollJob.objects.filter(id__in=switched).values_list(*_COLUMNS, named=True)
-        for job in [*self._changes.look(), *(switched_on if switched else ())]:
+        self._look_at_switches(now)
+        for job in self._changes.look():
             self._place(job, now)
         self._is_first = False
         self._looked_at = time.monotonic()
 
-    def _look_at_switches(self) -> set[UUID]:
-        """Take what is switched off now off the board; give what no longer is."""
+    def _look_at_switches(self, now: int) -> None:
+        """Follow what was switched off or on by hand, which changes no job."""
         mark: datetime | None = PeriodicTasks.last_change()
         if mark == self._mark and time.monotonic() - self._switches_at < SWITCHES_EACH_S:
-            return set()
+            return
         off = PollJob.objects.filter(status=JobStatus.ACTIVE, periodic_task__enabled=False)
         switched_off = set(off.values_list("id", flat=True))
-        for job_id in switched_off:
-            self._board.remove(str(job_id))
-        switched_on = self._switched_off - switched_off
+        # Read whole before anything is noted: what fails is done again.
+        for job in list(_jobs().filter(id__in=self._switched_off ^ switched_off)):
+            self._place(job, now)
         self._switched_off, self._mark, self._switches_at = switched_off, mark, time.monotonic()
-        return switched_on
 
     def _place(self, job: Any, now: int) -> None:
         job_id = str(job.id)
-        if job.status != JobStatus.ACTIVE or job.id in self._switched_off:
+        if job.status != JobStatus.ACTIVE or not job.periodic_task__enabled:
             self._board.remove(job_id)
             return
         # A job that is new or resumed does not wait for its next slot, which may be a day away.
         is_new = job.last_run_at is None if self._is_first else job_id not in self._board
         self._board.put(job_id, place_of(job), now=now, at_once=is_new)
+
+
+def _jobs() -> QuerySet[Any]:
+    return PollJob.objects.values_list(*_COLUMNS, named=True)
 
 
 def place_of(job: Any) -> Place:

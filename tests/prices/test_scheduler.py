@@ -140,6 +140,22 @@ def test_task_switched_off_and_on_by_hand_is_followed(beat: PriceScheduler, make
     wait_until(lambda: sends(beat, job))
 
 
+@pytest.mark.parametrize("pauses_first", [False, True])
+def test_job_resumed_after_its_task_was_switched_off_by_hand_is_sent_at_once(
+    beat: PriceScheduler, make_job: MakeJob, pauses_first: bool
+) -> None:
+    job = make_job(interval=86_400)
+    wait_until(lambda: sends(beat, job))
+    task = PeriodicTask.objects.get(poll_job=job)
+    task.enabled = False
+    task.save()
+    wait_until(lambda: beat.tick() >= 0 and not beat._jobs.knows(job.id))
+    if pauses_first:
+        pause_job(job.id)
+    resume_job(job.id)
+    wait_until(lambda: sends(beat, job), timeout_s=3)
+
+
 def test_job_that_moves_goes_to_its_new_providers_queue(beat: PriceScheduler, make_job: MakeJob) -> None:
     job = make_job(interval=1)
     wait_until(lambda: sends(beat, job))
