@@ -46,11 +46,12 @@ _CLAIM = """
 _LOCK_JOBS = "SELECT id, interval FROM poll_jobs WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 _ABANDON = """
     UPDATE poll_runs
-    SET state = 'abandoned', reason = 'the worker ended before the poll did', finished_at = %s
+    SET state = 'abandoned', reason = %s, finished_at = %s
     WHERE id = ANY(%s) AND state = 'claimed'
     RETURNING job_id, due_at
 """
 ABANDONED_AT_A_TIME = 1000
+_WORKER_ENDED = GapReason.ABANDONED.partition(": ")[2]
 # A run that has its outcome keeps it: told a second time (the answer to a COMMIT was lost), nothing changes.
 _FINISH = """
     WITH outcome AS (
@@ -203,7 +204,7 @@ def _abandon(runs: Sequence[tuple[UUID, UUID]], *, now: datetime) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LOCK_JOBS, [list(job_ids)])
         steps = {job_id: timedelta(seconds=interval) for job_id, interval in cursor.fetchall()}
-        cursor.execute(_ABANDON, [now, list(run_ids)])
+        cursor.execute(_ABANDON, [_WORKER_ENDED, now, list(run_ids)])
         abandoned = cursor.fetchall()
         add_gaps(
             [

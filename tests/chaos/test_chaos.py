@@ -80,6 +80,8 @@ def test_random_faults_lose_nothing_and_make_nothing_up(services: Services, tmp_
     assert not any(report["counts"].values())
     assert set(report["sent"]) >= {"fresh", "late", "duplicates", "poison"}
     assert sum(report["injected"].values()) > 10
+    assert report["slots"]["due"] > 0
+    assert "not accounted for" not in report["slots"]
     assert min(report["rows"].values()) > 0
 
 
