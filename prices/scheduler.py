@@ -22,8 +22,7 @@ from prices.outage import Outage
 from prices.scheduling.board import Board
 from prices.scheduling.lease import BeatLease, Term
 from prices.scheduling.sending import Sender
-from prices.scheduling.watch import LOOK_EACH_S as CHANGES_EACH_S
-from prices.scheduling.watch import JobWatch, milliseconds
+from prices.scheduling.watch import LOOK_EACH_S, JobWatch, milliseconds
 
 log = structlog.get_logger(__name__)
 
@@ -32,10 +31,11 @@ TICK_S = 0.05
 # A standby looks so often whether it is to lead.
 STANDBY_S = 0.25
 # The stock tick looks for changes each time, and it is called up to 20 times a second.
-LOOK_EACH_S = 0.5
+OTHERS_EACH_S = 0.5
 SYNC_EACH_S = 2.0
 # Renewed each half second: since the last renewal nobody may have sent anything.
 BEFORE_LAST_RENEWAL = timedelta(seconds=0.6)
+CLOCK_SET_BACK_MS = 1_000
 
 
 class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no types
@@ -43,12 +43,11 @@ class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no
 
     def save(self) -> None:
         """Write when the task last ran, and nothing else: a task switched off meanwhile stays off."""
-        PeriodicTask.objects.filter(pk=self.model.pk, enabled=True).update(
-            last_run_at=self.model.last_run_at, total_run_count=self.model.total_run_count
+        ran_at = self.model.last_run_at
+        # A beat that led before may write late: what another one wrote since then stays.
+        PeriodicTask.objects.filter(pk=self.model.pk, enabled=True).exclude(last_run_at__gt=ran_at).update(
+            last_run_at=ran_at, total_run_count=self.model.total_run_count
         )
-
-
-CLOCK_SET_BACK_MS = 1_000
 
 
 def _now_ms() -> int:
@@ -141,6 +140,17 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         self._schedule[entry.name] = following
         return following
 
+    def sync(self) -> None:
+        """Write when tasks last ran; what PostgreSQL does not take now is written the next time."""
+        try:
+            for name in list(self._dirty):
+                if name in (self._schedule or {}):
+                    self._schedule[name].save()
+                self._dirty.discard(name)
+        except (DatabaseError, InterfaceError) as error:
+            self._trouble.begin(str(error).partition("\n")[0])
+            connection.close()
+
     @property
     def schedule(self) -> dict[str, ModelEntry]:
         """Give the entries by name, read anew after changes. Raises what the database raises."""
@@ -156,11 +166,18 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         """Give the enabled tasks as entries; one that cannot be read is left out and named."""
         entries = {}
         for model in self.enabled_models():
+            self._note_unwritten_run(model)
             try:
                 entries[model.name] = self.Entry(model, app=self.app)
             except (ValueError, TypeError, AttributeError, CeleryError) as error:
                 log.error("beat.task_unreadable", task=model.name, reason=str(error))  # noqa: TRY400
         return entries
+
+    def _note_unwritten_run(self, model: PeriodicTask) -> None:
+        # When it last ran could not be written yet: by its row alone it might be due once more.
+        known = (self._schedule or {}).get(model.name) if model.name in self._dirty else None
+        if known is not None and known.last_run_at > (model.last_run_at or EPOCH):
+            model.last_run_at, model.total_run_count = known.last_run_at, known.total_run_count
 
     def enabled_models_qs(self) -> QuerySet[PeriodicTask]:
         """Give the enabled tasks that are not poll jobs'."""
@@ -201,6 +218,6 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         self._jobs.send_due()
         now = time.monotonic()
         if now >= self._others_at:
-            self._others_at = now + min(super().tick(), LOOK_EACH_S)
+            self._others_at = now + min(super().tick(), OTHERS_EACH_S)
         jobs_s = max(self._jobs.seconds_to_next(), TICK_S)
-        return max(min(jobs_s, self._others_at - now, self._lease.seconds_left, CHANGES_EACH_S), 0.0)
+        return max(min(jobs_s, self._others_at - now, self._lease.seconds_left, LOOK_EACH_S), 0.0)

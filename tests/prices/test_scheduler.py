@@ -302,6 +302,44 @@ def test_task_is_not_fired_again_by_a_change_of_another(beat: PriceScheduler) ->
         assert number < 19 or sent == 2
 
 
+def test_task_is_not_fired_again_where_its_run_could_not_be_written(
+    beat: PriceScheduler, services: Services
+) -> None:
+    schedule = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
+    long_ago = timezone.now() - timedelta(hours=2)
+    PeriodicTask.objects.create(
+        name="own", task="their.task", queue="elsewhere", interval=schedule, last_run_at=long_ago
+    )
+    # As if just written: the next time is two seconds away.
+    beat._last_sync = time.monotonic()
+    wait_until(lambda: beat.tick() >= 0 and messages_of("elsewhere") != [])
+    assert beat._dirty
+    services.postgres.stop()
+    beat.sync()
+    services.postgres.start()
+    # A change of another task has all of them read anew.
+    PeriodicTask.objects.create(name="other", task="x", interval=schedule)
+    wait_until(lambda: beat.tick() >= 0 and "other" in beat._schedule)
+    assert messages_of("elsewhere") == []
+    beat.sync()
+    assert PeriodicTask.objects.get(name="own").last_run_at > long_ago + timedelta(hours=1)
+
+
+def test_run_written_late_does_not_set_back_what_another_beat_wrote(beat: PriceScheduler) -> None:
+    schedule = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
+    task = PeriodicTask.objects.create(name="own", task="their.task", interval=schedule)
+    beat._last_sync = time.monotonic()
+    wait_until(lambda: beat.tick() >= 0 and "own" in beat.schedule)
+    beat.reserve(beat.schedule["own"])
+    later = timezone.now() + timedelta(minutes=1)
+    PeriodicTask.objects.filter(pk=task.pk).update(last_run_at=later, total_run_count=7)
+    entries = beat.all_as_schedule()
+    assert (entries["own"].last_run_at, entries["own"].total_run_count) == (later, 7)
+    beat.sync()
+    task.refresh_from_db()
+    assert (task.last_run_at, task.total_run_count) == (later, 7)
+
+
 def test_entry_saved_does_not_switch_a_task_on_again(beat: PriceScheduler) -> None:
     schedule = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
     task = PeriodicTask.objects.create(name="own", task="their.task", interval=schedule)

@@ -18,7 +18,7 @@ def pytest_configure() -> None:
     ours: Any = PriceScheduler
     ours.setup_schedule = schedulers.DatabaseScheduler.setup_schedule
     ours._take_over = lambda _scheduler: True
-    scheduler.LOOK_EACH_S = 0.0
+    scheduler.OTHERS_EACH_S = 0.0
     schedulers.ModelEntry, schedulers.DatabaseScheduler = PriceEntry, PriceScheduler
     # Each test runs in a transaction, for which the scheduler would take its connection to be broken.
     stay: Any = BaseDatabaseWrapper
