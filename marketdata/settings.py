@@ -207,6 +207,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(minute="17", hour="1"),
         "options": {"queue": "upkeep", "expire_seconds": 3600},
     },
+    "drop old runs": {
+        "task": "prices.tasks.drop_old_runs",
+        "schedule": crontab(minute="47"),
+        "options": {"queue": "upkeep", "expire_seconds": 600},
+    },
 }
 
 # --- REST -----------------------------------------------------------------------------------------

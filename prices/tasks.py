@@ -7,7 +7,7 @@ from uuid import UUID
 from celery import Task, shared_task
 from django.utils import timezone
 
-from prices import accounting, claims, outbox, partitions
+from prices import accounting, claims, outbox, partitions, retention
 from prices.handover import hand_over, take_over
 from prices.jobs import provider_of_queue
 from prices.polling import claim_and_poll
@@ -54,6 +54,12 @@ def account_slots() -> None:
 def make_partitions() -> None:
     """Make the partitions of the coming days."""
     partitions.make_partitions(timezone.now().date())
+
+
+@shared_task
+def drop_old_runs() -> None:
+    """Drop what is known of polls that were due over a week ago."""
+    retention.drop_old_runs(now=timezone.now())
 
 
 def _provider_asked_by(task: Task[Any, Any]) -> str | None:
