@@ -17,6 +17,20 @@ WATERMARKS_TIMEOUT_S = 2.0
 COMMITTED_TIMEOUT_S = 2.0
 
 
+# With both, partitions that stay where they are are read on during a rebalance.
+_PROTOCOLS: dict[str, dict[str, Any]] = {
+    "classic": {
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        # A killed process keeps its partitions for so long.
+        "session.timeout.ms": 6_000,
+        "heartbeat.interval.ms": 1_000,
+    },
+    # Of this one these are settings of the broker.
+    "consumer": {"group.protocol": "consumer"},
+}
+
+
 class LogTrimmedError(Exception):
     """Kafka no longer has what the group has to read next; the text says what to do."""
 
@@ -34,14 +48,10 @@ def configuration(
     on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
 ) -> dict[str, Any]:
     """Give the settings of a consumer that commits by itself and never skips a message."""
-    return {
+    return _PROTOCOLS[settings.KAFKA_GROUP_PROTOCOL] | {
         "bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS,
         "group.id": settings.KAFKA_CONSUMER_GROUP,
-        "group.protocol": "classic",
-        "partition.assignment.strategy": "cooperative-sticky",
-        # A killed process keeps its partitions for the first of these, a rebalance waits for the second.
-        "session.timeout.ms": 6_000,
-        "heartbeat.interval.ms": 1_000,
+        # A rebalance waits so long for a member.
         "max.poll.interval.ms": 60_000,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,

@@ -122,6 +122,7 @@ KAFKA_BOOTSTRAP_SERVERS = env_text("KAFKA_BOOTSTRAP_SERVERS")
 KAFKA_TOPIC = env_text("KAFKA_TOPIC", "price-events")
 KAFKA_PARTITIONS = env_int("KAFKA_PARTITIONS", 12, minimum=1, maximum=1000)
 KAFKA_CONSUMER_GROUP = env_text("KAFKA_CONSUMER_GROUP", "symbol-averages")
+KAFKA_GROUP_PROTOCOL = env_choice("KAFKA_GROUP_PROTOCOL", "classic", allowed=("classic", "consumer"))
 
 # --- Providers ------------------------------------------------------------------------------------
 

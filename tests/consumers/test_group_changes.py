@@ -1,15 +1,17 @@
 """From one consumer to three and back, under load: every average is right, and nothing is written twice."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import count
 
 import pytest
 from django.db import connection
+from pytest_django import Settings
 
 from consumers.handler import AverageHandler
 from consumers.store import AverageStore
+from prices.events import PriceEvent
 from prices.models import PricePoint, SymbolAverage
 from tests.consumers.running import RunningLoop, committed, running
 from tests.consumers.samples import assert_averages_right, event, points_of, produce
@@ -47,12 +49,21 @@ def consumer() -> AverageHandler:
     return AverageHandler(AverageStore())
 
 
+def events_of(sent: Sequence[PricePoint]) -> list[PriceEvent]:
+    return [
+        event(number // len(SYMBOLS), symbol=point.symbol, price=str(point.price))
+        for number, point in enumerate(sent)
+    ]
+
+
 def grows_by(count: int) -> None:
     before = SymbolAverage.objects.count()
     wait_until(lambda: SymbolAverage.objects.count() >= before + count, timeout_s=30)
 
 
-def test_group_grows_to_three_and_shrinks_to_one_under_load() -> None:
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_group_grows_to_three_and_shrinks_to_one_under_load(settings: Settings, protocol: str) -> None:
+    settings.KAFKA_GROUP_PROTOCOL = protocol
     with load() as sent, running(consumer()):
         grows_by(200)
         with ExitStack() as others:
@@ -63,10 +74,25 @@ def test_group_grows_to_three_and_shrinks_to_one_under_load() -> None:
     with running(consumer()):
         wait_until(lambda: SymbolAverage.objects.count() == len(sent), timeout_s=30)
         wait_until(lambda: sum(committed().values()) == len(sent))
-    assert_averages_right(
-        event(number // len(SYMBOLS), symbol=point.symbol, price=str(point.price))
-        for number, point in enumerate(sent)
-    )
+    assert_averages_right(events_of(sent))
+
+
+@pytest.mark.parametrize("changes", [("classic", "consumer"), ("consumer", "classic")])
+def test_group_changes_its_protocol_one_by_one_under_load(
+    settings: Settings, changes: tuple[str, str]
+) -> None:
+    with load() as sent, ExitStack() as old:
+        settings.KAFKA_GROUP_PROTOCOL = changes[0]
+        old.enter_context(running(consumer()))
+        grows_by(100)
+        settings.KAFKA_GROUP_PROTOCOL = changes[1]
+        with running(consumer()):
+            grows_by(100)
+            old.close()
+            grows_by(200)
+    with running(consumer()):
+        wait_until(lambda: sum(committed().values()) == len(sent), timeout_s=30)
+    assert_averages_right(events_of(sent))
 
 
 def test_consumer_that_is_stopped_in_the_middle_has_stored_what_it_committed() -> None:
