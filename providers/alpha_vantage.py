@@ -19,6 +19,7 @@ from django.conf import settings
 from providers import http
 from providers.alpha_vantage_notices import check_notices
 from providers.base import (
+    ErrorKind,
     NotConfiguredError,
     Precision,
     ProviderError,
@@ -47,6 +48,9 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 # The only zones seen in answers; a name from outside never reaches the zone files.
 _ZONES: dict[object, tzinfo] = {"UTC": UTC, "US/Eastern": NEW_YORK}
+# What a notice is believed to say where the status is that of an error as well; else the status tells.
+_SAID_BESIDE_ANY_STATUS = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY, ErrorKind.NOT_ENTITLED})
+_SAID_BESIDE_A_STATUS = dict.fromkeys((400, 404), _SAID_BESIDE_ANY_STATUS | {ErrorKind.UNKNOWN_SYMBOL})
 # East of Greenwich markets trade on a date that UTC has not reached yet.
 _DATE_AHEAD = timedelta(hours=14)
 
@@ -116,22 +120,24 @@ def _open_answer(answer: RawAnswer) -> ReadQuote:
 
 
 def _rows_of(answer: RawAnswer) -> Table:
-    if answer.status == 200 and answer.body.removeprefix(b"\xef\xbb\xbf").startswith(b"symbol,"):
-        return _csv_rows(answer.body)
-    document = _read_document(answer)
-    check_notices(document, answer.received_at)
     if answer.status != 200:
-        raise status_error(answer)
+        raise _refusal(answer)
+    if answer.body.removeprefix(b"\xef\xbb\xbf").startswith(b"symbol,"):
+        return _csv_rows(answer.body)
+    document = read_object(answer.body)
+    check_notices(document, answer.received_at)
     return _json_rows(document)
 
 
-def _read_document(answer: RawAnswer) -> dict[str, Any]:
-    try:
-        return read_object(answer.body)
-    except ProviderError:
-        if answer.status == 200:
-            raise
-        return {}
+def _refusal(answer: RawAnswer) -> ProviderError:
+    # From 500 on the words are those of whatever stands before the provider.
+    if answer.status < 500:
+        try:
+            check_notices(read_object(answer.body), answer.received_at)
+        except ProviderError as error:
+            if error.kind in _SAID_BESIDE_A_STATUS.get(answer.status, _SAID_BESIDE_ANY_STATUS):
+                return error
+    return status_error(answer)
 
 
 def _json_rows(document: dict[str, Any]) -> Table:
