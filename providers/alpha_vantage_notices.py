@@ -1,9 +1,11 @@
 """What Alpha Vantage says in place of a quote: errors in words, nearly always with HTTP 200.
 
 The order matters: the limit of one request a second names the daily limit and the premium plans,
-and several limit texts name the premium plans too. A text can repeat the key, so none is passed on.
+several limit texts name the premium plans too, and what is premium may be said to lift the limits.
+A text can repeat the key, so none is passed on.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
 from typing import Any
@@ -11,7 +13,13 @@ from typing import Any
 from providers.base import ErrorKind, ProviderError, malformed, unknown_symbol
 from providers.market_hours import NEW_YORK
 
-_LIMIT_WORDS = ("spreading out", "rate limit", "call volume", "call frequency", "requests per", "calls per")
+# "This is a premium endpoint", "outputsize=full is a premium feature"; limit texts say "premium plans".
+_PREMIUM = "is a premium"
+_LIMIT = re.compile(
+    r"spreading out|\blimits?\b|\bquota\b|call volume|call frequency|too many requests"
+    r"|(?:requests|calls)(?: per |/)"
+)
+_A_DAY = re.compile(r"per day|/day|\bdaily\b|detected your api key")
 _BURST_S = 1.0
 _MINUTE_S = 60.0
 
@@ -41,12 +49,14 @@ def _read_error(text: str) -> ProviderError:
 
 
 def _read_information(text: str, received_at: datetime) -> ProviderError:
-    if any(words in text for words in _LIMIT_WORDS):
+    if _PREMIUM in text:
+        return _not_entitled()
+    if _LIMIT.search(text):
         return _limit(text, received_at)
     if "demo" in text:
         return _invalid_key()
     if "premium" in text:
-        return ProviderError(kind=ErrorKind.NOT_ENTITLED, message="the plan does not include this call")
+        return _not_entitled()
     if "apikey" in text or "api key" in text:
         return _invalid_key()
     return malformed("the answer is a notice that is not known")
@@ -56,10 +66,14 @@ def _invalid_key() -> ProviderError:
     return ProviderError(kind=ErrorKind.INVALID_KEY, message="the provider refuses the key")
 
 
+def _not_entitled() -> ProviderError:
+    return ProviderError(kind=ErrorKind.NOT_ENTITLED, message="the plan does not include this call")
+
+
 def _limit(text: str, received_at: datetime) -> ProviderError:
     if "spreading out" in text or "per second" in text:
         return _rate_limited("the limit of requests a second is reached", _BURST_S)
-    if "per minute" not in text and ("per day" in text or "detected your api key" in text):
+    if "per minute" not in text and _A_DAY.search(text):
         return _rate_limited("the limit of requests a day is reached", _until_next_day(received_at))
     return _rate_limited("the limit of requests a minute is reached", _MINUTE_S)
 

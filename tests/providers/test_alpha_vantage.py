@@ -220,6 +220,12 @@ DAILY = (
         ({"Information": "visit premium for a higher API call volume"}, RATE_LIMITED),
         ({"Information": "visit premium for a higher API call frequency"}, RATE_LIMITED),
         ({"Information": "This is a premium endpoint."}, NOT_ENTITLED),
+        ({"Information": "This is a premium endpoint. Premium plans lift the rate limit too."}, NOT_ENTITLED),
+        ({"Information": "outputsize=full is a premium feature. Plans lift all rate limits."}, NOT_ENTITLED),
+        ({"Information": "You have reached your daily limit. Premium plans have none."}, RATE_LIMITED),
+        ({"Information": "Your free API quota of 25 requests/day is used up."}, RATE_LIMITED),
+        ({"Information": "Too many requests."}, RATE_LIMITED),
+        ({"Information": "The **demo** API key is limited to demo purposes."}, INVALID_KEY),
         ({"Information": "Welcome."}, MALFORMED),
         ({"Information": {"text": "premium"}}, MALFORMED),
         (
@@ -242,6 +248,8 @@ def test_notice_means(body: Any, kind: ErrorKind) -> None:
         # Received at 10:30 in New York, so 13:30 hours before the next day there.
         (DAILY, 13.5 * 3600),
         ("our standard API rate limit is 25 requests per day", 13.5 * 3600),
+        ("You have reached your daily limit.", 13.5 * 3600),
+        ("The quota of 25 requests/day is used up.", 13.5 * 3600),
     ],
 )
 def test_notice_of_a_limit_tells_how_long_to_wait(text: str, seconds: float) -> None:
