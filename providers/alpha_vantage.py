@@ -141,13 +141,14 @@ def _refusal(answer: RawAnswer) -> ProviderError:
 
 
 def _json_rows(document: dict[str, Any]) -> Table:
-    for name, content in document.items():
+    for envelope, content in document.items():
         # With entitlement=delayed the name goes on: "Global Quote - DATA DELAYED BY 15 MINUTES".
-        if name.startswith("Global Quote"):
+        name = envelope.lower()
+        if name.startswith("global quote"):
             return _listing_rows(_to_dict(content))
-        if name == "Realtime Currency Exchange Rate":
+        if name.startswith("realtime currency exchange rate"):
             return _pair_rows(_to_dict(content))
-        if name == "Stock Quotes":
+        if name.startswith("stock quotes"):
             return _batch_rows(content, _to_dict(document.get("Meta Data")))
     if document:
         raise malformed("the answer is of a kind that is not known")
@@ -174,9 +175,11 @@ def _batch_rows(content: object, meta: dict[str, Any]) -> Table:
     if not isinstance(content, list):
         raise malformed("the answer has no list of quotes")
     zone = meta.get("3. Time Zone", "?")
+    # One that is no object has no symbol, and costs the others nothing.
+    rows = [row if isinstance(row, dict) else {} for row in content]
     return [
         (row.get("1. symbol"), _Row(price=row.get("2. price"), stamp=row.get("4. timestamp"), zone=zone))
-        for row in map(_to_dict, content)
+        for row in rows
     ]
 
 

@@ -27,15 +27,16 @@ _MINUTE_S = 60.0
 def check_notices(document: Mapping[str, Any], received_at: datetime) -> None:
     """Raise the ProviderError that the answer's own words stand for; return where it has none.
 
-    `message` comes with made-up sample rows beside it, which are no prices.
+    Names count in any case. `message` comes with made-up sample rows beside it, which are no prices.
     """
-    if "Error Message" in document:
-        raise _read_error(_text(document["Error Message"]))
-    if "Note" in document:
-        raise _limit(_text(document["Note"]), received_at)
-    for name in ("Information", "message"):
-        if name in document:
-            raise _read_information(_text(document[name]), received_at)
+    notices = {name.lower(): content for name, content in document.items()}
+    if "error message" in notices:
+        raise _read_error(_text(notices["error message"]))
+    if "note" in notices:
+        raise _limit(_text(notices["note"]), received_at)
+    for name in ("information", "message"):
+        if name in notices:
+            raise _read_information(_text(notices[name]), received_at)
 
 
 def _text(value: object) -> str:

@@ -136,11 +136,10 @@ def _to_list(results: object) -> list[object]:
 
 
 def _quoted(result: object) -> dict[str, Any]:
-    # A chart has the quote as its `meta`, in the words of a row of the quote call.
+    # A chart has the quote as its `meta`, in the words of a row of the quote call. What is no object
+    # has no symbol, and costs the others nothing.
     row = result.get("meta", result) if isinstance(result, dict) else None
-    if not isinstance(row, dict):
-        raise malformed("a result is no object")
-    return row
+    return row if isinstance(row, dict) else {}
 
 
 def _to_quote(symbol: str, row: dict[str, Any], answer: RawAnswer) -> Quote:

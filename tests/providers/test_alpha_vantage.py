@@ -75,6 +75,16 @@ def test_quote_under_an_envelope_with_a_longer_name_is_read() -> None:
     assert str(price_of(parse({"Global Quote - DATA DELAYED BY 15 MINUTES": QUOTE}))) == "219.3"
 
 
+@pytest.mark.parametrize("name", ["Global Quote - REALTIME", "global quote", "GLOBAL QUOTE - DELAYED"])
+def test_quote_under_an_envelope_in_another_case_is_read(name: str) -> None:
+    assert str(price_of(parse({name: QUOTE}))) == "219.3"
+
+
+@pytest.mark.parametrize("name", ["Realtime Currency Exchange Rate - DATA DELAYED BY 15 MINUTES"])
+def test_rate_under_an_envelope_with_a_longer_name_is_read(name: str) -> None:
+    assert str(price_of(parse({name: RATE}, "USD/JPY"))) == "158.73166867"
+
+
 def test_quote_beside_other_content_is_read() -> None:
     assert str(price_of(parse({"Meta Data": {}, "Global Quote": QUOTE}))) == "219.3"
 
@@ -160,6 +170,14 @@ def test_rate_of_another_pair_is_malformed() -> None:
     assert kind_of(parse_rate(base="EUR")) == ErrorKind.MALFORMED
 
 
+def test_batch_row_that_is_none_costs_only_itself() -> None:
+    rows = [None, {"1. symbol": "MSFT", "2. price": "85.5900", "4. timestamp": "2017-12-29 15:59:58"}]
+    body = {"Meta Data": {"3. Time Zone": "US/Eastern"}, "Stock Quotes": rows}
+    results = AlphaVantage().parse(make_answer("alpha_vantage", ("MSFT", "FB"), body))
+    assert str(price_of(results["MSFT"])) == "85.59"
+    assert kind_of(results["FB"]) == ErrorKind.MALFORMED
+
+
 def test_batch_rows_stand_alone() -> None:
     rows = [
         {"1. symbol": "MSFT", "2. price": "85.5900", "4. timestamp": "2017-12-29 15:59:58"},
@@ -228,6 +246,9 @@ DAILY = (
         ({"Information": "The **demo** API key is limited to demo purposes."}, INVALID_KEY),
         ({"Information": "Welcome."}, MALFORMED),
         ({"Information": {"text": "premium"}}, MALFORMED),
+        ({"INFORMATION": DAILY.upper()}, RATE_LIMITED),
+        ({"error message": "Invalid API call."}, ErrorKind.UNKNOWN_SYMBOL),
+        ({"note": "whatever", "Global Quote": QUOTE}, RATE_LIMITED),
         (
             {"message": "This is a premium endpoint. ARTIFICIAL", "data": [{"symbol": "IBM", "close": "1"}]},
             NOT_ENTITLED,

@@ -7,7 +7,7 @@ import pytest
 
 from providers.base import ErrorKind, Request
 from providers.yahoo import Yahoo
-from tests.providers.answers import error_of, kind_of, make_answer, parse_one, quote_of
+from tests.providers.answers import error_of, kind_of, make_answer, parse_one, price_of, quote_of
 from tests.providers.yahoo_bodies import INVALID_CRUMB, NOT_FOUND, QUOTE_URL, ROW, chart_body, quote_body
 
 
@@ -77,6 +77,14 @@ def test_quote_that_cannot_be_trusted_is_malformed(fields: dict[str, Any]) -> No
 @pytest.mark.parametrize("fields", [{"exchange": "YHD"}, {"quoteType": "NONE"}])
 def test_delisted_symbol_without_a_price_is_unknown(fields: dict[str, Any]) -> None:
     assert kind_of(parse_row(regularMarketPrice=None, **fields)) == ErrorKind.UNKNOWN_SYMBOL
+
+
+@pytest.mark.parametrize("row", [None, 5, {"meta": None}])
+def test_batch_row_that_is_none_costs_only_itself(row: object) -> None:
+    body = {"quoteResponse": {"result": [row, {**ROW, "symbol": "MSFT"}], "error": None}}
+    results = Yahoo().parse(make_answer("yfinance", ("AAPL", "MSFT"), body, url=QUOTE_URL))
+    assert price_of(results["MSFT"]) == price_of(parse_row())
+    assert kind_of(results["AAPL"]) == ErrorKind.MALFORMED
 
 
 def test_batch_symbols_stand_alone() -> None:
