@@ -45,10 +45,15 @@ _DELISTED_EXCHANGE = "YHD"
 
 _CLASS_SHARE = re.compile(r"([A-Z]+)\.([AB])")
 _PAIR = re.compile(r"([A-Z]{3})/([A-Z]{3})")
+# Against the dollar: EUR=X is USDEUR=X, and Yahoo answers with either, whichever was asked for.
+_DOLLAR_PAIR = re.compile(r"([A-Z]{3})=X")
 
 
 class Yahoo:
-    """Adapter of Yahoo Finance. Symbols are spelled as Yahoo does; BRK.B is BRK-B, USD/JPY USDJPY=X."""
+    """Adapter of Yahoo Finance. Symbols are spelled as Yahoo does; BRK.B is BRK-B, USD/JPY USDJPY=X.
+
+    So is JPY=X: a pair against the dollar has two names.
+    """
 
     name = "yfinance"
 
@@ -84,7 +89,7 @@ class Yahoo:
 
 
 def _target(request: Request) -> tuple[str, dict[str, str]]:
-    names = [_spelling(symbol) for symbol in request.symbols]
+    names = list(dict.fromkeys(_spelling(symbol) for symbol in request.symbols))
     if request.call == "chart":
         return CHART_URL + quote(names[0], safe="=:&"), _CHART_PARAMS
     return QUOTE_URL, {"symbols": ",".join(names)}
@@ -94,16 +99,23 @@ def _spelling(symbol: str) -> str:
     share = _CLASS_SHARE.fullmatch(symbol)
     if share:
         return f"{share[1]}-{share[2]}"
-    pair = _PAIR.fullmatch(symbol)
-    return f"{pair[1]}{pair[2]}=X" if pair else symbol
+    pair, quoted = _PAIR.fullmatch(symbol), _DOLLAR_PAIR.fullmatch(symbol)
+    if pair:
+        return f"{pair[1]}{pair[2]}=X"
+    return f"USD{quoted[1]}=X" if quoted else symbol
 
 
 def _open_answer(answer: RawAnswer) -> ReadQuote:
     rows = Rows(
-        [(row.get("symbol"), row) for row in _rows_of(answer)],
+        [(_named(row), row) for row in _rows_of(answer)],
         asked=[_spelling(symbol) for symbol in answer.symbols],
     )
     return lambda symbol: _to_quote(symbol, rows.one(_spelling(symbol)), answer)
+
+
+def _named(row: dict[str, Any]) -> str | None:
+    symbol = row.get("symbol")
+    return _spelling(symbol.upper()) if isinstance(symbol, str) else None
 
 
 def _rows_of(answer: RawAnswer) -> list[dict[str, Any]]:

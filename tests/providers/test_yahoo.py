@@ -49,6 +49,19 @@ def test_quote_has_the_symbol_that_was_asked_for(symbol: str) -> None:
     assert quote_of(parse(quote_body({**ROW, "symbol": spelling}), symbol)).symbol == symbol
 
 
+@pytest.mark.parametrize("symbol", ["USDJPY=X", "JPY=X", "USD/JPY"])
+@pytest.mark.parametrize("answered", ["USDJPY=X", "JPY=X", "jpy=x"])
+def test_quote_of_a_dollar_pair_may_leave_out_the_dollar(symbol: str, answered: str) -> None:
+    row = {**ROW, "symbol": answered}
+    assert quote_of(parse(quote_body(row), symbol)).symbol == symbol
+    assert quote_of(parse(chart_body(row), symbol)).symbol == symbol
+
+
+@pytest.mark.parametrize("answered", ["EURJPY=X", "JPYUSD=X", "EUR=X", "USDJPY", "JPY"])
+def test_quote_of_another_pair_is_malformed(answered: str) -> None:
+    assert kind_of(parse(quote_body({**ROW, "symbol": answered}), "USDJPY=X")) == ErrorKind.MALFORMED
+
+
 def test_quote_in_pence_stays_in_pence() -> None:
     assert quote_of(parse_row(currency="GBp")).currency == "GBp"
 
