@@ -16,9 +16,10 @@ from providers.market_hours import NEW_YORK
 # "This is a premium endpoint", "outputsize=full is a premium feature"; limit texts say "premium plans".
 _PREMIUM = "is a premium"
 _LIMIT = re.compile(
-    r"spreading out|\blimits?\b|\bquota\b|call volume|call frequency|too many requests"
+    r"spreading out|burst pattern|\blimits?\b|\bquota\b|call volume|call frequency|too many requests"
     r"|(?:requests|calls)(?: per |/)"
 )
+_A_SECOND = re.compile(r"spreading out|burst pattern|per second")
 _A_DAY = re.compile(r"per day|/day|\bdaily\b|detected your api key")
 _BURST_S = 1.0
 _MINUTE_S = 60.0
@@ -56,8 +57,10 @@ def _read_information(text: str, received_at: datetime) -> ProviderError:
         return _limit(text, received_at)
     if "demo" in text:
         return _invalid_key()
-    if "premium" in text:
+    if "premium" in text or "entitle" in text:
         return _not_entitled()
+    if "invalid api call" in text:
+        return unknown_symbol()
     if "apikey" in text or "api key" in text:
         return _invalid_key()
     return malformed("the answer is a notice that is not known")
@@ -72,7 +75,7 @@ def _not_entitled() -> ProviderError:
 
 
 def _limit(text: str, received_at: datetime) -> ProviderError:
-    if "spreading out" in text or "per second" in text:
+    if _A_SECOND.search(text):
         return _rate_limited("the limit of requests a second is reached", _BURST_S)
     if "per minute" not in text and _A_DAY.search(text):
         return _rate_limited("the limit of requests a day is reached", _until_next_day(received_at))
