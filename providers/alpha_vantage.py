@@ -34,6 +34,7 @@ from providers.market_hours import NEW_YORK, day_close
 from providers.reading import (
     ReadQuote,
     Rows,
+    begins_with,
     check_time,
     read_answer,
     read_object,
@@ -122,7 +123,7 @@ def _open_answer(answer: RawAnswer) -> ReadQuote:
 def _rows_of(answer: RawAnswer) -> Table:
     if answer.status != 200:
         raise _refusal(answer)
-    if answer.body.removeprefix(b"\xef\xbb\xbf").startswith(b"symbol,"):
+    if begins_with(answer.body, b"symbol,"):
         return _csv_rows(answer.body)
     document = read_object(answer.body)
     check_notices(document, answer.received_at)
@@ -191,7 +192,7 @@ def _to_dict(content: object) -> dict[str, Any]:
 
 def _csv_rows(body: bytes) -> Table:
     with contextlib.suppress(UnicodeDecodeError, csv.Error):
-        rows = list(csv.DictReader(body.decode("utf-8-sig").splitlines(), strict=True))
+        rows = list(csv.DictReader(body.decode("utf-8-sig").strip().splitlines(), strict=True))
         return [(row.get("symbol"), _csv_row(row)) for row in rows]
     raise malformed("the answer is not CSV")
 

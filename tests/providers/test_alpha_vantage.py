@@ -190,6 +190,11 @@ def test_batch_rows_stand_alone() -> None:
     assert kind_of(results["AAPL"]) == ErrorKind.UNKNOWN_SYMBOL
 
 
+@pytest.mark.parametrize("space", ["\n", "\r\n\r\n", " " * 100, "\ufeff\n"])
+def test_csv_behind_white_space_is_read(space: str) -> None:
+    assert str(price_of(parse(space + CSV_HEAD + CSV_ROW + "\n"))) == "219.3"
+
+
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 def test_csv_is_read(newline: str) -> None:
     quote = quote_of(parse((CSV_HEAD + CSV_ROW).replace("\n", newline)))
@@ -302,6 +307,7 @@ def test_notice_of_a_limit_tells_how_long_to_wait(text: str, seconds: float) -> 
         (400, {"Error Message": "Invalid API call."}, ErrorKind.UNKNOWN_SYMBOL),
         (200, b"", MALFORMED),
         (200, "<!DOCTYPE html>", ErrorKind.UPSTREAM_ERROR),
+        (200, "\n" * 200 + "<html>", ErrorKind.UPSTREAM_ERROR),
     ],
 )
 def test_status_means(status: int, body: Any, kind: ErrorKind) -> None:
