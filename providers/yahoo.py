@@ -40,6 +40,9 @@ SYMBOLS_PER_QUOTE = 50
 _CHART_PARAMS = {"range": "1d", "interval": "1d"}
 # What a refused crumb looks like: Unauthorized, Forbidden, Too Many Requests.
 _REFUSED = frozenset({401, 403, 429})
+# The same in words, and what Yahoo says at the address of a call that it has given up: of a list of
+# symbols "Not Found" tells nothing.
+_REFUSED_IN_WORDS = re.compile(rb'"code"\s*:\s*"(?:Unauthorized|Not Found)"')
 _NOT_FOUND = re.compile(rb'"code"\s*:\s*"Not Found"')
 _DELISTED_EXCHANGE = "YHD"
 
@@ -83,7 +86,8 @@ class Yahoo:
 
     def fallback(self, answer: RawAnswer) -> list[Request]:
         """Give a chart request for each symbol of a quote call that was refused."""
-        if _QUOTE_PATH not in answer.url or answer.status not in _REFUSED:
+        refused = answer.status in _REFUSED or _REFUSED_IN_WORDS.search(answer.body)
+        if _QUOTE_PATH not in answer.url or not refused:
             return []
         return [Request(call="chart", symbols=(symbol,)) for symbol in answer.symbols]
 
@@ -123,7 +127,8 @@ def _rows_of(answer: RawAnswer) -> list[dict[str, Any]]:
         raise rate_limited(answer)
     # Said of a whole list of symbols, "Not Found" does not tell which of them; without those words
     # a 404 means that the address is none any more.
-    if answer.status in {200, 404} and len(answer.symbols) == 1 and _NOT_FOUND.search(answer.body):
+    is_about_one = len(answer.symbols) == 1 and _QUOTE_PATH not in answer.url
+    if answer.status in {200, 404} and is_about_one and _NOT_FOUND.search(answer.body):
         raise unknown_symbol()
     if answer.status != 200:
         raise status_error(answer)

@@ -112,6 +112,10 @@ def test_batch_symbols_stand_alone() -> None:
 
 BROKEN_BODIES: list[Any] = [b"", "{", "[]", "{}", "null", {"chart": None}, {"chart": {}}]
 BROKEN_RESULTS: list[Any] = [None, {}, "AAPL", [None], [5], [{"meta": 5}]]
+# As Yahoo answers at the address of a call that it has given up.
+QUOTES_GONE = {
+    "finance": {"result": None, "error": {"code": "Not Found", "description": "HTTP 404 Not Found"}}
+}
 MALFORMED, UPSTREAM_ERROR = ErrorKind.MALFORMED, ErrorKind.UPSTREAM_ERROR
 UNKNOWN_SYMBOL, RATE_LIMITED = ErrorKind.UNKNOWN_SYMBOL, ErrorKind.RATE_LIMITED
 
@@ -151,6 +155,11 @@ def test_not_found_about_several_symbols_says_nothing_of_each() -> None:
     assert [kind_of(result) for result in results.values()] == [UPSTREAM_ERROR] * 2
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_not_found_of_the_call_for_many_says_nothing_of_one_either(status: int) -> None:
+    assert kind_of(parse(QUOTES_GONE, status=status, url=QUOTE_URL)) == UPSTREAM_ERROR
+
+
 def test_rate_limit_tells_how_long_to_wait() -> None:
     assert error_of(parse("", status=429, headers={"retry-after": "60"})).retry_after == 60
 
@@ -158,6 +167,14 @@ def test_rate_limit_tells_how_long_to_wait() -> None:
 @pytest.mark.parametrize("status", [401, 403, 429])
 def test_fallback_of_a_refused_quote_is_a_chart_for_each_symbol(status: int) -> None:
     answer = make_answer("yfinance", ("AAPL", "MSFT"), INVALID_CRUMB, status=status, url=QUOTE_URL)
+    assert Yahoo().fallback(answer) == [Request("chart", ("AAPL",)), Request("chart", ("MSFT",))]
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, INVALID_CRUMB), (404, QUOTES_GONE), (200, QUOTES_GONE)])
+def test_fallback_of_a_quote_that_is_refused_in_words_is_a_chart_for_each_symbol(
+    status: int, body: Any
+) -> None:
+    answer = make_answer("yfinance", ("AAPL", "MSFT"), body, status=status, url=QUOTE_URL)
     assert Yahoo().fallback(answer) == [Request("chart", ("AAPL",)), Request("chart", ("MSFT",))]
 
 
