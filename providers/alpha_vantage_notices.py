@@ -15,6 +15,7 @@ from providers.market_hours import NEW_YORK
 
 # "This is a premium endpoint", "outputsize=full is a premium feature"; limit texts say "premium plans".
 _PREMIUM = "is a premium"
+_PLAN_WORDS = ("premium", "entitle", "subscribe", "sample data")
 _LIMIT = re.compile(
     r"spreading out|burst pattern|\blimits?\b|\bquota\b|call volume|call frequency|too many requests"
     r"|(?:requests|calls)(?: per |/)"
@@ -57,7 +58,7 @@ def _read_information(text: str, received_at: datetime) -> ProviderError:
         return _limit(text, received_at)
     if "demo" in text:
         return _invalid_key()
-    if "premium" in text or "entitle" in text:
+    if any(words in text for words in _PLAN_WORDS):
         return _not_entitled()
     if "invalid api call" in text:
         return unknown_symbol()

@@ -261,6 +261,8 @@ DAILY = (
             {"message": "This is a premium endpoint. ARTIFICIAL", "data": [{"symbol": "IBM", "close": "1"}]},
             NOT_ENTITLED,
         ),
+        ({"message": "THE SAMPLE DATA BELOW IS ARTIFICIAL.", "data": [{"symbol": "IBM"}]}, NOT_ENTITLED),
+        ({"Information": "To access realtime data, please subscribe to a plan."}, NOT_ENTITLED),
         ({"Information": "This is a premium endpoint.", "Global Quote": QUOTE}, NOT_ENTITLED),
     ],
 )
