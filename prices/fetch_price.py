@@ -21,7 +21,7 @@ from prices.patience import patiently
 from prices.recent import last_error, without_recent_price
 from prices.round_trips import RoundTrip, unknown_symbols
 from prices.stored import stored_price
-from providers.base import malformed
+from providers.base import ErrorKind, malformed
 from providers.leases import Lease
 from providers.permits import Refusal, Refused
 from providers.registry import get_provider
@@ -76,9 +76,10 @@ class _Fetching:
         )
 
     def result_of_others(self) -> PricePoint | None:
-        """Wait for whoever asks for the symbol; give its point, None where it ended without a word.
+        """Wait for whoever asks for the symbol; give its point, None where it is to be asked for anew.
 
-        Raises the ProviderError that it was answered, LatestTimeoutError, RequestRefusedError.
+        That is so where it ended without a word, and after a limit. Raises any other ProviderError that it
+        was answered, LatestTimeoutError, RequestRefusedError.
         """
         try:
             has_ended = Lease(self._provider).wait_for_others([self._symbol], until=self._until)
@@ -90,7 +91,8 @@ class _Fetching:
         found = self._stored()
         if found is None:
             error_of_others = last_error(self._provider, self._symbol, since=self._began)
-            if error_of_others is not None:
+            # How long a limit lasts stands in no row: who asks for a permit is told.
+            if error_of_others is not None and error_of_others.kind != ErrorKind.RATE_LIMITED:
                 raise error_of_others
         return found
 

@@ -14,7 +14,15 @@ from dataclasses import dataclass, field, replace
 
 from prices.round_trips import RoundTrip, errors_in, send_request
 from prices.sent_times import load_sent_times
-from providers.base import ErrorKind, Provider, ProviderError, Request, Results, unknown_symbol
+from providers.base import (
+    ErrorKind,
+    Provider,
+    ProviderError,
+    Request,
+    Results,
+    refuses_this_request,
+    unknown_symbol,
+)
 from providers.budget import DAY_S, limits_of
 from providers.leases import Lease, Leased
 from providers.permits import Caller, Refusal, Refused, is_metered, report_outcome, request_permit
@@ -75,9 +83,9 @@ def ask_provider(
 
     `until` is by the monotonic clock. For room in the budget a request waits up to `patience_s`, and for a
     pace by the second in any case; what takes longer ends the poll. A request that failed in a way that may
-    pass (upstream_error, a time-out) is sent again, twice at most, after about half a second and then about a
-    second. A provider that limits the rate or refuses the key ends the poll: the symbols that are left get
-    the same error.
+    pass (upstream_error but for HTTP 4xx, a time-out) is sent again, twice at most, after about half a second
+    and then about a second. A provider that limits the rate or refuses the key ends the poll: the symbols
+    that are left get the same error.
 
     Never raises a ProviderError; raises what `keep` and `wanted` raise.
     """
@@ -240,6 +248,6 @@ def _final_error(round_trip: RoundTrip) -> ProviderError | None:
 
 def _may_pass(round_trip: RoundTrip) -> bool:
     errors = errors_in(round_trip.results).values()
-    return len(errors) == len(round_trip.results) and all(
-        error.kind == ErrorKind.UPSTREAM_ERROR for error in errors
-    )
+    if len(errors) < len(round_trip.results) or refuses_this_request(round_trip.answer):
+        return False
+    return all(error.kind == ErrorKind.UPSTREAM_ERROR for error in errors)

@@ -18,7 +18,9 @@ A day without a time of day (`observed_at` is then the session's close, or when 
 in a session     delayed if it is the last close or later: it is not the present price, yet the newest that
                  such a provider has. Stale if a session has ended since. Never fresh: the day does
                  not tell the second.
-between sessions as by the second: the last close is fresh until the next session.
+between sessions as by the second: the last close is fresh until the next session. But a time minutes
+                 before it is no quiet listing's last trade: the answer came then, and its price may be
+                 of any moment of the day.
 
 So a Friday close is fresh on Sunday, delayed on Monday while the market is open (by the second: for 20 min),
 and stale from Monday's close on.
@@ -37,6 +39,8 @@ from providers.market_hours import MarketHours, MarketState, market_hours
 FRESH_UP_TO = timedelta(seconds=60)
 DELAYED_UP_TO = timedelta(minutes=20)
 BEFORE_CLOSE = timedelta(minutes=10)
+# A day without a session of its own ends at 23:59:59.
+BEFORE_DAYS_END = timedelta(seconds=1)
 STALE_IN_ANY_MARKET = timedelta(days=14)
 MAX_AHEAD = timedelta(seconds=60)
 
@@ -93,9 +97,7 @@ def _judge(
         return _day_in_session(hours, observed_at)
     if not by_day and hours.state is MarketState.OPEN:
         return _while_open(hours, observed_at, age=age, now=now)
-    return _while_closed(
-        hours, observed_at, last_close=hours.session_closed_at if by_day else hours.closed_at
-    )
+    return _while_closed(hours, observed_at, by_day=by_day)
 
 
 def _without_hours(age: timedelta, *, by_day: bool) -> _Verdict:
@@ -126,7 +128,7 @@ def _while_open(hours: MarketHours, observed_at: datetime, *, age: timedelta, no
 
 def _day_in_session(hours: MarketHours, observed_at: datetime) -> _Verdict:
     last_close = hours.session_closed_at
-    if observed_at >= last_close - BEFORE_CLOSE:
+    if observed_at >= last_close - BEFORE_DAYS_END:
         return (
             FreshnessState.DELAYED,
             f"The session is not over and the price is a day's, from {_at(last_close)} or later.",
@@ -134,8 +136,11 @@ def _day_in_session(hours: MarketHours, observed_at: datetime) -> _Verdict:
     return FreshnessState.STALE, f"The price is a day's, from before {_at(last_close)}."
 
 
-def _while_closed(hours: MarketHours, observed_at: datetime, *, last_close: datetime) -> _Verdict:
-    if observed_at >= last_close - BEFORE_CLOSE:
+def _while_closed(hours: MarketHours, observed_at: datetime, *, by_day: bool) -> _Verdict:
+    last_close, before = (
+        (hours.session_closed_at, BEFORE_DAYS_END) if by_day else (hours.closed_at, BEFORE_CLOSE)
+    )
+    if observed_at >= last_close - before:
         return FreshnessState.FRESH, f"The market is closed and the price is from {_at(last_close)} or later."
     if observed_at >= hours.session_opened_at:
         return (

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
 from prices.ids import first_id_at, first_id_received
 from prices.models import Outcome, RawMarketData
 from providers.base import ErrorKind, ProviderError
+from providers.http import timed_out
 
 # A symbol that had a price so lately is known, whatever a provider says once.
 KNOWN_FOR = timedelta(days=1)
@@ -48,6 +50,10 @@ def last_error(provider: str, symbol: str, *, since: datetime) -> ProviderError 
     last = answers.filter(received_at__gte=since).order_by("-id").first()
     if last is None or last.outcome == Outcome.QUOTE:
         return None
+    # Known by its message, which is this service's own: the row has no other mark of it.
+    time_out = timed_out(settings.PROVIDER_TIMEOUT_S)
+    if last.message == time_out.message:
+        return time_out
     return ProviderError(kind=ErrorKind(last.outcome), message=last.message)
 
 

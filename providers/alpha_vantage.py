@@ -19,6 +19,7 @@ from django.conf import settings
 from providers import http
 from providers.alpha_vantage_notices import check_notices
 from providers.base import (
+    ErrorKind,
     NotConfiguredError,
     Precision,
     ProviderError,
@@ -33,6 +34,7 @@ from providers.market_hours import NEW_YORK, day_close
 from providers.reading import (
     ReadQuote,
     Rows,
+    begins_with,
     check_time,
     read_answer,
     read_object,
@@ -47,6 +49,9 @@ _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _MOMENT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}")
 # The only zones seen in answers; a name from outside never reaches the zone files.
 _ZONES: dict[object, tzinfo] = {"UTC": UTC, "US/Eastern": NEW_YORK}
+# What a notice is believed to say where the status is that of an error as well; else the status tells.
+_SAID_BESIDE_ANY_STATUS = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY, ErrorKind.NOT_ENTITLED})
+_SAID_BESIDE_A_STATUS = dict.fromkeys((400, 404), _SAID_BESIDE_ANY_STATUS | {ErrorKind.UNKNOWN_SYMBOL})
 # East of Greenwich markets trade on a date that UTC has not reached yet.
 _DATE_AHEAD = timedelta(hours=14)
 
@@ -116,32 +121,35 @@ def _open_answer(answer: RawAnswer) -> ReadQuote:
 
 
 def _rows_of(answer: RawAnswer) -> Table:
-    if answer.status == 200 and answer.body.removeprefix(b"\xef\xbb\xbf").startswith(b"symbol,"):
-        return _csv_rows(answer.body)
-    document = _read_document(answer)
-    check_notices(document, answer.received_at)
     if answer.status != 200:
-        raise status_error(answer)
+        raise _refusal(answer)
+    if begins_with(answer.body, b"symbol,"):
+        return _csv_rows(answer.body)
+    document = read_object(answer.body)
+    check_notices(document, answer.received_at)
     return _json_rows(document)
 
 
-def _read_document(answer: RawAnswer) -> dict[str, Any]:
-    try:
-        return read_object(answer.body)
-    except ProviderError:
-        if answer.status == 200:
-            raise
-        return {}
+def _refusal(answer: RawAnswer) -> ProviderError:
+    # From 500 on the words are those of whatever stands before the provider.
+    if answer.status < 500:
+        try:
+            check_notices(read_object(answer.body), answer.received_at)
+        except ProviderError as error:
+            if error.kind in _SAID_BESIDE_A_STATUS.get(answer.status, _SAID_BESIDE_ANY_STATUS):
+                return error
+    return status_error(answer)
 
 
 def _json_rows(document: dict[str, Any]) -> Table:
-    for name, content in document.items():
+    for envelope, content in document.items():
         # With entitlement=delayed the name goes on: "Global Quote - DATA DELAYED BY 15 MINUTES".
-        if name.startswith("Global Quote"):
+        name = envelope.lower()
+        if name.startswith("global quote"):
             return _listing_rows(_to_dict(content))
-        if name == "Realtime Currency Exchange Rate":
+        if name.startswith("realtime currency exchange rate"):
             return _pair_rows(_to_dict(content))
-        if name == "Stock Quotes":
+        if name.startswith("stock quotes"):
             return _batch_rows(content, _to_dict(document.get("Meta Data")))
     if document:
         raise malformed("the answer is of a kind that is not known")
@@ -168,9 +176,11 @@ def _batch_rows(content: object, meta: dict[str, Any]) -> Table:
     if not isinstance(content, list):
         raise malformed("the answer has no list of quotes")
     zone = meta.get("3. Time Zone", "?")
+    # One that is no object has no symbol, and costs the others nothing.
+    rows = [row if isinstance(row, dict) else {} for row in content]
     return [
         (row.get("1. symbol"), _Row(price=row.get("2. price"), stamp=row.get("4. timestamp"), zone=zone))
-        for row in map(_to_dict, content)
+        for row in rows
     ]
 
 
@@ -182,7 +192,7 @@ def _to_dict(content: object) -> dict[str, Any]:
 
 def _csv_rows(body: bytes) -> Table:
     with contextlib.suppress(UnicodeDecodeError, csv.Error):
-        rows = list(csv.DictReader(body.decode("utf-8-sig").splitlines(), strict=True))
+        rows = list(csv.DictReader(body.decode("utf-8-sig").strip().splitlines(), strict=True))
         return [(row.get("symbol"), _csv_row(row)) for row in rows]
     raise malformed("the answer is not CSV")
 

@@ -1,9 +1,11 @@
 """What Alpha Vantage says in place of a quote: errors in words, nearly always with HTTP 200.
 
 The order matters: the limit of one request a second names the daily limit and the premium plans,
-and several limit texts name the premium plans too. A text can repeat the key, so none is passed on.
+several limit texts name the premium plans too, and what is premium may be said to lift the limits.
+A text can repeat the key, so none is passed on.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
 from typing import Any
@@ -11,7 +13,15 @@ from typing import Any
 from providers.base import ErrorKind, ProviderError, malformed, unknown_symbol
 from providers.market_hours import NEW_YORK
 
-_LIMIT_WORDS = ("spreading out", "rate limit", "call volume", "call frequency", "requests per", "calls per")
+# "This is a premium endpoint", "outputsize=full is a premium feature"; limit texts say "premium plans".
+_PREMIUM = "is a premium"
+_PLAN_WORDS = ("premium", "entitle", "subscribe", "sample data")
+_LIMIT = re.compile(
+    r"spreading out|burst pattern|\blimits?\b|\bquota\b|call volume|call frequency|too many requests"
+    r"|(?:requests|calls)(?: per |/)"
+)
+_A_SECOND = re.compile(r"spreading out|burst pattern|per second")
+_A_DAY = re.compile(r"per day|/day|\bdaily\b|detected your api key")
 _BURST_S = 1.0
 _MINUTE_S = 60.0
 
@@ -19,15 +29,16 @@ _MINUTE_S = 60.0
 def check_notices(document: Mapping[str, Any], received_at: datetime) -> None:
     """Raise the ProviderError that the answer's own words stand for; return where it has none.
 
-    `message` comes with made-up sample rows beside it, which are no prices.
+    Names count in any case. `message` comes with made-up sample rows beside it, which are no prices.
     """
-    if "Error Message" in document:
-        raise _read_error(_text(document["Error Message"]))
-    if "Note" in document:
-        raise _limit(_text(document["Note"]), received_at)
-    for name in ("Information", "message"):
-        if name in document:
-            raise _read_information(_text(document[name]), received_at)
+    notices = {name.lower(): content for name, content in document.items()}
+    if "error message" in notices:
+        raise _read_error(_text(notices["error message"]))
+    if "note" in notices:
+        raise _limit(_text(notices["note"]), received_at)
+    for name in ("information", "message"):
+        if name in notices:
+            raise _read_information(_text(notices[name]), received_at)
 
 
 def _text(value: object) -> str:
@@ -41,12 +52,16 @@ def _read_error(text: str) -> ProviderError:
 
 
 def _read_information(text: str, received_at: datetime) -> ProviderError:
-    if any(words in text for words in _LIMIT_WORDS):
+    if _PREMIUM in text:
+        return _not_entitled()
+    if _LIMIT.search(text):
         return _limit(text, received_at)
     if "demo" in text:
         return _invalid_key()
-    if "premium" in text:
-        return ProviderError(kind=ErrorKind.NOT_ENTITLED, message="the plan does not include this call")
+    if any(words in text for words in _PLAN_WORDS):
+        return _not_entitled()
+    if "invalid api call" in text:
+        return unknown_symbol()
     if "apikey" in text or "api key" in text:
         return _invalid_key()
     return malformed("the answer is a notice that is not known")
@@ -56,10 +71,14 @@ def _invalid_key() -> ProviderError:
     return ProviderError(kind=ErrorKind.INVALID_KEY, message="the provider refuses the key")
 
 
+def _not_entitled() -> ProviderError:
+    return ProviderError(kind=ErrorKind.NOT_ENTITLED, message="the plan does not include this call")
+
+
 def _limit(text: str, received_at: datetime) -> ProviderError:
-    if "spreading out" in text or "per second" in text:
+    if _A_SECOND.search(text):
         return _rate_limited("the limit of requests a second is reached", _BURST_S)
-    if "per minute" not in text and ("per day" in text or "detected your api key" in text):
+    if "per minute" not in text and _A_DAY.search(text):
         return _rate_limited("the limit of requests a day is reached", _until_next_day(received_at))
     return _rate_limited("the limit of requests a minute is reached", _MINUTE_S)
 

@@ -151,6 +151,15 @@ def to_price(value: str | Decimal) -> Decimal:
     return price.quantize(Decimal(1), context=_EXACT) if exponent > 0 else price
 
 
+# A key, a firewall, a time-out, a limit: of all requests, or for a while.
+_NOT_OF_ONE_REQUEST = frozenset({401, 403, 408, 425, 429})
+
+
+def refuses_this_request(answer: RawAnswer | None) -> bool:
+    """Say whether a provider that works takes this one request for wrong (HTTP 4xx), and always will."""
+    return answer is not None and 400 <= answer.status < 500 and answer.status not in _NOT_OF_ONE_REQUEST
+
+
 def malformed(message: str) -> ProviderError:
     """Give the error of an answer that came with 200 and cannot be read."""
     return ProviderError(kind=ErrorKind.MALFORMED, message=message)

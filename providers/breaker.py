@@ -5,9 +5,9 @@ open       nothing goes out until the cool-down is over: 1 s, then twice as long
 half_open  one request, the probe, may go out; its answer closes the breaker, its failure opens it again
 
 What counts as a failure: the provider does not answer (upstream_error, time-outs included), or refuses
-the key, which opens it at once. Any other answer comes from a provider that works: a wrong symbol, a
-plan that lacks it, one body that cannot be read must not stop the polls of other symbols, and a limit
-of requests is the budget's affair.
+the key, which opens it at once. Any other answer comes from a provider that works: a wrong symbol (also
+where HTTP 400, 404 or 422 says so), a plan that lacks it, one body that cannot be read must not stop the
+polls of other symbols, and a limit of requests is the budget's affair.
 """
 
 import secrets
@@ -123,8 +123,11 @@ def breaker_state(provider: str) -> BreakerState:
     )
 
 
-def breaker_outcome(kind: ErrorKind | None) -> dict[str, Any]:
-    """Give what `note_outcome` has to be told of a request that ended with this kind, None for a quote."""
+def breaker_outcome(kind: ErrorKind | None, *, works: bool = False) -> dict[str, Any]:
+    """Give what `note_outcome` has to be told of a request that ended with this kind, None for a quote.
+
+    `works`: the answer's status says that only the request was wrong.
+    """
     max_cooldown_ms = 1000 * settings.BREAKER_MAX_COOLDOWN_S
     outcome: dict[str, Any] = {
         "is_success": kind is None,
@@ -136,7 +139,7 @@ def breaker_outcome(kind: ErrorKind | None) -> dict[str, Any]:
     }
     if kind is not None and kind not in _ABOUT_A_SYMBOL:
         outcome["error"] = kind
-    if kind == ErrorKind.UPSTREAM_ERROR:
+    if kind == ErrorKind.UPSTREAM_ERROR and not works:
         outcome["opens_after"] = settings.BREAKER_FAILURES
     if kind == ErrorKind.INVALID_KEY:
         outcome |= {"opens_after": 1, "cooldown": max_cooldown_ms}

@@ -89,12 +89,21 @@ def _spelling(symbol: str) -> str:
 def _open_answer(answer: RawAnswer) -> ReadQuote:
     if answer.status != 200:
         raise _refusal(answer)
-    body = read_object(answer.body)
+    body = _body_of(answer)
     if "error" in body:
         raise _refusal(answer)
     if len(answer.symbols) != 1:
         raise malformed("one quote cannot answer for several symbols")
     return lambda symbol: _to_quote(symbol, body, answer)
+
+
+def _body_of(answer: RawAnswer) -> dict[str, object]:
+    try:
+        return read_object(answer.body)
+    except ProviderError as error:
+        # Refusals have come as plain text too, with 200.
+        failure = _told(answer) or error
+    raise failure
 
 
 def _to_quote(symbol: str, body: dict[str, object], answer: RawAnswer) -> Quote:
@@ -114,6 +123,13 @@ def _to_quote(symbol: str, body: dict[str, object], answer: RawAnswer) -> Quote:
 def _refusal(answer: RawAnswer) -> ProviderError:
     if is_html(answer.body):
         return status_error(answer)
+    return _told(answer) or _BY_STATUS.get(answer.status, partial(status_error, answer))()
+
+
+def _told(answer: RawAnswer) -> ProviderError | None:
+    """Give the error that the text tells of, or the status 429; None where it tells of none that is known."""
+    if is_html(answer.body):
+        return None
     text = answer.body[:1000].decode("utf-8", "replace").lower()
     # "Please sign up" comes with 429, and no waiting cures it: there was no key in the request.
     if "sign up" in text or "invalid api key" in text:
@@ -122,7 +138,9 @@ def _refusal(answer: RawAnswer) -> ProviderError:
         return _NOT_ENTITLED()
     if answer.status == 429 or "limit reached" in text:
         return rate_limited(answer, retry_after=_until_reset(answer))
-    return _BY_STATUS.get(answer.status, partial(status_error, answer))()
+    if "symbol not supported" in text and answer.status < 500:
+        return unknown_symbol()
+    return None
 
 
 def _until_reset(answer: RawAnswer) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import structlog
 
-from providers.base import ErrorKind, ProviderError, Quote, RawAnswer, Results
+from providers.base import ErrorKind, ProviderError, Quote, RawAnswer, Results, refuses_this_request
 from providers.breaker import BREAKER_LUA, breaker_outcome
 from providers.budget import BUDGET_LUA, LoadHistory, budget_question, limits_of, restore
 from providers.limits import Limit, in_words, told_by_headers
@@ -206,7 +206,7 @@ def _question(permit: Granted) -> dict[str, Any]:
 def _told(permit: Granted, results: Results, answer: RawAnswer | None, is_replaced: bool) -> dict[str, Any]:
     told: dict[str, Any] = {"hold": 0 if is_replaced else _hold_ms(results)}
     if not is_replaced:
-        told["outcome"] = breaker_outcome(outcome_kind(results))
+        told["outcome"] = breaker_outcome(outcome_kind(results), works=refuses_this_request(answer))
     if answer is not None:
         by_headers = told_by_headers(limits_of(permit.provider), answer.headers, answer.received_at)
         told |= {"told": by_headers} if by_headers else {}

@@ -118,7 +118,12 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 def is_html(body: bytes) -> bool:
     """Say whether the body is a web page (or XML): no provider answers so on purpose."""
-    return body[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"<")
+    return begins_with(body, b"<")
+
+
+def begins_with(body: bytes, beginning: bytes) -> bool:
+    """Say whether the body begins so, behind a byte order mark and any white space."""
+    return body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(beginning)
 
 
 def to_number(value: object) -> Decimal:

@@ -1,5 +1,6 @@
 """Taking keys out of what a provider sent back."""
 
+import base64
 import re
 from collections.abc import Iterable
 from functools import lru_cache
@@ -15,14 +16,17 @@ def redact(data: bytes, secrets: Iterable[str]) -> bytes:
     """Give the data with "[redacted]" in place of each secret, and every other byte as it is.
 
     Each character may be plain or escaped, once or several times, as in urls (%2F), JSON (\\u002f, \\/)
-    or HTML (&#47;). Upper and lower case are the same. At the end of the data the first 8 characters of
-    a secret are enough: an answer may have been cut. Of a text in UTF-16 that repeats a secret nothing is
-    left but "[redacted]". Secrets below 8 characters stay.
+    or HTML (&#47;). Upper and lower case are the same. The whole secret may be in hexadecimal, or in base64,
+    also within a longer text. At the end of the data the first 8 characters of a secret are enough: an
+    answer may have been cut. Of a text in UTF-16 that repeats a secret nothing is left but "[redacted]".
+    Secrets below 8 characters stay.
     """
     # Longest first: a secret can be the beginning of another.
     for secret in sorted({*secrets}, key=len, reverse=True):
         if len(secret) >= MIN_SECRET_LENGTH:
             data = _pattern(secret).sub(REDACTED.encode(), data)
+            for encoded in _encoded(secret):
+                data = data.replace(encoded, REDACTED.encode())
             data = _without_beginning(data, secret)
             if b"\0" in data and _is_in_utf16(data, secret):
                 data = REDACTED.encode()
@@ -32,6 +36,18 @@ def redact(data: bytes, secrets: Iterable[str]) -> bytes:
 def redact_text(text: str, secrets: Iterable[str]) -> str:
     """Give the text redacted like `redact`."""
     return redact(text.encode("utf-8", "surrogatepass"), secrets).decode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=64)
+def _encoded(secret: str) -> frozenset[bytes]:
+    plain = secret.encode("utf-8", "surrogatepass")
+    found = {plain.hex().encode(), plain.hex().upper().encode()}
+    # What stands before a text shifts its base64; of the characters at its ends neighbours decide.
+    for before in range(3):
+        first, last = -(-8 * before // 6), 8 * (before + len(plain)) // 6
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            found.add(encode(b"\0" * before + plain)[first:last])
+    return frozenset(found)
 
 
 def _without_beginning(data: bytes, secret: str) -> bytes:

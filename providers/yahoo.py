@@ -40,15 +40,23 @@ SYMBOLS_PER_QUOTE = 50
 _CHART_PARAMS = {"range": "1d", "interval": "1d"}
 # What a refused crumb looks like: Unauthorized, Forbidden, Too Many Requests.
 _REFUSED = frozenset({401, 403, 429})
+# The same in words, and what Yahoo says at the address of a call that it has given up: of a list of
+# symbols "Not Found" tells nothing.
+_REFUSED_IN_WORDS = re.compile(rb'"code"\s*:\s*"(?:Unauthorized|Not Found)"')
 _NOT_FOUND = re.compile(rb'"code"\s*:\s*"Not Found"')
 _DELISTED_EXCHANGE = "YHD"
 
 _CLASS_SHARE = re.compile(r"([A-Z]+)\.([AB])")
 _PAIR = re.compile(r"([A-Z]{3})/([A-Z]{3})")
+# Against the dollar: EUR=X is USDEUR=X, and Yahoo answers with either, whichever was asked for.
+_DOLLAR_PAIR = re.compile(r"([A-Z]{3})=X")
 
 
 class Yahoo:
-    """Adapter of Yahoo Finance. Symbols are spelled as Yahoo does; BRK.B is BRK-B, USD/JPY USDJPY=X."""
+    """Adapter of Yahoo Finance. Symbols are spelled as Yahoo does; BRK.B is BRK-B, USD/JPY USDJPY=X.
+
+    So is JPY=X: a pair against the dollar has two names.
+    """
 
     name = "yfinance"
 
@@ -78,13 +86,14 @@ class Yahoo:
 
     def fallback(self, answer: RawAnswer) -> list[Request]:
         """Give a chart request for each symbol of a quote call that was refused."""
-        if _QUOTE_PATH not in answer.url or answer.status not in _REFUSED:
+        refused = answer.status in _REFUSED or _REFUSED_IN_WORDS.search(answer.body)
+        if _QUOTE_PATH not in answer.url or not refused:
             return []
         return [Request(call="chart", symbols=(symbol,)) for symbol in answer.symbols]
 
 
 def _target(request: Request) -> tuple[str, dict[str, str]]:
-    names = [_spelling(symbol) for symbol in request.symbols]
+    names = list(dict.fromkeys(_spelling(symbol) for symbol in request.symbols))
     if request.call == "chart":
         return CHART_URL + quote(names[0], safe="=:&"), _CHART_PARAMS
     return QUOTE_URL, {"symbols": ",".join(names)}
@@ -94,16 +103,23 @@ def _spelling(symbol: str) -> str:
     share = _CLASS_SHARE.fullmatch(symbol)
     if share:
         return f"{share[1]}-{share[2]}"
-    pair = _PAIR.fullmatch(symbol)
-    return f"{pair[1]}{pair[2]}=X" if pair else symbol
+    pair, quoted = _PAIR.fullmatch(symbol), _DOLLAR_PAIR.fullmatch(symbol)
+    if pair:
+        return f"{pair[1]}{pair[2]}=X"
+    return f"USD{quoted[1]}=X" if quoted else symbol
 
 
 def _open_answer(answer: RawAnswer) -> ReadQuote:
     rows = Rows(
-        [(row.get("symbol"), row) for row in _rows_of(answer)],
+        [(_named(row), row) for row in _rows_of(answer)],
         asked=[_spelling(symbol) for symbol in answer.symbols],
     )
     return lambda symbol: _to_quote(symbol, rows.one(_spelling(symbol)), answer)
+
+
+def _named(row: dict[str, Any]) -> str | None:
+    symbol = row.get("symbol")
+    return _spelling(symbol.upper()) if isinstance(symbol, str) else None
 
 
 def _rows_of(answer: RawAnswer) -> list[dict[str, Any]]:
@@ -111,7 +127,8 @@ def _rows_of(answer: RawAnswer) -> list[dict[str, Any]]:
         raise rate_limited(answer)
     # Said of a whole list of symbols, "Not Found" does not tell which of them; without those words
     # a 404 means that the address is none any more.
-    if answer.status in {200, 404} and len(answer.symbols) == 1 and _NOT_FOUND.search(answer.body):
+    is_about_one = len(answer.symbols) == 1 and _QUOTE_PATH not in answer.url
+    if answer.status in {200, 404} and is_about_one and _NOT_FOUND.search(answer.body):
         raise unknown_symbol()
     if answer.status != 200:
         raise status_error(answer)
@@ -136,11 +153,10 @@ def _to_list(results: object) -> list[object]:
 
 
 def _quoted(result: object) -> dict[str, Any]:
-    # A chart has the quote as its `meta`, in the words of a row of the quote call.
+    # A chart has the quote as its `meta`, in the words of a row of the quote call. What is no object
+    # has no symbol, and costs the others nothing.
     row = result.get("meta", result) if isinstance(result, dict) else None
-    if not isinstance(row, dict):
-        raise malformed("a result is no object")
-    return row
+    return row if isinstance(row, dict) else {}
 
 
 def _to_quote(symbol: str, row: dict[str, Any], answer: RawAnswer) -> Quote:

@@ -40,6 +40,9 @@ SPELLINGS: Mapping[str, Spell] = {
     "json twice": lambda text: json.dumps(json.dumps(text)[1:-1])[1:-1],
     "html": html.escape,
     "html each": lambda text: "".join(f"&#{ord(letter)};" for letter in text),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 of more": lambda text: base64.urlsafe_b64encode(f"user:{text}".encode()).decode(),
+    "hexadecimal": lambda text: text.encode().hex(),
 }
 _CODES = ("utf-8", "utf-16-le", "utf-16-be")
 

@@ -88,6 +88,9 @@ def test_failure_is_retried_once_where_the_budget_is_by_the_day(
         (403, '{"error":"You don\'t have access to this resource."}'),
         (200, UNKNOWN),
         (200, "{"),
+        (400, '{"error":"?"}'),
+        (404, "nothing here"),
+        (422, ""),
     ],
 )
 def test_what_a_retry_cannot_help_is_sent_once(finnhub: HTTPServer, status: int, body: str) -> None:

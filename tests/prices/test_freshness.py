@@ -119,6 +119,9 @@ BY_THE_DAY = [
     ("AAPL", new_york(16, 12), new_york(16, 15), "delayed"),
     ("AAPL", new_york(16, 12), new_york(16, 17), "delayed"),
     ("AAPL", new_york(16, 12), new_york(17, 17), "stale"),
+    # Also minutes before the close: it may be of any moment of the day.
+    ("AAPL", new_york(16, 15, 55), new_york(16, 17), "delayed"),
+    ("AAPL", new_york(16, 15, 55), new_york(17, 12), "stale"),
     # Over lunch the session goes on.
     ("7203.T", tokyo(19, 15, 30), tokyo(20, 12), "delayed"),
     ("7203.T", tokyo(19, 15, 30), tokyo(20, 15, 30), "stale"),

@@ -1,5 +1,6 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -13,9 +14,10 @@ from prices.fetch_price import fetch_price
 from prices.flights import flights, forget_flights
 from prices.ids import new_ids
 from prices.latest import latest_price
-from prices.latest_errors import NoPriceError, RequestRefusedError
+from prices.latest_errors import Failure, NoPriceError, RequestRefusedError
 from prices.models import PricePoint, RawMarketData
 from providers.base import NotConfiguredError, ProviderError
+from providers.leases import Lease
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -117,6 +119,38 @@ def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer, settings: S
     for caller in callers:
         caller.join()
     assert prices == [Decimal("150.25")] * 20
+    assert len(finnhub.log) == 1
+
+
+def test_latest_that_waits_for_another_process_is_told_for_how_long_the_rate_is_limited(
+    finnhub: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    another_waits = threading.Event()
+    wait_for_others = Lease.wait_for_others
+
+    def refuse_late(_request: Request) -> Response:
+        another_waits.wait(5)
+        return Response('{"error":"API limit reached."}', status=429, headers={"Retry-After": "17"})
+
+    def wait_noted(lease: Lease, symbols: Sequence[str], *, until: float) -> bool:
+        another_waits.set()
+        return wait_for_others(lease, symbols, until=until)
+
+    def wait_s() -> float:
+        # Past the flights, which are a process's own.
+        try:
+            fetch_price("finnhub", "AAPL")
+        except (ProviderError, RequestRefusedError) as error:
+            return Failure("finnhub", error).retry_after_s
+        finally:
+            connection.close()
+        return 0.0
+
+    finnhub.expect_request("/api/v1/quote").respond_with_handler(refuse_late)
+    monkeypatch.setattr(Lease, "wait_for_others", wait_noted)
+    with ThreadPoolExecutor() as pool:
+        callers = [pool.submit(wait_s) for _ in range(2)]
+        assert [caller.result() for caller in callers] == [pytest.approx(17, abs=5)] * 2
     assert len(finnhub.log) == 1
 
 

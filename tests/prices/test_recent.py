@@ -3,23 +3,28 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pytest_django import Settings
 
 from prices.models import Outcome, RawMarketData
 from prices.recent import last_error
-from providers.base import ErrorKind
+from providers.base import ErrorKind, ProviderTimeoutError
 
 pytestmark = pytest.mark.django_db
 NOW = datetime.now(UTC)
 
 
 def add_answer(
-    outcome: Outcome, *symbols: str, provider: str = "yfinance", received_s_ago: float = 1
+    outcome: Outcome,
+    *symbols: str,
+    provider: str = "yfinance",
+    message: str = "in words",
+    received_s_ago: float = 1,
 ) -> None:
     RawMarketData.objects.create(
         provider=provider,
         symbols=list(symbols),
         outcome=outcome,
-        message="in words",
+        message=message,
         received_at=NOW - timedelta(seconds=received_s_ago),
         latency_ms=1,
     )
@@ -45,6 +50,14 @@ def test_failure_of_several_symbols_is_nobodys_error() -> None:
     add_answer(Outcome.RATE_LIMITED, "AAPL")
     add_answer(Outcome.MALFORMED, "AAPL", "MSFT")
     assert found() == ErrorKind.RATE_LIMITED
+
+
+def test_time_out_stays_one(settings: Settings) -> None:
+    settings.PROVIDER_TIMEOUT_S = 2
+    add_answer(Outcome.UPSTREAM_ERROR, "AAPL", message="no answer within 2 s")
+    error = last_error("yfinance", "AAPL", since=NOW - timedelta(seconds=5))
+    assert isinstance(error, ProviderTimeoutError)
+    assert (error.kind, error.message) == (ErrorKind.UPSTREAM_ERROR, "no answer within 2 s")
 
 
 def test_last_answer_that_was_a_quote_is_no_error() -> None:

@@ -84,12 +84,12 @@ def failure(kind: ErrorKind, *, retry_after: float | None = None) -> Results:
     return {"AAPL": ProviderError(kind=kind, message="a failure", retry_after=retry_after)}
 
 
-def answer(headers: dict[str, str] | None = None) -> RawAnswer:
+def answer(headers: dict[str, str] | None = None, *, status: int = 200) -> RawAnswer:
     return RawAnswer(
         provider=PROVIDER,
         symbols=("AAPL",),
         url="https://finnhub.io/api/v1/quote?symbol=AAPL",
-        status=200,
+        status=status,
         headers=headers or {},
         body=b"{}",
         received_at=datetime.now(UTC),
@@ -97,6 +97,7 @@ def answer(headers: dict[str, str] | None = None) -> RawAnswer:
     )
 
 
-def send(results: Results | None = None, *, headers: dict[str, str] | None = None) -> None:
+def send(results: Results | None = None, *, headers: dict[str, str] | None = None, status: int = 200) -> None:
     """Take a permit and report at once: a quote where nothing else is said."""
-    report_outcome(granted(), quote() if results is None else results, answer=answer(headers))
+    replied = answer(headers, status=status)
+    report_outcome(granted(), quote() if results is None else results, answer=replied)

@@ -75,6 +75,16 @@ def test_quote_under_an_envelope_with_a_longer_name_is_read() -> None:
     assert str(price_of(parse({"Global Quote - DATA DELAYED BY 15 MINUTES": QUOTE}))) == "219.3"
 
 
+@pytest.mark.parametrize("name", ["Global Quote - REALTIME", "global quote", "GLOBAL QUOTE - DELAYED"])
+def test_quote_under_an_envelope_in_another_case_is_read(name: str) -> None:
+    assert str(price_of(parse({name: QUOTE}))) == "219.3"
+
+
+@pytest.mark.parametrize("name", ["Realtime Currency Exchange Rate - DATA DELAYED BY 15 MINUTES"])
+def test_rate_under_an_envelope_with_a_longer_name_is_read(name: str) -> None:
+    assert str(price_of(parse({name: RATE}, "USD/JPY"))) == "158.73166867"
+
+
 def test_quote_beside_other_content_is_read() -> None:
     assert str(price_of(parse({"Meta Data": {}, "Global Quote": QUOTE}))) == "219.3"
 
@@ -160,6 +170,14 @@ def test_rate_of_another_pair_is_malformed() -> None:
     assert kind_of(parse_rate(base="EUR")) == ErrorKind.MALFORMED
 
 
+def test_batch_row_that_is_none_costs_only_itself() -> None:
+    rows = [None, {"1. symbol": "MSFT", "2. price": "85.5900", "4. timestamp": "2017-12-29 15:59:58"}]
+    body = {"Meta Data": {"3. Time Zone": "US/Eastern"}, "Stock Quotes": rows}
+    results = AlphaVantage().parse(make_answer("alpha_vantage", ("MSFT", "FB"), body))
+    assert str(price_of(results["MSFT"])) == "85.59"
+    assert kind_of(results["FB"]) == ErrorKind.MALFORMED
+
+
 def test_batch_rows_stand_alone() -> None:
     rows = [
         {"1. symbol": "MSFT", "2. price": "85.5900", "4. timestamp": "2017-12-29 15:59:58"},
@@ -170,6 +188,11 @@ def test_batch_rows_stand_alone() -> None:
     assert quote_of(results["MSFT"]).observed_at == datetime(2017, 12, 29, 20, 59, 58, tzinfo=UTC)
     assert kind_of(results["FB"]) == ErrorKind.MALFORMED
     assert kind_of(results["AAPL"]) == ErrorKind.UNKNOWN_SYMBOL
+
+
+@pytest.mark.parametrize("space", ["\n", "\r\n\r\n", " " * 100, "\ufeff\n"])
+def test_csv_behind_white_space_is_read(space: str) -> None:
+    assert str(price_of(parse(space + CSV_HEAD + CSV_ROW + "\n"))) == "219.3"
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -220,12 +243,26 @@ DAILY = (
         ({"Information": "visit premium for a higher API call volume"}, RATE_LIMITED),
         ({"Information": "visit premium for a higher API call frequency"}, RATE_LIMITED),
         ({"Information": "This is a premium endpoint."}, NOT_ENTITLED),
+        ({"Information": "This is a premium endpoint. Premium plans lift the rate limit too."}, NOT_ENTITLED),
+        ({"Information": "outputsize=full is a premium feature. Plans lift all rate limits."}, NOT_ENTITLED),
+        ({"Information": "You have reached your daily limit. Premium plans have none."}, RATE_LIMITED),
+        ({"Information": "Your free API quota of 25 requests/day is used up."}, RATE_LIMITED),
+        ({"Information": "Too many requests."}, RATE_LIMITED),
+        ({"Information": "Burst pattern detected."}, RATE_LIMITED),
+        ({"Information": "Your API key has no entitlement to realtime data."}, NOT_ENTITLED),
+        ({"Information": "Invalid API call. Please read the documentation."}, ErrorKind.UNKNOWN_SYMBOL),
+        ({"Information": "The **demo** API key is limited to demo purposes."}, INVALID_KEY),
         ({"Information": "Welcome."}, MALFORMED),
         ({"Information": {"text": "premium"}}, MALFORMED),
+        ({"INFORMATION": DAILY.upper()}, RATE_LIMITED),
+        ({"error message": "Invalid API call."}, ErrorKind.UNKNOWN_SYMBOL),
+        ({"note": "whatever", "Global Quote": QUOTE}, RATE_LIMITED),
         (
             {"message": "This is a premium endpoint. ARTIFICIAL", "data": [{"symbol": "IBM", "close": "1"}]},
             NOT_ENTITLED,
         ),
+        ({"message": "THE SAMPLE DATA BELOW IS ARTIFICIAL.", "data": [{"symbol": "IBM"}]}, NOT_ENTITLED),
+        ({"Information": "To access realtime data, please subscribe to a plan."}, NOT_ENTITLED),
         ({"Information": "This is a premium endpoint.", "Global Quote": QUOTE}, NOT_ENTITLED),
     ],
 )
@@ -242,6 +279,11 @@ def test_notice_means(body: Any, kind: ErrorKind) -> None:
         # Received at 10:30 in New York, so 13:30 hours before the next day there.
         (DAILY, 13.5 * 3600),
         ("our standard API rate limit is 25 requests per day", 13.5 * 3600),
+        ("You have reached your daily limit.", 13.5 * 3600),
+        ("Minute-level rate limit exceed. Stay under the requests per minute of your premium plan.", 60.0),
+        ("Burst pattern detected. Query no more than 30 requests per second in a 1-minute window.", 1.0),
+        ("Burst pattern detected.", 1.0),
+        ("The quota of 25 requests/day is used up.", 13.5 * 3600),
     ],
 )
 def test_notice_of_a_limit_tells_how_long_to_wait(text: str, seconds: float) -> None:
@@ -257,8 +299,17 @@ def test_notice_of_a_limit_tells_how_long_to_wait(text: str, seconds: float) -> 
         (503, {"Global Quote": QUOTE}, ErrorKind.UPSTREAM_ERROR),
         (429, b"", RATE_LIMITED),
         (403, {"Information": "This is a premium endpoint."}, NOT_ENTITLED),
+        (429, {"Information": DAILY}, RATE_LIMITED),
+        (429, {"message": "Too Many Requests"}, RATE_LIMITED),
+        (429, {"Error Message": "Please slow down."}, RATE_LIMITED),
+        (403, {"message": "Forbidden"}, ErrorKind.UPSTREAM_ERROR),
+        (504, {"message": "Endpoint request timed out"}, ErrorKind.UPSTREAM_ERROR),
+        (503, {"Error Message": "Service unavailable."}, ErrorKind.UPSTREAM_ERROR),
+        (500, {"Note": "An internal error occurred."}, ErrorKind.UPSTREAM_ERROR),
+        (400, {"Error Message": "Invalid API call."}, ErrorKind.UNKNOWN_SYMBOL),
         (200, b"", MALFORMED),
         (200, "<!DOCTYPE html>", ErrorKind.UPSTREAM_ERROR),
+        (200, "\n" * 200 + "<html>", ErrorKind.UPSTREAM_ERROR),
     ],
 )
 def test_status_means(status: int, body: Any, kind: ErrorKind) -> None:

@@ -80,6 +80,22 @@ def test_breaker_counts_no_failure_of_one_symbol(settings: Settings, kind: Error
     assert state.last_error == (kind if kind == ErrorKind.MALFORMED else None)
 
 
+@pytest.mark.parametrize("status", [400, 404, 406, 410, 422])
+def test_breaker_counts_no_failure_of_one_request(settings: Settings, status: int) -> None:
+    use_breaker(settings, failures=1)
+    for _ in range(3):
+        send(BROKEN, status=status)
+    state = breaker_state(PROVIDER)
+    assert (state.state, state.failures, state.last_error) == ("closed", 0, ErrorKind.UPSTREAM_ERROR)
+
+
+@pytest.mark.parametrize("status", [301, 401, 403, 408, 500, 503])
+def test_breaker_counts_a_failure_of_all_requests(settings: Settings, status: int) -> None:
+    use_breaker(settings, failures=1)
+    send(BROKEN, status=status)
+    assert breaker_state(PROVIDER).failures == 1
+
+
 def test_breaker_leaves_rate_limits_to_the_budget(settings: Settings) -> None:
     use_breaker(settings, failures=1)
     send(failure(ErrorKind.RATE_LIMITED, retry_after=0.05))

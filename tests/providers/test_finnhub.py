@@ -91,6 +91,7 @@ def test_quote_for_several_symbols_is_malformed_for_all() -> None:
 
 INVALID_KEY, NOT_ENTITLED = ErrorKind.INVALID_KEY, ErrorKind.NOT_ENTITLED
 RATE_LIMITED, UPSTREAM_ERROR = ErrorKind.RATE_LIMITED, ErrorKind.UPSTREAM_ERROR
+UNKNOWN_SYMBOL = ErrorKind.UNKNOWN_SYMBOL
 NO_ACCESS = {"error": "You don't have access to this resource."}
 
 
@@ -110,6 +111,15 @@ NO_ACCESS = {"error": "You don't have access to this resource."}
         (429, "<html>", RATE_LIMITED),
         (429, b"\xff\x00", RATE_LIMITED),
         (200, {"error": "API limit reached."}, RATE_LIMITED),
+        *(
+            # As the provider once answered: with 200, as plain text or as a JSON text.
+            (200, "You don't have access to this resource.", NOT_ENTITLED),
+            (200, '"You don\'t have access to this resource."', NOT_ENTITLED),
+            (200, "API limit reached. Please try again later.", RATE_LIMITED),
+            (200, "Invalid API key", INVALID_KEY),
+        ),
+        *((status, {"error": "Symbol not supported."}, UNKNOWN_SYMBOL) for status in (200, 400, 404, 422)),
+        (503, {"error": "Symbol not supported."}, UPSTREAM_ERROR),
         (429, "API limit reached. Please sign up for a free account to continue using the API", INVALID_KEY),
         (301, b"", UPSTREAM_ERROR),
         (404, b"", UPSTREAM_ERROR),

@@ -1,5 +1,6 @@
 """A key is found in each of its spellings, and nothing else is touched."""
 
+import base64
 import html
 import json
 import re
@@ -44,6 +45,27 @@ SECRET = 'kéy/with+"signs" &=%'
 def test_secret_is_redacted_in_spelling(spelling: str) -> None:
     assert redact(f"<{spelling}> and {spelling}".encode(), [SECRET]) == b"<[redacted]> and [redacted]"
     assert redact_text(f"<{spelling}>", [SECRET]) == "<[redacted]>"
+
+
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("secret", ["a-secret/key?>~~", "12345678", "kéy~~~?>>>/"])
+@pytest.mark.parametrize("before", ["", ":", "us", "user:", "Basic"])
+@pytest.mark.parametrize("after", ["", ":", "x", "and more"])
+def test_secret_is_redacted_in_base64(
+    encode: Callable[[bytes], bytes], secret: str, before: str, after: str
+) -> None:
+    encoded = encode(f"{before}{secret}{after}".encode())
+    left = redact(b'{"auth": "' + encoded + b'", "price": 150.25}', [secret])
+    beginning, redacted, end = left.partition(b"[redacted]")
+    assert redacted
+    # Beside what is left stand bits of the secret's first and last letter at most, and the padding.
+    assert len(beginning.removeprefix(b'{"auth": "')) <= len(encode(before.encode()))
+    assert len(end.removesuffix(b'", "price": 150.25}')) <= len(encode(after.encode())) + 3
+
+
+@pytest.mark.parametrize("spell", [bytes.hex, lambda data: data.hex().upper()])
+def test_secret_is_redacted_in_hexadecimal(spell: Callable[[bytes], str]) -> None:
+    assert redact(f"<{spell(SECRET.encode())}>".encode(), [SECRET]) == b"<[redacted]>"
 
 
 def test_secret_is_redacted_in_either_case() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from providers.base import ErrorKind, Request
 from providers.yahoo import Yahoo
-from tests.providers.answers import error_of, kind_of, make_answer, parse_one, quote_of
+from tests.providers.answers import error_of, kind_of, make_answer, parse_one, price_of, quote_of
 from tests.providers.yahoo_bodies import INVALID_CRUMB, NOT_FOUND, QUOTE_URL, ROW, chart_body, quote_body
 
 
@@ -49,6 +49,19 @@ def test_quote_has_the_symbol_that_was_asked_for(symbol: str) -> None:
     assert quote_of(parse(quote_body({**ROW, "symbol": spelling}), symbol)).symbol == symbol
 
 
+@pytest.mark.parametrize("symbol", ["USDJPY=X", "JPY=X", "USD/JPY"])
+@pytest.mark.parametrize("answered", ["USDJPY=X", "JPY=X", "jpy=x"])
+def test_quote_of_a_dollar_pair_may_leave_out_the_dollar(symbol: str, answered: str) -> None:
+    row = {**ROW, "symbol": answered}
+    assert quote_of(parse(quote_body(row), symbol)).symbol == symbol
+    assert quote_of(parse(chart_body(row), symbol)).symbol == symbol
+
+
+@pytest.mark.parametrize("answered", ["EURJPY=X", "JPYUSD=X", "EUR=X", "USDJPY", "JPY"])
+def test_quote_of_another_pair_is_malformed(answered: str) -> None:
+    assert kind_of(parse(quote_body({**ROW, "symbol": answered}), "USDJPY=X")) == ErrorKind.MALFORMED
+
+
 def test_quote_in_pence_stays_in_pence() -> None:
     assert quote_of(parse_row(currency="GBp")).currency == "GBp"
 
@@ -79,6 +92,14 @@ def test_delisted_symbol_without_a_price_is_unknown(fields: dict[str, Any]) -> N
     assert kind_of(parse_row(regularMarketPrice=None, **fields)) == ErrorKind.UNKNOWN_SYMBOL
 
 
+@pytest.mark.parametrize("row", [None, 5, {"meta": None}])
+def test_batch_row_that_is_none_costs_only_itself(row: object) -> None:
+    body = {"quoteResponse": {"result": [row, {**ROW, "symbol": "MSFT"}], "error": None}}
+    results = Yahoo().parse(make_answer("yfinance", ("AAPL", "MSFT"), body, url=QUOTE_URL))
+    assert price_of(results["MSFT"]) == price_of(parse_row())
+    assert kind_of(results["AAPL"]) == ErrorKind.MALFORMED
+
+
 def test_batch_symbols_stand_alone() -> None:
     symbols = ("AAPL", "BAD", "TWICE", "GONE")
     rows = [ROW, {**ROW, "symbol": "BAD", "regularMarketPrice": 0}, *[{**ROW, "symbol": "TWICE"}] * 2]
@@ -91,6 +112,10 @@ def test_batch_symbols_stand_alone() -> None:
 
 BROKEN_BODIES: list[Any] = [b"", "{", "[]", "{}", "null", {"chart": None}, {"chart": {}}]
 BROKEN_RESULTS: list[Any] = [None, {}, "AAPL", [None], [5], [{"meta": 5}]]
+# As Yahoo answers at the address of a call that it has given up.
+QUOTES_GONE = {
+    "finance": {"result": None, "error": {"code": "Not Found", "description": "HTTP 404 Not Found"}}
+}
 MALFORMED, UPSTREAM_ERROR = ErrorKind.MALFORMED, ErrorKind.UPSTREAM_ERROR
 UNKNOWN_SYMBOL, RATE_LIMITED = ErrorKind.UNKNOWN_SYMBOL, ErrorKind.RATE_LIMITED
 
@@ -130,6 +155,11 @@ def test_not_found_about_several_symbols_says_nothing_of_each() -> None:
     assert [kind_of(result) for result in results.values()] == [UPSTREAM_ERROR] * 2
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_not_found_of_the_call_for_many_says_nothing_of_one_either(status: int) -> None:
+    assert kind_of(parse(QUOTES_GONE, status=status, url=QUOTE_URL)) == UPSTREAM_ERROR
+
+
 def test_rate_limit_tells_how_long_to_wait() -> None:
     assert error_of(parse("", status=429, headers={"retry-after": "60"})).retry_after == 60
 
@@ -137,6 +167,14 @@ def test_rate_limit_tells_how_long_to_wait() -> None:
 @pytest.mark.parametrize("status", [401, 403, 429])
 def test_fallback_of_a_refused_quote_is_a_chart_for_each_symbol(status: int) -> None:
     answer = make_answer("yfinance", ("AAPL", "MSFT"), INVALID_CRUMB, status=status, url=QUOTE_URL)
+    assert Yahoo().fallback(answer) == [Request("chart", ("AAPL",)), Request("chart", ("MSFT",))]
+
+
+@pytest.mark.parametrize(("status", "body"), [(200, INVALID_CRUMB), (404, QUOTES_GONE), (200, QUOTES_GONE)])
+def test_fallback_of_a_quote_that_is_refused_in_words_is_a_chart_for_each_symbol(
+    status: int, body: Any
+) -> None:
+    answer = make_answer("yfinance", ("AAPL", "MSFT"), body, status=status, url=QUOTE_URL)
     assert Yahoo().fallback(answer) == [Request("chart", ("AAPL",)), Request("chart", ("MSFT",))]
 
 

@@ -139,7 +139,10 @@ def test_fetch_again_uses_the_cookie_and_the_crumb_again(server: HTTPServer) -> 
 
 @pytest.mark.parametrize(
     ("symbol", "path"),
-    [("^GSPC", "^GSPC"), ("GC=F", "GC=F"), ("BRK.B", "BRK-B"), ("USD/JPY", "USDJPY=X"), ("A/B", "A/B")],
+    [
+        *(("^GSPC", "^GSPC"), ("GC=F", "GC=F"), ("BRK.B", "BRK-B"), ("A/B", "A/B")),
+        *(("USD/JPY", "USDJPY=X"), ("JPY=X", "USDJPY=X"), ("EURUSD=X", "EURUSD=X")),
+    ],
 )
 def test_fetch_chart_spells_the_symbol_as_yahoo_does(server: HTTPServer, symbol: str, path: str) -> None:
     server.expect_request(f"/v8/finance/chart/{path}").respond_with_json(chart_body({**ROW, "symbol": path}))
@@ -154,6 +157,15 @@ def test_fetch_quote_asks_for_all_symbols_at_once(server: HTTPServer) -> None:
     answer = fetch_quote()
     assert answer.url == QUOTE_URL
     assert [quote_of(result).symbol for result in Yahoo().parse(answer).values()] == ["AAPL", "MSFT"]
+
+
+def test_fetch_quote_asks_once_for_symbols_that_are_spelled_alike(server: HTTPServer) -> None:
+    symbols = ("JPY=X", "AAPL", "USDJPY=X", "USD/JPY")
+    server.expect_request(
+        "/v7/finance/quote", query_string={"symbols": "USDJPY=X,AAPL", "crumb": CRUMB}
+    ).respond_with_json(quote_body(ROW, {**ROW, "symbol": "JPY=X"}))
+    results = Yahoo().parse(Yahoo().fetch(Request("quote", symbols)))
+    assert [quote_of(result).symbol for result in results.values()] == list(symbols)
 
 
 def test_refused_crumb_is_fetched_anew_once(server: HTTPServer) -> None:
