@@ -1,5 +1,6 @@
 """`manage.py consume_prices` as processes on a topic, and how long they need for all of it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,12 +11,18 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 from confluent_kafka import Consumer, TopicPartition
 from django.conf import settings
 
+from consumers.connection import connect
+
 TIMEOUT_S = 600
-POLL_S = 0.05
+POLL_S = 0.02
+# Of each partition: one of them may be a duplicate, whose row is there before.
+LAST_MESSAGES = 3
+_STORED = "SELECT count(*) FROM symbol_averages WHERE event_id = ANY(%s)"
 
 
 @dataclass(frozen=True)
@@ -75,18 +82,26 @@ def _peak_mb(pid: int) -> float:
 
 
 def consume(topic: str, *, messages: int, processes: int) -> Consumed:
-    """Let a new group consume all that the topic holds.
+    """Let a new group consume all `messages` that the topic holds.
 
-    Measured from the first assignment of partitions until the group has committed the last offset, which it
-    does after the last row's commit.
+    Measured from the first assignment of partitions until the rows of each partition's last messages are
+    committed: what comes before them in a partition is stored before.
     """
     group = f"bench-{uuid.uuid4().hex[:8]}"
-    with tempfile.TemporaryDirectory() as folder:
+    last_ids = _last_ids(topic)
+    with tempfile.TemporaryDirectory() as folder, connect() as watching:
         running = [ConsumerProcess(Path(folder), topic=topic, group=group) for _ in range(processes)]
+
+        def all_stored() -> bool:
+            for process in running:
+                process.has_partitions()
+            (count,) = watching.execute(_STORED, [last_ids]).fetchone()  # type: ignore[misc]  # has a row
+            return bool(count == len(last_ids))
+
         try:
             _wait_until(lambda: any(process.has_partitions() for process in running), pause_s=0.005)
             started = time.perf_counter()
-            _wait_for_commits(topic, group, messages=messages, running=running)
+            _wait_until(all_stored, pause_s=POLL_S)
             seconds = time.perf_counter() - started
         finally:
             used = [process.stop() for process in running]
@@ -94,21 +109,20 @@ def consume(topic: str, *, messages: int, processes: int) -> Consumed:
     return Consumed(events=messages, seconds=seconds, cpu_s=cpu_s, peak_mb=peak_mb)
 
 
-def _wait_for_commits(topic: str, group: str, *, messages: int, running: list[ConsumerProcess]) -> None:
-    observer = Consumer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "group.id": group})
+def _last_ids(topic: str) -> list[UUID]:
+    """Give the ids of each partition's last events."""
+    reader = Consumer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "group.id": "bench"})
     try:
-        found = observer.list_topics(topic, timeout=10).topics[topic].partitions
-        partitions = [TopicPartition(topic, number) for number in found]
-
-        def all_committed() -> bool:
-            for process in running:
-                process.has_partitions()
-            offsets = observer.committed(partitions, timeout=10)
-            return sum(max(position.offset, 0) for position in offsets) >= messages
-
-        _wait_until(all_committed, pause_s=POLL_S)
+        starts, count = [], 0
+        for number in reader.list_topics(topic, timeout=10).topics[topic].partitions:
+            oldest, end = reader.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+            starts.append(TopicPartition(topic, number, max(end - LAST_MESSAGES, oldest)))
+            count += min(LAST_MESSAGES, end - oldest)
+        reader.assign(starts)
+        values = [message.value() for message in reader.consume(count, timeout=30)]
     finally:
-        observer.close()
+        reader.close()
+    return list({UUID(json.loads(value or b"")["event_id"]) for value in values})
 
 
 def _wait_until(condition: Callable[[], bool], *, pause_s: float) -> None:
