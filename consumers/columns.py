@@ -4,11 +4,12 @@ A point is four 64-bit integers: its id in two halves, and its price as a whole 
 thousandth (10^-12), which hold every sound price exactly.
 """
 
-from collections.abc import Iterable, Sequence
+from binascii import unhexlify
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TypeAlias
+from typing import Self, TypeAlias, TypeVar
 from uuid import UUID
 
 import numpy as np
@@ -18,6 +19,9 @@ from prices.events import PriceEvent
 from providers.base import MAX_DECIMALS
 
 Integers: TypeAlias = NDArray[np.int64]
+Places: TypeAlias = NDArray[np.intp]
+Flags: TypeAlias = NDArray[np.bool_]
+Item = TypeVar("Item", bound=Hashable)
 
 # The columns of a point.
 HIGH, LOW, WHOLE, FRACTION = range(4)
@@ -34,50 +38,60 @@ NO_TIME = -(2**63)
 _SHIFT = 1 << 63
 _HALF = (1 << 64) - 1
 
-# Of a character its value as a hexadecimal digit, above 15 where it is none.
-_HEX = np.full(256, 255, dtype=np.uint8)
-_HEX[list(b"0123456789abcdef")] = range(16)
-_HEX[list(b"ABCDEF")] = range(10, 16)
 _PLACES_OF_DASHES = [8, 13, 18, 23]
-_PLACES_OF_DIGITS = [place for place in range(36) if place not in _PLACES_OF_DASHES]
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
     """Events in the order of their arrival.
 
-    symbols    each symbol once
-    codes      (n) of each event, the place of its symbol in `symbols`
-    points     (n, 4) its id and price
-    sources    its provider
-    observed   (n) microseconds since 2000 in UTC, or NO_TIME
+    symbols       each symbol once
+    codes         (n) of each event, the place of its symbol in `symbols`
+    points        (n, 4) its id and price
+    sources       each provider once
+    source_codes  (n) the place of its provider in `sources`
+    observed      (n) microseconds since 2000 in UTC, or NO_TIME
     """
 
     symbols: list[str]
-    codes: NDArray[np.intp]
+    codes: Places
     points: Integers
     sources: list[str]
+    source_codes: Places
     observed: Integers
 
     def __len__(self) -> int:
-        return len(self.sources)
+        return len(self.points)
+
+    def select(self, rows: Flags) -> Self:
+        """Give those events alone that are marked."""
+        symbols, codes = _still_used(self.symbols, self.codes[rows])
+        sources, source_codes = _still_used(self.sources, self.source_codes[rows])
+        return type(self)(
+            symbols=symbols,
+            codes=codes,
+            points=self.points[rows],
+            sources=sources,
+            source_codes=source_codes,
+            observed=self.observed[rows],
+        )
 
 
 def columns_of(events: Iterable[PriceEvent]) -> Events:
     """Give events as columns."""
     listed = list(events)
-    codes_by_symbol = {
-        symbol: code for code, symbol in enumerate(dict.fromkeys(each.symbol for each in listed))
-    }
+    symbols, codes = numbered([each.symbol for each in listed])
+    sources, source_codes = numbered([each.provider for each in listed])
     points = np.empty((len(listed), 4), dtype=np.int64)
     for row, each in enumerate(listed):
         whole = int(each.price)
         points[row] = (*halves_of_id(each.event_id), whole, int((each.price - whole).scaleb(MAX_DECIMALS)))
     return Events(
-        symbols=list(codes_by_symbol),
-        codes=np.array([codes_by_symbol[each.symbol] for each in listed], dtype=np.intp),
+        symbols=symbols,
+        codes=codes,
         points=points,
-        sources=[each.provider for each in listed],
+        sources=sources,
+        source_codes=source_codes,
         observed=np.array([microseconds(each.observed_at) for each in listed], dtype=np.int64),
     )
 
@@ -86,19 +100,37 @@ def concatenate(parts: Sequence[Events]) -> Events:
     """Give several columns as one, in their order."""
     if len(parts) == 1:
         return parts[0]
-    symbols = dict.fromkeys(symbol for part in parts for symbol in part.symbols)
-    codes_by_symbol = {symbol: code for code, symbol in enumerate(symbols)}
-    codes = [
-        np.array([codes_by_symbol[symbol] for symbol in part.symbols], dtype=np.intp)[part.codes]
-        for part in parts
-    ]
+    if not parts:
+        return columns_of(())
+    symbols, codes = renumbered([(part.symbols, part.codes) for part in parts])
+    sources, source_codes = renumbered([(part.sources, part.source_codes) for part in parts])
     return Events(
-        symbols=list(codes_by_symbol),
-        codes=np.concatenate([np.empty(0, dtype=np.intp), *codes]),
-        points=np.concatenate([NO_POINTS, *(part.points for part in parts)]),
-        sources=[source for part in parts for source in part.sources],
-        observed=np.concatenate([np.empty(0, dtype=np.int64), *(part.observed for part in parts)]),
+        symbols=symbols,
+        codes=codes,
+        points=np.concatenate([part.points for part in parts]),
+        sources=sources,
+        source_codes=source_codes,
+        observed=np.concatenate([part.observed for part in parts]),
     )
+
+
+def numbered(items: Sequence[Item]) -> tuple[list[Item], Places]:
+    """Give each item once, as they come first, and of each one in turn its place among these."""
+    places = {item: place for place, item in enumerate(dict.fromkeys(items))}
+    return list(places), np.fromiter(map(places.__getitem__, items), dtype=np.intp, count=len(items))
+
+
+def renumbered(parts: Sequence[tuple[list[Item], Places]]) -> tuple[list[Item], Places]:
+    """Join lists of names, each once, and the places in them."""
+    names, places = numbered([name for names, _codes in parts for name in names])
+    of_parts = np.split(places, np.cumsum([len(names) for names, _codes in parts[:-1]], dtype=np.intp))
+    codes = [of_part[codes] for of_part, (_names, codes) in zip(of_parts, parts, strict=True)]
+    return names, np.concatenate(codes)
+
+
+def _still_used(names: list[str], codes: Places) -> tuple[list[str], Places]:
+    used, places = np.unique(codes, return_inverse=True)
+    return [names[code] for code in used], places
 
 
 def microseconds(moment: datetime | None) -> int:
@@ -111,17 +143,14 @@ def moment_of(count: int) -> datetime | None:
     return None if count == NO_TIME else EPOCH + int(count) * MICROSECOND
 
 
-def halves_of_texts(ids: Sequence[str]) -> Integers:
+def halves_of_texts(ids: NDArray[np.bytes_]) -> Integers:
     """Give ids in their usual form, 36 characters, as (n, 2) signed halves; ValueError for any other."""
-    letters = np.frombuffer("".join(ids).encode(), dtype=np.uint8)
-    if len(letters) != 36 * len(ids) or any(len(each) != 36 for each in ids):
-        raise ValueError("an id has not 36 characters")
-    table = letters.reshape(-1, 36)
-    digits = _HEX[table[:, _PLACES_OF_DIGITS]]
-    if (table[:, _PLACES_OF_DASHES] != ord("-")).any() or (digits > 15).any():
-        raise ValueError("an id is not made of hexadecimal digits and dashes")
-    octets = digits[:, ::2] << 4 | digits[:, 1::2]
-    halves = np.ascontiguousarray(octets).view(">u8").astype(np.uint64)
+    if (ids.view(np.uint8).reshape(-1, 36)[:, _PLACES_OF_DASHES] != ord("-")).any():
+        raise ValueError("an id has no dashes where they belong")
+    octets = unhexlify(ids.tobytes().translate(None, b"-"))
+    if len(octets) != 16 * len(ids):
+        raise ValueError("an id has too many dashes")
+    halves = np.frombuffer(octets, dtype=">u8").astype(np.uint64).reshape(-1, 2)
     return (halves ^ np.uint64(_SHIFT)).view(np.int64)
 
 

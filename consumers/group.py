@@ -59,9 +59,9 @@ def configuration(
         # librdkafka rests for a second once its queue is full, and for up to ten after an outage; a topic
         # or a partition that is new it sees after five minutes.
         "fetch.queue.backoff.ms": 5,
-        # Four batches ahead: by default it would be twenty, and 100 MB.
-        "queued.max.messages.kbytes": 8_192,
-        "queued.min.messages": 20_000,
+        # Ten reads ahead; by default it would be a hundred, and 64 MB.
+        "queued.max.messages.kbytes": 4_096,
+        "queued.min.messages": 10_000,
         "reconnect.backoff.max.ms": 1_000,
         "topic.metadata.refresh.interval.ms": 10_000,
         "error_cb": on_error,

@@ -1,9 +1,9 @@
 """What a consumer remembers of its symbols: the last points of each, so that it need not read them again.
 
-Remembered points are looked at in the table before they are used: another writer may have been there.
+Remembered points are compared with the table before they are relied on: another writer may have been there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ from psycopg import Cursor
 
 from consumers.averages import PREDECESSORS, Averaged, Batch
 from consumers.columns import HIGH, LOW, NO_POINTS, WHOLE, Integers, id_of
-from consumers.statements import read_epoch, read_last_points, stale_symbols
+from consumers.statements import read_last_points
 from prices.models.symbol_average import WINDOW_POINTS
 
 # An event that is late by more points of its symbol than this is averaged in SQL.
@@ -61,7 +61,6 @@ class Histories:
 
     def __init__(self) -> None:
         self._known: dict[str, History] = {}
-        self._epoch = 0
 
     def forget(self, symbols: Sequence[str] | None = None) -> None:
         """Drop what is known of these symbols, or of all."""
@@ -71,20 +70,19 @@ class Histories:
             for symbol in symbols:
                 self._known.pop(symbol, None)
 
-    def contexts(self, cursor: Cursor, batch: Batch) -> dict[str, Context]:
-        """Give what the batch needs of each symbol, as the table holds it now.
-
-        The symbols must be locked. Those that are missing have an event below all that is looked at.
-        """
-        self._look_at_epoch(cursor)
-        lowest = _lowest(batch)
-        contexts = self._remembered(cursor, lowest)
-        return contexts | _read(
-            cursor, {symbol: lowest[symbol] for symbol in lowest if symbol not in contexts}
-        )
+    def contexts(self, batch: Batch) -> dict[str, Context]:
+        """Give what the batch needs of each symbol; those are missing of which too little is remembered."""
+        contexts = {}
+        for symbol, lowest in _lowest(batch).items():
+            history = self._known.get(symbol)
+            start = history.start_below(lowest) if history is not None else None
+            # With fewer than four points below, one that came before all of them would not be seen.
+            if history is not None and start is not None and _has_predecessors(history, start, lowest):
+                contexts[symbol] = Context(history, start)
+        return contexts
 
     def remember(self, averaged: Averaged, contexts: Mapping[str, Context]) -> None:
-        """Take note of what was committed."""
+        """Take note of points that are stored, or are about to be."""
         bounds = averaged.bounds.tolist()
         for number, symbol in enumerate(averaged.symbols):
             context = contexts[symbol]
@@ -99,28 +97,22 @@ class Histories:
         for symbol in list(self._known)[: max(len(self._known) - MOST_SYMBOLS, 0)]:
             del self._known[symbol]
 
-    def _look_at_epoch(self, cursor: Cursor) -> None:
-        # A rebuild may have changed prices that are remembered here.
-        epoch = read_epoch(cursor)
-        if epoch != self._epoch:
-            self.forget()
-            self._epoch = epoch
 
-    def _remembered(self, cursor: Cursor, lowest: Mapping[str, Halves]) -> dict[str, Context]:
-        contexts = {}
-        for symbol, halves in lowest.items():
-            history = self._known.get(symbol)
-            start = history.start_below(halves) if history is not None else None
-            # With fewer than four points below, one that came before all of them would not be seen.
-            if history is not None and start is not None and _has_predecessors(history, start, halves):
+def read_contexts(cursor: Cursor, batch: Batch, *, but: Collection[str]) -> dict[str, Context]:
+    """Read what the batch needs of its symbols, but of these; they must be locked.
+
+    As far back as events in order need it, and further for those that are not. Symbols are missing that have
+    an event below all that is looked at.
+    """
+    contexts = {}
+    left = {symbol: lowest for symbol, lowest in _lowest(batch).items() if symbol not in but}
+    for most in (WINDOW_POINTS, MOST_POINTS):
+        for symbol, history in _read_histories(cursor, left, most=most).items():
+            start = history.start_below(left[symbol])
+            if start is not None:
                 contexts[symbol] = Context(history, start)
-        stale = stale_symbols(
-            cursor,
-            list(contexts),
-            oldest=[id_of(context.points[0]) for context in contexts.values()],
-            counts=[len(context.points) for context in contexts.values()],
-        )
-        return {symbol: context for symbol, context in contexts.items() if symbol not in stale}
+                del left[symbol]
+    return contexts
 
 
 def _has_predecessors(history: History, start: int, lowest: Halves) -> bool:
@@ -132,19 +124,6 @@ def _lowest(batch: Batch) -> dict[str, Halves]:
     """Give the lowest id of each symbol of the batch."""
     first = batch.points[batch.bounds[:-1], :WHOLE].tolist()
     return {symbol: (high, low) for symbol, (high, low) in zip(batch.symbols, first, strict=True)}
-
-
-def _read(cursor: Cursor, lowest: Mapping[str, Halves]) -> dict[str, Context]:
-    """Read histories: as far back as events in order need it, and further for those that are not."""
-    contexts = {}
-    left = dict(lowest)
-    for most in (WINDOW_POINTS, MOST_POINTS):
-        for symbol, history in _read_histories(cursor, left, most=most).items():
-            start = history.start_below(lowest[symbol])
-            if start is not None:
-                contexts[symbol] = Context(history, start)
-                del left[symbol]
-    return contexts
 
 
 def _read_histories(cursor: Cursor, lowest: Mapping[str, Halves], *, most: int) -> dict[str, History]:

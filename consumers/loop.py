@@ -6,7 +6,8 @@ message is handled at least once, whatever dies in between.
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Generic
 
 import structlog
@@ -22,7 +23,7 @@ from consumers.group import (
     trimmed_log,
 )
 from consumers.offsets import OffsetCommitter
-from consumers.pipeline import Batch, BatchHandler, Pipeline
+from consumers.pipeline import AnyBatch, BatchHandler, Pipeline
 from consumers.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat
 from prices.outage import Outage
@@ -34,15 +35,17 @@ _silent.disabled = True
 
 # After SIGTERM a process has 10 s, and a batch that is being written may take 7 s of them.
 CLOSE_S = 2.0
+# A turn may take milliseconds, and a file's time is for a check that looks each few seconds.
+TOUCH_INTERVAL_S = 1.0
 
 
-class ConsumerLoop(Generic[Batch]):
+class ConsumerLoop(Generic[AnyBatch]):
     """Reads KAFKA_TOPIC as a member of KAFKA_CONSUMER_GROUP until it is told to stop.
 
     `begin` says where to begin in partitions whose position Kafka no longer has; without it that is an error.
     """
 
-    def __init__(self, handler: BatchHandler[Batch], *, begin: Begin | None = None) -> None:
+    def __init__(self, handler: BatchHandler[AnyBatch], *, begin: Begin | None = None) -> None:
         self._handler = handler
         self._begin = begin
         self._topic = settings.KAFKA_TOPIC
@@ -55,6 +58,7 @@ class ConsumerLoop(Generic[Batch]):
         self._consumer = Consumer(
             configuration(on_error=self._on_error, on_commit=self._offsets.on_commit), logger=_silent
         )
+        self._last_touch = 0.0
         self._stopping = False
 
     def stop(self) -> None:
@@ -84,11 +88,17 @@ class ConsumerLoop(Generic[Batch]):
         log.info("consumer.stopped")
 
     def _turn(self) -> None:
-        touch_heartbeat("consumer")
+        self._touch_if_due()
         self._read()
         self._note_stored(self._pipeline.step())
         self._offsets.commit_if_due(self._consumer)
         self._watch.look()
+
+    def _touch_if_due(self) -> None:
+        now = time.monotonic()
+        if now - self._last_touch >= TOUCH_INTERVAL_S:
+            self._last_touch = now
+            touch_heartbeat("consumer")
 
     def _read(self) -> None:
         # Also while a batch is held and all is paused: rebalances are served from inside here.
@@ -99,15 +109,21 @@ class ConsumerLoop(Generic[Batch]):
 
     def _take(self, messages: Sequence[Message]) -> bool:
         """Hand messages on; tell whether there were any."""
-        sound = [message for message in messages if message.error() is None]
+        sound = messages
+        if any(map(Message.error, messages)):
+            sound = [message for message in messages if message.error() is None]
         if sound:
             self._kafka.end()
             self._pipeline.add(sound)
+        if len(sound) < len(messages):
+            self._on_refusals(messages)
+        return bool(sound)
+
+    def _on_refusals(self, messages: Sequence[Message]) -> None:
         for message in messages:
             error = message.error()
             if error is not None:
                 self._on_refusal(message, error)
-        return bool(sound)
 
     def _on_refusal(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
@@ -116,9 +132,9 @@ class ConsumerLoop(Generic[Batch]):
             raise KafkaException(error)
         self._kafka.begin(error.str())
 
-    def _note_stored(self, messages: Sequence[Message]) -> None:
+    def _note_stored(self, next_offsets: Mapping[int, int]) -> None:
         """Have the offsets of stored messages committed."""
-        self._offsets.note_stored(messages)
+        self._offsets.note_stored(next_offsets)
         self._follow_hold()
 
     def _follow_hold(self) -> None:
@@ -147,7 +163,7 @@ class ConsumerLoop(Generic[Batch]):
 
     def _starting_positions(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
         while partitions and not self._stopping:
-            touch_heartbeat("consumer")
+            self._touch_if_due()
             try:
                 self._topic_id = self._watch.learn()
                 positions = starting_positions(

@@ -6,10 +6,9 @@ read again.
 """
 
 import time
-from collections.abc import Collection, Iterable, Sequence
-from typing import cast
+from collections.abc import Collection, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from prices.outage import Outage
 
@@ -52,9 +51,8 @@ class OffsetCommitter:
             self._next.pop(partition, None)
             self._sent.pop(partition, None)
 
-    def note_stored(self, messages: Iterable[Message]) -> None:
-        """Take note of messages, each partition's in their order, whose rows are committed."""
-        next_offsets = {cast(int, each.partition()): cast(int, each.offset()) + 1 for each in messages}
+    def note_stored(self, next_offsets: Mapping[int, int]) -> None:
+        """Take note of where to go on in partitions: the rows of all messages before are committed."""
         self._next |= {of: offset for of, offset in next_offsets.items() if of in self._owned}
 
     def commit_if_due(self, consumer: Consumer) -> None:

@@ -5,20 +5,35 @@ is written with a fixed number of base-10,000 digits, zeros before and after inc
 these away when it reads them.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from consumers.averages import Averaged
-from consumers.columns import FRACTION, NO_TIME, WHOLE, Events, Integers, unsigned_halves
+from consumers.columns import (
+    FRACTION,
+    NO_TIME,
+    WHOLE,
+    Events,
+    Flags,
+    Integers,
+    Places,
+    renumbered,
+    unsigned_halves,
+)
 from prices.models.symbol_average import WINDOW_POINTS
 from providers.base import MAX_DECIMALS
 
 # Those of varying length come first, and the average, which may be cut off, comes last.
 COLUMNS = ("symbol", "provider", "event_id", "price", "window_size", "observed_at", "average")
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+# Some 100 KB.
+PIECE_ROWS = 1_000
 TRAILER = (-1).to_bytes(2, "big", signed=True)
 
 _NULL = -1
@@ -26,62 +41,100 @@ _MEAN_DECIMALS = MAX_DECIMALS + 1
 # 12 digits before the point make three digits of base 10,000; 12 decimals three more, 13 four.
 _WEIGHT = 2
 _PRICE = [("digits", ">i2"), ("weight", ">i2"), ("sign", ">i2"), ("scale", ">i2"), ("values", ">i2", 6)]
-_MEAN = [*_PRICE[:-1], ("values", ">i2", 7)]
-_FIXED = [
-    ("id_length", ">i4"),
-    ("id", ">u8", 2),
-    ("price_length", ">i4"),
-    ("price", _PRICE),
-    ("size_length", ">i4"),
-    ("size", ">i2"),
-    ("observed_length", ">i4"),
-    ("observed", ">i8"),
-    ("average_length", ">i4"),
-    ("average", _MEAN),
-]
-_ROW = np.dtype(_FIXED)
-_ROW_WITHOUT_TIME = np.dtype([field for field in _FIXED if field[0] != "observed"])
+_MEAN = np.dtype([*_PRICE[:-1], ("values", ">i2", 7)])
+_ROW = np.dtype(
+    [
+        ("id_length", ">i4"),
+        ("id", ">u8", 2),
+        ("price_length", ">i4"),
+        ("price", _PRICE),
+        ("size_length", ">i4"),
+        ("size", ">i2"),
+        ("observed_length", ">i4"),
+        ("observed", ">i8"),
+        ("average_length", ">i4"),
+        ("average", _MEAN),
+    ]
+)
+# What only moves is bytes: numpy gives tables that it concatenates the machine's own byte order.
+_BYTES = np.dtype((np.void, _ROW.itemsize))
+_OBSERVED, _AFTER_OBSERVED = (int(_ROW.fields[name][1]) for name in ("observed", "average_length"))  # type: ignore[index]  # it has fields
 
 
-def copy_data(averaged: Averaged, events: Events) -> bytes:
-    """Give the data of the new points' rows, in the order of COLUMNS; b"" where there are none."""
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of events, in their order, but for what depends on other events: sizes and averages.
+
+    heads     what rows begin with, each once: the number of fields, a symbol and a provider
+    codes     of each row, the place of its head among them
+    tails     the bytes that follow, with room for a time and an average that may not be there
+    has_time  whether the time is there
+    """
+
+    heads: list[bytes]
+    codes: Places
+    tails: NDArray[np.void]
+    has_time: Flags
+
+    def select(self, rows: Flags) -> Self:
+        """Give those rows alone that are marked."""
+        return type(self)(self.heads, self.codes[rows], self.tails[rows], self.has_time[rows])
+
+
+def rows_of(events: Events) -> Rows:
+    """Give the rows of events."""
+    table = np.zeros(len(events), dtype=_ROW)
+    has_time = events.observed != NO_TIME
+    table["id_length"], table["size_length"] = 16, 2
+    table["id"] = unsigned_halves(events.points)
+    table["observed_length"] = np.where(has_time, 8, _NULL)
+    table["observed"] = events.observed
+    _fill_numeric(table, "price", events.points[:, WHOLE], events.points[:, FRACTION], decimals=MAX_DECIMALS)
+    heads, codes = _heads(events)
+    return Rows(heads, codes, table.view(_BYTES), has_time)
+
+
+def concatenate_rows(parts: Sequence[Rows]) -> Rows:
+    """Give several tables of rows as one, in their order; there must be one."""
+    heads, codes = renumbered([(part.heads, part.codes) for part in parts])
+    return Rows(
+        heads=heads,
+        codes=codes,
+        tails=np.concatenate([part.tails for part in parts]),
+        has_time=np.concatenate([part.has_time for part in parts]),
+    )
+
+
+def copy_data(averaged: Averaged, rows: Rows) -> Iterator[bytes]:
+    """Give the data of the new points' rows, in the order of COLUMNS; nothing where there are none.
+
+    `rows` are those of the events of which `averaged` was made. The pieces are to be sent as they come:
+    PostgreSQL stores one while the next is packed.
+    """
     new = np.flatnonzero(averaged.arrival >= 0)
-    if not len(new):
-        return b""
-    has_time = events.observed[averaged.arrival[new]] != NO_TIME
-    parts = [
-        _rows(averaged, events, rows, has_time=with_time)
-        for rows, with_time in ((new[has_time], True), (new[~has_time], False))
-        if len(rows)
-    ]
-    return b"".join([HEADER, *parts, TRAILER])
+    for begin in range(0, len(new), PIECE_ROWS):
+        piece = b"".join(_pack(averaged, rows, new[begin : begin + PIECE_ROWS]))
+        yield piece if begin else HEADER + piece
+    if len(new):
+        yield TRAILER
 
 
-def _rows(averaged: Averaged, events: Events, rows: NDArray[np.intp], *, has_time: bool) -> bytes:
-    arrival = averaged.arrival[rows]
-    table = np.zeros(len(rows), dtype=_ROW if has_time else _ROW_WITHOUT_TIME)
-    table["id_length"] = 16
-    table["id"] = unsigned_halves(averaged.points[rows])
-    table["size_length"] = 2
-    table["size"] = averaged.sizes[rows]
-    table["observed_length"] = 8 if has_time else _NULL
-    if has_time:
-        table["observed"] = events.observed[arrival]
-    points = averaged.points[rows]
-    _fill_numeric(table, "price", points[:, WHOLE], points[:, FRACTION], decimals=MAX_DECIMALS)
-    _fill_numeric(table, "average", averaged.wholes[rows], averaged.fractions[rows], decimals=_MEAN_DECIMALS)
-    is_full = averaged.sizes[rows] == WINDOW_POINTS
+def _pack(averaged: Averaged, rows: Rows, new: Places) -> Iterator[bytes]:
+    arrival, sizes = averaged.arrival[new], averaged.sizes[new]
+    table, is_full = rows.tails[arrival].view(_ROW), sizes == WINDOW_POINTS
+    table["size"] = sizes
+    _fill_numeric(table, "average", averaged.wholes[new], averaged.fractions[new], decimals=_MEAN_DECIMALS)
     table["average_length"][~is_full] = _NULL
-    return _join(_heads(averaged, events, rows), table, is_full)
+    heads = map(rows.heads.__getitem__, rows.codes[arrival].tolist())
+    tails = _tails(table, has_average=is_full, has_time=rows.has_time[arrival])
+    return chain.from_iterable(zip(heads, tails, strict=True))
 
 
-def _heads(averaged: Averaged, events: Events, rows: NDArray[np.intp]) -> list[bytes]:
-    symbols, sources = averaged.symbols, events.sources
-    groups = np.searchsorted(averaged.bounds, rows, side="right") - 1
-    return [
-        _head(symbols[group], sources[place])
-        for group, place in zip(groups.tolist(), averaged.arrival[rows].tolist(), strict=True)
-    ]
+def _heads(events: Events) -> tuple[list[bytes], Places]:
+    count = len(events.sources)
+    pairs, codes = np.unique(events.codes * count + events.source_codes, return_inverse=True)
+    heads = [_head(events.symbols[pair // count], events.sources[pair % count]) for pair in pairs.tolist()]
+    return heads, codes
 
 
 @lru_cache(maxsize=50_000)
@@ -91,13 +144,14 @@ def _head(symbol: str, source: str) -> bytes:
     return len(COLUMNS).to_bytes(2, "big") + fields
 
 
-def _join(heads: list[bytes], table: NDArray[np.void], is_full: NDArray[np.bool_]) -> bytes:
+def _tails(table: NDArray[np.void], *, has_average: Flags, has_time: Flags) -> list[bytes]:
     data, width = table.tobytes(), table.itemsize
-    short = width - np.dtype(_MEAN).itemsize
-    ends = np.where(is_full, width, short) + np.arange(len(table)) * width
     begins = range(0, len(data), width)
+    ends = np.where(has_average, width, width - _MEAN.itemsize) + np.arange(len(table)) * width
     tails = [data[begin:end] for begin, end in zip(begins, ends.tolist(), strict=True)]
-    return b"".join(chain.from_iterable(zip(heads, tails, strict=True)))
+    for row in np.flatnonzero(~has_time).tolist():
+        tails[row] = tails[row][:_OBSERVED] + tails[row][_AFTER_OBSERVED:]
+    return tails
 
 
 def _fill_numeric(
@@ -114,7 +168,7 @@ def _fill_numeric(
     _fill_digits(values[:, 3:], fractions * 10 ** (places - decimals))
 
 
-def _fill_digits(values: NDArray[np.int16], numbers: Integers) -> None:
+def _fill_digits(values: NDArray[Any], numbers: Integers) -> None:
     for column in range(values.shape[1] - 1, 0, -1):
         numbers, values[:, column] = np.divmod(numbers, 10_000)
     values[:, 0] = numbers
@@ -122,10 +176,10 @@ def _fill_digits(values: NDArray[np.int16], numbers: Integers) -> None:
 
 def _scale(fractions: Integers, *, decimals: int) -> Integers:
     """Give how many of the decimals are left without trailing zeros."""
-    scale = np.full(len(fractions), decimals, dtype=np.int64)
-    for zeros in range(1, decimals + 1):
-        ends_so = fractions % 10**zeros == 0
-        if not ends_so.any():
+    scale = np.zeros(len(fractions), dtype=np.int64)
+    for places in range(decimals):
+        is_longer = fractions % 10 ** (decimals - places) != 0
+        if not is_longer.any():
             break
-        scale[ends_so] = decimals - zeros
+        scale[is_longer] = places + 1
     return scale

@@ -1,9 +1,9 @@
 """What the store does in SQL. Each function works inside the transaction of the cursor it is given."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from uuid import UUID
 
@@ -128,20 +128,27 @@ def lock_symbols(cursor: Cursor, symbols: Collection[str]) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('symbol_averages'))")
 
 
-def read_epoch(cursor: Cursor) -> int:
-    """Give the number that each rebuild raises: what was read before it may have changed."""
-    (epoch,) = cursor.execute("SELECT last_value FROM averages_epoch").fetchone()  # type: ignore[misc]  # has a row
-    return int(epoch)
+def lock_and_look(
+    cursor: Cursor, symbols: Collection[str], held: Mapping[str, Integers]
+) -> tuple[int, set[str]]:
+    """Lock the symbols, and look whether points that are held are all that is stored from the oldest on.
 
-
-def stale_symbols(
-    cursor: Cursor, symbols: Sequence[str], *, oldest: Sequence[UUID], counts: Sequence[int]
-) -> set[str]:
-    """Give those symbols that do not have exactly so many stored points from their oldest one on."""
-    if not symbols:
-        return set()
-    arguments = {"symbols": symbols, "oldest": oldest, "counts": counts, "oldest_of_all": min(oldest)}
-    return {symbol for (symbol,) in cursor.execute(_STALE_SYMBOLS, arguments)}
+    `held` has points of some of the symbols, by id. Gives the number that each rebuild raises (what was read
+    before it may have changed), and the symbols that have more points, or fewer. One round trip.
+    """
+    oldest = [id_of(points[0]) for points in held.values()]
+    with cursor.connection.pipeline():
+        lock_symbols(cursor, symbols)
+        epoch = cursor.connection.execute("SELECT last_value FROM averages_epoch")
+        arguments = {
+            "symbols": list(held),
+            "oldest": oldest,
+            "counts": list(map(len, held.values())),
+            "oldest_of_all": min(oldest, default=NO_ID),
+        }
+        stale = cursor.connection.execute(_STALE_SYMBOLS, arguments)
+    (number,) = epoch.fetchone()  # type: ignore[misc]  # has a row
+    return int(number), {symbol for (symbol,) in stale}
 
 
 def read_last_points(
@@ -168,11 +175,14 @@ def _points_since(cursor: Cursor, symbols: Collection[str], since: UUID, *, most
     }
 
 
-def copy_rows(cursor: Cursor, data: bytes) -> None:
+def copy_rows(cursor: Cursor, pieces: Iterable[bytes]) -> None:
     """Add finished rows, as rows.py packs them. Raises UniqueViolation where an id is stored already."""
-    if data:
+    left = iter(pieces)
+    first = next(left, None)
+    if first is not None:
         with cursor.copy(_COPY) as copy:
-            copy.write(data)
+            for piece in chain([first], left):
+                copy.write(piece)
 
 
 def update_averages(
@@ -196,7 +206,7 @@ def insert_late(cursor: Cursor, batch: Batch, events: Events) -> None:
             "event_ids": [id_of(point) for point in batch.points],
             "symbols": symbols.tolist(),
             "prices": [decimal_of(point[WHOLE], point[FRACTION]) for point in batch.points],
-            "providers": [events.sources[place] for place in arrival],
+            "providers": [events.sources[code] for code in events.source_codes[arrival]],
             "observed": [moment_of(events.observed[place]) for place in arrival],
         },
     )

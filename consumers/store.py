@@ -2,16 +2,23 @@
 
 What keeps every row right, whoever else writes at the same time (the other side of a rebalance, a
 process that was stopped and woke up): a transaction first takes the locks of its symbols, then looks
-whether what it remembers of them still is what the table holds, and only then writes. So each transaction
+whether what is remembered of them still is what the table holds, and only then writes. So each transaction
 finds averages that are right for the rows there are, and leaves averages that are right with its own.
 
+A batch is planned in one thread, and written in another. Where enough is remembered of its symbols, its rows
+are finished before its transaction begins, while the batch before may still be being written: that one is
+taken to be stored as it was planned. Where it is not, the store gets older, and plans of before that are not
+relied on: for these, and wherever the table holds other points than are remembered, averages are computed
+within the transaction.
+
 The fast path computes averages here, from remembered points, and writes new rows by one COPY. The slow
-path computes them in SQL: for an event that is older than all that is remembered of its symbol, and for a
+path computes them in SQL: for an event that is older than all that is looked at of its symbol, and for a
 batch with an id that is stored under another symbol.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
@@ -22,12 +29,13 @@ from psycopg import Cursor, errors
 from consumers.averages import Averaged, Batch, average, leave_out, sort_events
 from consumers.columns import Events, decimal_of, id_of
 from consumers.connection import connect, end_overdue_transactions
-from consumers.histories import Context, Histories
-from consumers.rows import copy_data
+from consumers.histories import Context, Histories, read_contexts
+from consumers.rows import Rows, copy_data
 from consumers.statements import (
     copy_rows,
     insert_dead_letters,
     insert_late,
+    lock_and_look,
     lock_symbols,
     update_averages,
 )
@@ -50,29 +58,106 @@ class StoreUnavailableError(Exception):
     """PostgreSQL does not take the batch now; the same batch can be written again later."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A batch on its way into the table.
+
+    rows      of its events, without averages
+    batch     its events, sorted
+    contexts  of its symbols, where enough is remembered
+    averaged  its points, where enough is remembered of all its symbols
+    finished  the new ones among them as data for COPY
+    age       of the store when that was remembered
+    """
+
+    events: Events
+    rows: Rows
+    dead_letters: Sequence[DeadLetter]
+    batch: Batch
+    contexts: Mapping[str, Context]
+    averaged: Averaged | None
+    finished: Sequence[bytes]
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What a write has read of its symbols, and what it has made of them."""
+
+    symbols: Sequence[str]
+    averaged: Averaged
+    contexts: Mapping[str, Context]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a write has found: the epoch, whether the table had what was held, and what it had to read."""
+
+    epoch: int
+    lesson: _Lesson | None
+    as_held: bool
+
+
 class AverageStore:
-    """Writes events as rows with their averages, and dead letters beside them. Not for two threads."""
+    """Writes events as rows with their averages, and dead letters beside them.
+
+    One thread plans batches, and another may write them meanwhile, in the same order.
+    """
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection | None = None
+        # Of the thread that plans.
         self._histories = Histories()
+        self._remembered_at = 0
+        self._is_certain = True
+        # Of the thread that writes; the other one looks at them. The store gets older by each batch that is
+        # not stored on the points that were remembered.
+        self._age = 0
+        self._epoch = 0
+        self._lesson: _Lesson | None = None
 
-    def write(self, events: Events, dead_letters: Sequence[DeadLetter] = ()) -> None:
+    def plan(
+        self, events: Events, rows: Rows, dead_letters: Sequence[DeadLetter], *, ahead: bool
+    ) -> Plan | None:
+        """Prepare a batch for `write`; the rows are those of its events.
+
+        `ahead` tells that the batch before is not written yet. Gives None where this one has to wait for it.
+        """
+        if ahead and not (self._is_certain and self._age == self._remembered_at):
+            return None
+        self._learn()
+        batch = sort_events(events)
+        contexts = self._histories.contexts(batch)
+        self._is_certain = len(contexts) == len(batch.symbols)
+        averaged, finished = None, list[bytes]()
+        if self._is_certain:
+            averaged = _averaged(batch, contexts)
+            finished = list(copy_data(averaged, rows))
+            self._histories.remember(averaged, contexts)
+        age = self._remembered_at
+        return Plan(events, rows, dead_letters, batch, contexts, averaged, finished, age)
+
+    def write(self, plan: Plan) -> None:
         """Store the batch: all of it or, where an error is raised, nothing.
 
         Events and dead letters that are already stored change nothing. Raises StoreUnavailableError
-        where the same batch can be tried again.
+        where the same batch can be planned and written again.
         """
-        batch = sort_events(events)
+        went_as_remembered, self._lesson = False, None
         try:
-            self._write(batch, events, dead_letters)
+            went_as_remembered = self._write(plan)
         except _NOT_NOW as error:
             self._recover(error)
             raise StoreUnavailableError(str(error).partition("\n")[0]) from error
+        finally:
+            if not went_as_remembered:
+                self._age += 1
 
     def forget(self) -> None:
-        """Drop what is known of all symbols: it is read again when they come next."""
+        """Drop what is known of all symbols: it is read again when they come next. Not during a write."""
         self._histories.forget()
+        self._lesson = None
+        self._is_certain = True
 
     def close(self) -> None:
         """Close the connection; the next batch opens another."""
@@ -80,25 +165,34 @@ class AverageStore:
         if connection is not None:
             connection.close()
 
-    def _write(self, batch: Batch, events: Events, dead_letters: Sequence[DeadLetter]) -> None:
+    def _learn(self) -> None:
+        """Take over what the last write has found out."""
+        age, lesson, self._lesson = self._age, self._lesson, None
+        if age != self._remembered_at:
+            self._histories.forget()
+            self._remembered_at = age
+        if lesson is not None:
+            self._histories.forget(lesson.symbols)
+            self._histories.remember(lesson.averaged, lesson.contexts)
+
+    def _write(self, plan: Plan) -> bool:
+        """Store the batch; tell whether the table held what was remembered."""
+        is_remembered = plan.age == self._age
         try:
             with self._transaction() as cursor:
-                lock_symbols(cursor, batch.symbols)
-                contexts = self._histories.contexts(cursor, batch)
-                averaged = _write_averaged(cursor, batch, events, contexts)
-                insert_late(cursor, leave_out(batch, set(contexts)), events)
-                insert_dead_letters(cursor, dead_letters)
+                found = _write_looking(
+                    cursor, plan, plan.contexts if is_remembered else {}, epoch=self._epoch
+                )
         except errors.UniqueViolation:
             # An id is there already, under another symbol: only the slow path passes it over.
             with self._transaction() as cursor:
-                lock_symbols(cursor, batch.symbols)
-                insert_late(cursor, batch, events)
-                insert_dead_letters(cursor, dead_letters)
-            self._histories.forget(batch.symbols)
-            return
+                lock_symbols(cursor, plan.batch.symbols)
+                insert_late(cursor, plan.batch, plan.events)
+                insert_dead_letters(cursor, plan.dead_letters)
+            return False
         # Only after the commit: what a failed batch computed is in no table.
-        self._histories.forget(batch.symbols)
-        self._histories.remember(averaged, contexts)
+        self._epoch, self._lesson = found.epoch, found.lesson
+        return is_remembered and found.as_held
 
     def _recover(self, error: psycopg.Error) -> None:
         """Make room for the next try: end whoever holds the locks for too long, or connect anew."""
@@ -117,13 +211,44 @@ class AverageStore:
             yield cursor
 
 
-def _write_averaged(
-    cursor: Cursor, batch: Batch, events: Events, contexts: Mapping[str, Context]
-) -> Averaged:
-    """Write new rows, and other averages of rows that follow them; other symbols are left alone."""
+def _write_looking(cursor: Cursor, plan: Plan, held: Mapping[str, Context], *, epoch: int) -> _Found:
+    """Write the plan's rows where the table has what is held of each of its symbols, else find them anew."""
+    batch = plan.batch
+    epoch_now, stale = lock_and_look(
+        cursor, batch.symbols, {symbol: context.points for symbol, context in held.items()}
+    )
+    if epoch_now != epoch:
+        # A rebuild may have changed prices that are remembered.
+        stale = set(held)
+    lesson = None
+    if plan.averaged is not None and not stale and len(held) == len(batch.symbols):
+        copy_rows(cursor, plan.finished)
+        _update_changed(cursor, plan.averaged)
+    else:
+        current = {symbol: context for symbol, context in held.items() if symbol not in stale}
+        lesson = _write_looked_up(cursor, plan, current)
+    insert_dead_letters(cursor, plan.dead_letters)
+    return _Found(epoch_now, lesson, as_held=epoch_now == epoch and not stale)
+
+
+def _write_looked_up(cursor: Cursor, plan: Plan, current: Mapping[str, Context]) -> _Lesson:
+    """Write the batch by what the table holds, of which a part is known already."""
+    batch = plan.batch
+    contexts = {**current, **read_contexts(cursor, batch, but=current.keys())}
     known = leave_out(batch, {symbol for symbol in batch.symbols if symbol not in contexts})
-    averaged = average(known, [contexts[symbol].points for symbol in known.symbols])
-    copy_rows(cursor, copy_data(averaged, events))
+    averaged = _averaged(known, contexts)
+    copy_rows(cursor, copy_data(averaged, plan.rows))
+    _update_changed(cursor, averaged)
+    insert_late(cursor, leave_out(batch, set(contexts)), plan.events)
+    return _Lesson(batch.symbols, averaged, contexts)
+
+
+def _averaged(batch: Batch, contexts: Mapping[str, Context]) -> Averaged:
+    return average(batch, [contexts[symbol].points for symbol in batch.symbols])
+
+
+def _update_changed(cursor: Cursor, averaged: Averaged) -> None:
+    """Give stored rows that follow new ones their other averages."""
     changed = np.flatnonzero(averaged.changed)
     update_averages(
         cursor,
@@ -131,7 +256,6 @@ def _write_averaged(
         averages=[_mean(averaged, row) for row in changed],
         sizes=averaged.sizes[changed].tolist(),
     )
-    return averaged
 
 
 def _mean(averaged: Averaged, row: np.intp) -> Decimal | None:

@@ -5,6 +5,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import pytest
@@ -12,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
+from consumers.columns import Flags
 from consumers.group import Begin
 from consumers.loop import ConsumerLoop
 from consumers.pipeline import BatchHandler, NotNowError
@@ -20,6 +22,17 @@ from tests.consumers.samples import kafka_producer
 from tests.waiting import wait_until
 
 Handler = TypeVar("Handler", bound=BatchHandler[Any])
+
+
+class Messages(list[Message]):
+    """Messages as a batch of themselves."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self))
+
+    def select(self, messages: Flags) -> "Messages":
+        return Messages(each for each, stays in zip(self, messages, strict=True) if stays)
 
 
 class Recorder:
@@ -33,11 +46,17 @@ class Recorder:
         self.forgets = 0
         self.is_closed = False
 
-    def read(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def read(self, messages: Sequence[Message]) -> Messages:
         self.read_so_far.append(len(messages))
-        return messages
+        return Messages(messages)
 
-    def write(self, messages: Sequence[Message]) -> None:
+    def join(self, batches: Sequence[Messages]) -> Messages:
+        return Messages(message for batch in batches for message in batch)
+
+    def plan(self, messages: Messages, *, ahead: bool) -> Callable[[], None]:
+        return partial(self._write, messages)
+
+    def _write(self, messages: Messages) -> None:
         self.tried.append(len(messages))
         if self.refuse(messages):
             raise NotNowError("refused by the test")

@@ -15,7 +15,8 @@ from confluent_kafka import Message, Producer
 from django.conf import settings
 
 from consumers.columns import columns_of
-from consumers.store import AverageStore
+from consumers.rows import rows_of
+from consumers.store import AverageStore, Plan
 from prices.events import PriceEvent, encode_event
 from prices.ids import first_id_at
 from prices.models import DeadLetter, PricePoint, SymbolAverage
@@ -28,7 +29,18 @@ class EventStore:
         self._store = AverageStore()
 
     def write(self, events: Iterable[PriceEvent], dead_letters: Sequence[DeadLetter] = ()) -> None:
-        self._store.write(columns_of(events), dead_letters)
+        plan = self.plan(events, dead_letters)
+        assert plan is not None
+        self.write_plan(plan)
+
+    def plan(
+        self, events: Iterable[PriceEvent], dead_letters: Sequence[DeadLetter] = (), *, ahead: bool = False
+    ) -> Plan | None:
+        columns = columns_of(events)
+        return self._store.plan(columns, rows_of(columns), dead_letters, ahead=ahead)
+
+    def write_plan(self, plan: Plan) -> None:
+        self._store.write(plan)
 
     def forget(self) -> None:
         self._store.forget()

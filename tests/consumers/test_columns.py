@@ -35,6 +35,7 @@ def test_event_comes_back_as_it_was(event_id: UUID, price: Decimal, observed_at:
     assert decimal_of(point[WHOLE], point[FRACTION]) == price
     assert moment_of(columns.observed[0]) == observed_at
     assert (columns.symbols, columns.sources, len(columns)) == (["SIM-A"], ["simulated"], 1)
+    assert (columns.codes.tolist(), columns.source_codes.tolist()) == ([0], [0])
     assert (
         b"".join(half.tobytes() for half in unsigned_halves(columns.points).astype(">u8")) == event_id.bytes
     )

@@ -1,18 +1,20 @@
 """The fast reader takes what the outbox writes, and says what `decode_event` says of everything else."""
 
+from datetime import UTC
+from decimal import Decimal
 from typing import Any
 
-import pytest
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, TIMESTAMP_NOT_AVAILABLE, Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumers import decoding
 from consumers.columns import FRACTION, WHOLE, Events, decimal_of, id_of, moment_of
 from consumers.decoding import decode_messages
 from consumers.messages import received
-from prices.events import EventError, PriceEvent, decode_event
-from tests.consumers.samples import BROKER_TIME, RAW, event_id, message
+from consumers.outbox_form import read_events
+from prices.events import EventError, PriceEvent, decode_event, encode_event
+from prices.models import Precision, PricePoint
+from tests.consumers.samples import BEGIN, BROKER_TIME, RAW, event_id, message
 
 SOUND = message().value() or b""
 ID_TEXT, RAW_TEXT = str(event_id(0)).encode(), str(RAW).encode()
@@ -24,11 +26,11 @@ def events_of(columns: Events) -> list[PriceEvent]:
             event_id=id_of(point),
             symbol=columns.symbols[code],
             price=decimal_of(point[WHOLE], point[FRACTION]),
-            provider=source,
+            provider=columns.sources[source],
             observed_at=moment_of(observed),
         )
         for point, code, source, observed in zip(
-            columns.points, columns.codes, columns.sources, columns.observed, strict=True
+            columns.points, columns.codes, columns.source_codes, columns.observed, strict=True
         )
     ]
 
@@ -125,8 +127,47 @@ def test_any_batch_is_read_as_its_messages_are(parts: list[tuple[Any, Any]]) -> 
     ]
 
 
-def test_what_the_outbox_writes_takes_the_fast_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "_decode_one", None)
-    decoded = decode_messages([message(number) for number in range(3)])
-    assert len(decoded.events) == 3
-    assert decoded.dead_letters == []
+prices = st.decimals(
+    min_value=Decimal("1e-12"), max_value=Decimal("999999999999.999999999999"), places=12
+).map(Decimal.normalize)
+outbox_points = st.builds(
+    PricePoint,
+    id=st.integers(0, 50_000).map(event_id),
+    symbol=st.from_regex(r"[A-Z0-9.\-_&=^:/]{1,32}", fullmatch=True),
+    provider=st.sampled_from(["simulated", "finnhub", "alpha_vantage", "yfinance"]),
+    price=prices,
+    observed_at=st.one_of(st.none(), st.datetimes(timezones=st.just(UTC))),
+    precision=st.sampled_from(Precision),
+    received_at=st.just(BEGIN),
+    raw=st.just(RAW),
+)
+
+
+@given(st.lists(outbox_points, min_size=1, max_size=20))
+def test_what_the_outbox_writes_takes_the_fast_way(points: list[PricePoint]) -> None:
+    encoded = [encode_event(point, poll=None) for point in points]
+    batch = [message(key=each.key, value=each.value, headers=each.headers) for each in encoded]
+    assert events_of(read_events(batch)) == [by_definition(each) for each in batch]
+
+
+@given(st.lists(outbox_points, min_size=1, max_size=6), st.data())
+def test_one_changed_byte_is_read_as_the_definition_reads_it(
+    points: list[PricePoint], data: st.DataObject
+) -> None:
+    encoded = [encode_event(point, poll=None) for point in points]
+    values = [each.value for each in encoded]
+    changed = data.draw(st.integers(0, len(values) - 1))
+    place = data.draw(st.integers(0, len(values[changed]) - 1))
+    new = data.draw(st.one_of(st.sampled_from(list(b'"\\{}:,.-0 eZ')), st.integers(0, 255)))
+    kept = data.draw(st.integers(0, 1))
+    values[changed] = values[changed][:place] + bytes([new]) + values[changed][place + kept :]
+    batch = [
+        message(key=each.key, value=value, headers=each.headers)
+        for each, value in zip(encoded, values, strict=True)
+    ]
+    decoded = decode_messages(batch)
+    expected = [by_definition(each) for each in batch]
+    assert events_of(decoded.events) == [each for each in expected if not isinstance(each, str)]
+    assert [letter.reason for letter in decoded.dead_letters] == [
+        each for each in expected if isinstance(each, str)
+    ]

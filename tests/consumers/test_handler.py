@@ -5,17 +5,18 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from confluent_kafka import Message
 from django.db import connection
 
 from consumers.columns import id_of
-from consumers.decoding import decode_messages
+from consumers.decoding import Decoded, decode_messages
 from consumers.handler import AverageHandler
 from consumers.pipeline import NotNowError
 from consumers.store import AverageStore
 from prices.models import DeadLetter, SymbolAverage
-from tests.consumers.samples import BEGIN, event_id, message
+from tests.consumers.samples import BEGIN, assert_averages_right, event, event_id, message
 
 
 def sound_value(offset: int = 0) -> bytes:
@@ -77,7 +78,42 @@ POISON: dict[str, dict[str, Any]] = {
 
 
 def handle(handler: AverageHandler, *messages: Message) -> None:
-    handler.write(handler.read(messages))
+    write(handler, handler.read(messages))
+
+
+def write(handler: AverageHandler, batch: Decoded) -> None:
+    stored = handler.plan(batch, ahead=False)
+    assert stored is not None
+    stored()
+
+
+def test_messages_read_in_parts_are_stored_as_those_read_at_once(handler: AverageHandler) -> None:
+    messages = [message(number, **({"value": b"{"} if number % 3 == 2 else {})) for number in range(12)]
+    parts = [handler.read(part) for part in (messages[:5], messages[5:6], messages[6:])]
+    write(handler, handler.join(parts))
+    assert_averages_right([event(number) for number in range(12) if number % 3 != 2])
+    assert stored_offsets() == [2, 5, 8, 11]
+
+
+@pytest.mark.parametrize("marked", [[], [0], [2], [1, 2, 5, 6], [0, 3, 8], range(9)])
+def test_selected_messages_are_stored_alone(handler: AverageHandler, marked: list[int]) -> None:
+    messages = [message(number, **({"value": b"{"} if number % 3 == 2 else {})) for number in range(9)]
+    batch = handler.join([handler.read(messages[:4]), handler.read(messages[4:])])
+    write(handler, batch.select(np.isin(np.arange(9), marked)))
+    assert_averages_right([event(number) for number in marked if number % 3 != 2])
+    assert stored_offsets() == [number for number in marked if number % 3 == 2]
+
+
+def test_selection_of_a_selection_keeps_its_places(handler: AverageHandler) -> None:
+    messages = [message(number, **({"value": b"{"} if number % 3 == 2 else {})) for number in range(9)]
+    left = handler.read(messages).select(np.arange(9) >= 2)
+    write(handler, left.select(np.arange(7) % 2 == 0))
+    assert_averages_right([event(number) for number in (4, 6)])
+    assert stored_offsets() == [2, 8]
+
+
+def stored_offsets() -> list[int]:
+    return list(DeadLetter.objects.order_by("offset").values_list("offset", flat=True))
 
 
 @pytest.fixture

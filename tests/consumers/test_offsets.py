@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from django.conf import settings
 
 from consumers.offsets import OffsetCommitter
@@ -33,20 +33,16 @@ def consumer(topic: str, offsets: OffsetCommitter) -> Iterator[Consumer]:
     made.close()
 
 
-def message(partition: int, offset: int) -> Message:
-    return Message(topic="t", partition=partition, offset=offset)
-
-
 def test_next_offset_of_each_partition_is_committed(offsets: OffsetCommitter, consumer: Consumer) -> None:
-    offsets.note_stored([message(0, 4), message(1, 8), message(0, 5)])
+    offsets.note_stored({0: 6, 1: 9})
     offsets.commit_if_due(consumer)
     wait_until(lambda: committed() == {0: 6, 1: 9, 2: -1001})
 
 
 def test_commits_are_apart(offsets: OffsetCommitter, consumer: Consumer) -> None:
-    offsets.note_stored([message(0, 4)])
+    offsets.note_stored({0: 5})
     offsets.commit_if_due(consumer)
-    offsets.note_stored([message(0, 5)])
+    offsets.note_stored({0: 6})
     offsets.commit_if_due(consumer)
     wait_until(lambda: committed([0]) == {0: 5})
 
@@ -59,15 +55,15 @@ def test_commits_are_apart(offsets: OffsetCommitter, consumer: Consumer) -> None
 
 
 def test_partition_of_another_consumer_is_not_committed(offsets: OffsetCommitter, consumer: Consumer) -> None:
-    offsets.note_stored([message(0, 4), message(1, 8), message(2, 5)])
+    offsets.note_stored({0: 5, 1: 9, 2: 6})
     offsets.disown([1])
-    offsets.note_stored([message(1, 9)])
+    offsets.note_stored({1: 10})
     offsets.commit(consumer)
     wait_until(lambda: committed() == {0: 5, 1: -1001, 2: -1001})
 
 
 def test_refused_offset_is_sent_again(offsets: OffsetCommitter, consumer: Consumer, topic: str) -> None:
-    offsets.note_stored([message(0, 4), message(1, 9)])
+    offsets.note_stored({0: 5, 1: 10})
     offsets.commit(consumer)
     wait_until(lambda: committed([0, 1]) == {0: 5, 1: 10})
     set_back(consumer, topic)
@@ -79,12 +75,12 @@ def test_refused_offset_is_sent_again(offsets: OffsetCommitter, consumer: Consum
 def test_refusal_of_an_older_offset_sends_nothing_again(
     offsets: OffsetCommitter, consumer: Consumer, topic: str
 ) -> None:
-    offsets.note_stored([message(0, 4), message(1, 9)])
+    offsets.note_stored({0: 5, 1: 10})
     offsets.commit(consumer)
     wait_until(lambda: committed([0, 1]) == {0: 5, 1: 10})
     set_back(consumer, topic)
     offsets.on_commit(REFUSED, [TopicPartition(topic, 0, 3)])
-    offsets.note_stored([message(1, 10)])
+    offsets.note_stored({1: 11})
     offsets.commit(consumer)
     wait_until(lambda: committed([0, 1]) == {0: 1, 1: 11})
 
@@ -95,7 +91,7 @@ def test_offset_set_back_by_a_late_commit_of_another_is_set_right(
     monkeypatch.setattr("consumers.offsets.REPEAT_INTERVAL_S", 0.3)
     # One partition was only begun, where the group had been.
     offsets.own([TopicPartition(topic, 2, 7)])
-    offsets.note_stored([message(0, 4)])
+    offsets.note_stored({0: 5})
     offsets.commit(consumer)
     wait_until(lambda: committed([0, 2]) == {0: 5, 2: 7})
     set_back(consumer, topic)

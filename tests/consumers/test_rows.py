@@ -8,9 +8,10 @@ from django.db import connection
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from consumers import rows
 from consumers.averages import average, sort_events
 from consumers.columns import NO_POINTS, columns_of
-from consumers.rows import COLUMNS, copy_data
+from consumers.rows import COLUMNS, copy_data, rows_of
 from prices.events import PriceEvent
 from tests.consumers.samples import event
 
@@ -29,7 +30,8 @@ def copied(events: Sequence[PriceEvent]) -> list[tuple[object, ...]]:
         )
         cursor.execute("TRUNCATE packed")
         with cursor.cursor.copy(f"COPY packed ({names}) FROM STDIN (FORMAT BINARY)") as copy:
-            copy.write(copy_data(averaged, columns))
+            for piece in copy_data(averaged, rows_of(columns)):
+                copy.write(piece)
         cursor.execute(
             "SELECT event_id, symbol, provider, price::text, window_size, observed_at, average::text"
             " FROM packed ORDER BY event_id"
@@ -69,9 +71,16 @@ def test_symbols_and_sources_of_any_length_come_through() -> None:
     assert [row[1:3] for row in copied(events)] == [(each.symbol, each.provider) for each in events]
 
 
+def test_rows_in_several_pieces_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = [event(number, price=f"{number}.5") for number in range(1, 12)]
+    whole = copied(events)
+    monkeypatch.setattr(rows, "PIECE_ROWS", 4)
+    assert copied(events) == whole
+
+
 def test_no_rows_make_no_data() -> None:
     columns = columns_of([])
-    assert copy_data(average(sort_events(columns), []), columns) == b""
+    assert list(copy_data(average(sort_events(columns), []), rows_of(columns))) == []
 
 
 def _plain(text: str) -> str:
