@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django_celery_beat.models import PeriodicTask
 from pytest_django import DjangoAssertNumQueries
 
 from prices import accounting, claims, tasks
@@ -149,6 +150,16 @@ def test_stop_ends_what_is_due(job: PollJob) -> None:
     assert gaps() == [(0, 10, 2, NOT_POLLED), (20, 20, 1, "stopped")]
     stop_job(job.id, now=at(80))
     assert account_slots(now=at(500), whole=True) == 0
+
+
+def test_stop_of_a_stopped_job_whose_task_was_switched_on_by_hand_finds_no_slots(job: PollJob) -> None:
+    led(-5, 100)
+    stop_job(job.id, now=at(2))
+    before = gaps()
+    PeriodicTask.objects.update(enabled=True)
+    stopped = stop_job(job.id, now=at(80))
+    assert gaps() == before
+    assert not PeriodicTask.objects.get(poll_job=stopped).enabled
 
 
 def test_stop_of_a_paused_job_leaves_it_paused_until_then(job: PollJob) -> None:
