@@ -216,8 +216,10 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
 
     def _turn(self) -> float:
         self._jobs.send_due()
+        # Where Redis hangs that takes most of the time for which the lease is trusted.
+        self._lease.keep()
         now = time.monotonic()
-        if now >= self._others_at:
+        if now >= self._others_at and self._lease.term == self._term:
             self._others_at = now + min(super().tick(), OTHERS_EACH_S)
         jobs_s = max(self._jobs.seconds_to_next(), TICK_S)
         return max(min(jobs_s, self._others_at - now, self._lease.seconds_left, LOOK_EACH_S), 0.0)
