@@ -10,11 +10,13 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from celery.beat import SchedulingError
 from celery.exceptions import CeleryError
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
+from kombu.exceptions import OperationalError
 
 from prices.heartbeat import touch_heartbeat
 from prices.ids import EPOCH
@@ -133,6 +135,15 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
             return STANDBY_S
         self._trouble.end()
         return seconds
+
+    def apply_entry(self, entry: ModelEntry, producer: Any = None) -> None:
+        """Send a periodic task, or say in the log why not: with a stack, unless Redis does not take it."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except SchedulingError as error:
+            # In an outage of Redis there is one each second.
+            stack = not isinstance(error.__context__, OperationalError)
+            log.error("beat.task_not_sent", task=entry.name, reason=str(error), exc_info=stack)  # noqa: TRY400
 
     def reserve(self, entry: ModelEntry) -> ModelEntry:
         """Note that a task is being sent, also where the schedule is read from: a reload fires it no more."""

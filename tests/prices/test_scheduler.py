@@ -5,7 +5,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -347,6 +347,34 @@ def test_entry_saved_does_not_switch_a_task_on_again(beat: PriceScheduler) -> No
     PeriodicTask.objects.filter(name="own").update(enabled=False)
     entry.save()
     assert not PeriodicTask.objects.get(name="own").enabled
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [cast("dict[str, Any]", each.msg) for each in caplog.records if each.levelname == "ERROR"]
+
+
+def test_task_that_redis_does_not_take_is_one_line_in_the_log(
+    beat: PriceScheduler, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat.tick()
+    entry = beat.schedule["sweep outbox"]
+    caplog.clear()
+    services.valkey.stop()
+    try:
+        beat.apply_entry(entry)
+    finally:
+        services.valkey.start()
+    assert [(told["task"], told["exc_info"]) for told in errors_in(caplog)] == [("sweep outbox", False)]
+
+
+def test_task_that_cannot_be_sent_for_another_reason_shows_its_stack(
+    beat: PriceScheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat.tick()
+    entry = beat.schedule["sweep outbox"]
+    entry.options["expires"] = "no time"
+    beat.apply_entry(entry)
+    assert [(told["task"], told["exc_info"]) for told in errors_in(caplog)] == [("sweep outbox", True)]
 
 
 def test_task_that_cannot_be_read_is_left_out(beat: PriceScheduler) -> None:
