@@ -214,6 +214,17 @@ def test_abandoned_run_is_a_gap(job: PollJob) -> None:
     assert gaps() == [(0, 20, 3, "abandoned: the worker ended before the poll did")]
 
 
+def test_abandoned_runs_of_a_former_interval_are_no_range_of_the_new_one(job: PollJob) -> None:
+    claim_slots([job.id], now=at(0))
+    poll(job, 10)
+    claim_slots([job.id], now=at(20))
+    change_interval(job.id, 20, now=at(23))
+    PollRun.objects.update(started_at=at(0))
+    assert abandon_overdue_runs(now=at(1000)) == 2
+    # As one range of 20 s they would hold the slot that was polled.
+    assert [gap[:3] for gap in gaps()] == [(0, 0, 1), (20, 20, 1)]
+
+
 def test_runs_abandoned_at_once_are_one_gap(job: PollJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "ABANDONED_AT_A_TIME", 2)
     account_slots(now=at(15), whole=True)
