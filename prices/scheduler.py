@@ -38,6 +38,8 @@ SYNC_EACH_S = 2.0
 # Renewed each half second: since the last renewal nobody may have sent anything.
 BEFORE_LAST_RENEWAL = timedelta(seconds=0.6)
 CLOCK_SET_BACK_MS = 1_000
+# No turn takes so long: the host slept, or its clock was set.
+CLOCK_RAN_AHEAD_MS = 10_000
 
 
 class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no types
@@ -74,7 +76,8 @@ class PollJobs:
         self._sender.forget()
         self._watch.look(_now_ms())
         since = term.led_before - BEFORE_LAST_RENEWAL if term.led_before else EPOCH
-        self._board.restart(since=milliseconds(since), now=_now_ms())
+        self._latest = _now_ms()
+        self._board.restart(since=milliseconds(since), now=self._latest)
 
     def send_due(self) -> None:
         """Send what is due, and what is new."""
@@ -101,6 +104,10 @@ class PollJobs:
             # Else nothing would be due until the clock is where it was.
             log.warning("beat.clock_set_back", seconds=(self._latest - now) // 1000)
             self._board.restart(since=now, now=now)
+        elif 0 < self._latest < now - CLOCK_RAN_AHEAD_MS:
+            # What came due meanwhile is an outage's: not all of it is sent now.
+            log.warning("beat.clock_ran_ahead", seconds=(now - self._latest) // 1000)
+            self._board.restart(since=self._latest, now=now)
         self._latest = now
 
 

@@ -19,6 +19,7 @@ from prices import scheduler
 from prices.jobs import pause_job, resume_job, stop_job
 from prices.models import BeatTerm, PollJob
 from prices.scheduler import PriceEntry, PriceScheduler
+from prices.scheduling.watch import milliseconds, place_of
 from tests.conftest import MakeJob
 from tests.waiting import wait_until
 
@@ -172,6 +173,27 @@ def test_clock_that_is_set_back_is_followed(
         ahead.setattr(scheduler, "_now_ms", lambda: time.time_ns() // 1_000_000 + an_hour_ahead)
         wait_until(lambda: sends(beat, job))
     wait_until(lambda: sends(beat, job), timeout_s=3)
+
+
+def test_slots_that_came_while_the_host_slept_are_not_all_sent(
+    beat: PriceScheduler, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [make_job([f"SIM-{number}"], interval=600) for number in range(20)]
+    sent: set[str] = set()
+
+    def all_sent() -> bool:
+        beat.tick()
+        sent.update(jobs_sent())
+        return len(sent) == len(jobs)
+
+    wait_until(all_sent)
+    woken = milliseconds(timezone.now()) + 3_600_000
+    monkeypatch.setattr(scheduler, "_now_ms", lambda: woken)
+    beat.tick()
+    again = jobs_sent()
+    # Late by no more than three seconds and a twentieth of the interval.
+    late = [woken - place_of(job).slot_at(woken) for job in jobs if str(job.id) in again]
+    assert max(late, default=0) <= 33_000
 
 
 def test_standby_sends_nothing_and_takes_over(make_beat: MakeBeat, make_job: MakeJob) -> None:
