@@ -113,6 +113,36 @@ def test_task_accounts_for_what_is_over(make_job: MakeJob) -> None:
     assert 57 <= gap.slots <= 60
 
 
+def test_slots_accounted_for_by_a_clock_that_was_ahead_are_polled_in_their_time(job: PollJob) -> None:
+    account_slots(now=at(500), whole=True)
+    poll(job, 490)
+    account_slots(now=at(86_400), whole=True)
+    assert gaps() == [(0, 480, 49, DOWN), (500, 86_380, 8589, DOWN)]
+    # The clock was set right: what is still to come is taken back.
+    account_slots(now=at(125))
+    assert gaps() == [(0, 110, 12, DOWN)]
+    poll(job, 125)
+    poll(job, 131)
+    account_slots(now=at(500), whole=True)
+    assert gaps() == [(0, 110, 12, DOWN), (140, 480, 35, DOWN)]
+
+
+def test_abandoned_run_of_a_clock_that_was_ahead_stays_a_gap(job: PollJob) -> None:
+    claim_slots([job.id], now=at(490))
+    PollRun.objects.update(started_at=at(0))
+    abandon_overdue_runs(now=at(1000))
+    account_slots(now=at(86_400), whole=True)
+    account_slots(now=at(125))
+    assert gaps() == [(0, 110, 12, DOWN), (490, 490, 1, "abandoned: the worker ended before the poll did")]
+
+
+def test_slots_of_a_clock_that_is_a_little_ahead_stay_accounted_for(job: PollJob) -> None:
+    account_slots(now=at(160), whole=True)
+    before = gaps()
+    account_slots(now=at(125))
+    assert gaps() == before
+
+
 def test_late_claim_of_a_slot_in_a_gap_is_refused(job: PollJob) -> None:
     account_slots(now=at(25), whole=True)
     assert claim_slots([job.id], now=at(11)) == []
