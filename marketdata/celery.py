@@ -11,6 +11,10 @@ from prices.heartbeat import touch_heartbeat
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketdata.settings")
 
 HEARTBEAT_S = 2.0
+# A Redis that hangs may not hold beat for longer than it keeps its lead without a renewal: so long at a time,
+# and up to three times for a message that is sent and tried once more.
+BEAT_WAITS_FOR_REDIS_S = 0.4
+BEAT_TRIES_AGAIN = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 
 
 class Heartbeat(bootsteps.StartStopStep):
@@ -29,10 +33,18 @@ class Heartbeat(bootsteps.StartStopStep):
 
 
 class GentleBeat(beat.Beat):
-    """Beat that ends after its tick when it is asked to.
+    """Beat that ends after its tick when it is asked to, and does not hang with Redis.
 
     Celery's own writes the schedule inside the signal handler, in the middle of whatever query runs.
     """
+
+    def run(self) -> None:
+        """Run, with time-outs that the workers, which wait for messages, do not need."""
+        conf = app.conf
+        timeouts = dict.fromkeys(("socket_timeout", "socket_connect_timeout"), BEAT_WAITS_FOR_REDIS_S)
+        conf.broker_transport_options = conf.broker_transport_options | timeouts
+        conf.task_publish_retry_policy = BEAT_TRIES_AGAIN
+        super().run()
 
     def install_sync_handler(self, service: Any) -> None:
         """End the service on SIGTERM and SIGINT: on its way out it writes when each task last ran."""

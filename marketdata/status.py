@@ -79,7 +79,7 @@ def _read_stored(problems: list[str]) -> Stored | None:
     )
     runs = PollRun.objects.filter(state=RunState.CLAIMED).order_by("id")
     averages = SymbolAverage.objects.order_by("-event_id")
-    terms = BeatTerm.objects.order_by("-renewed_at").values_list("holder", "renewed_at")
+    terms = BeatTerm.objects.order_by("-id").values_list("holder", "renewed_at")
     counts = PollJob.objects.order_by().values_list("status").annotate(Count("id"))
     try:
         leader, last_lead = terms.first() or ("", None)

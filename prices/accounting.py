@@ -14,8 +14,8 @@ from uuid import UUID
 import structlog
 from django.db import connection, transaction
 
-from prices.gaps import Gap, GapReason, add_gaps
-from prices.ids import first_id_at
+from prices.gaps import Gap, GapReason, add_gaps, take_back_gaps
+from prices.ids import CLOCKS_AGREE_WITHIN, first_id_at
 from prices.models import JobStatus, PollJob
 from prices.single import only_one
 from prices.slot_ranges import SlotRange, slots_between, split_by_terms
@@ -98,6 +98,8 @@ def account_slots(*, now: datetime, whole: bool = False) -> int:
     missed = 0
     last_id = UUID(int=0)
     with only_one(ACCOUNTING_LOCK) as mine:
+        if mine:
+            _take_back_what_is_to_come(now)
         while mine:
             with transaction.atomic():
                 accounts = _lock_due_jobs(last_id, now=now, whole=whole)
@@ -125,6 +127,27 @@ def account_for_change(job: PollJob, *, now: datetime, cut_off: GapReason | None
         accounts.append(Account(job.id, job.interval, phase, before, end, reason or cut_off))
     for account in accounts:
         _account([account])
+
+
+def _take_back_what_is_to_come(now: datetime) -> None:
+    """Undo what a clock that was far ahead accounted for: until then no slot could be claimed."""
+    ahead = PollJob.objects.filter(accounted_until__gt=now + CLOCKS_AGREE_WITHIN)
+    ahead = ahead.exclude(status=JobStatus.STOPPED)
+    job_ids = list(ahead.values_list("id", flat=True))
+    for job_id in job_ids:
+        with transaction.atomic():
+            # None where the job was stopped meanwhile.
+            for job in ahead.filter(id=job_id).select_for_update(no_key=True):
+                _take_back(job, now=now)
+    if job_ids:
+        log.warning("slots.taken_back", jobs=len(job_ids))
+
+
+def _take_back(job: PollJob, *, now: datetime) -> None:
+    phase = phase_of(job.provider, job.interval, job.symbols)
+    job.accounted_until = slot_at(now, job.interval, phase) - timedelta(seconds=job.interval)
+    job.save(update_fields=["accounted_until"])
+    take_back_gaps(job.id, until=job.accounted_until)
 
 
 def _standing_reason(status: str, *, enabled: bool) -> GapReason | None:

@@ -43,7 +43,7 @@ _CLAIM = """
     ON CONFLICT DO NOTHING
     RETURNING job_id
 """
-_LOCK_JOBS = "SELECT id, interval FROM poll_jobs WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
+_LOCK_JOBS = "SELECT FROM poll_jobs WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE"
 _ABANDON = """
     UPDATE poll_runs
     SET state = 'abandoned', reason = %s, finished_at = %s
@@ -203,13 +203,21 @@ def _abandon(runs: Sequence[tuple[UUID, UUID]], *, now: datetime) -> int:
     run_ids, job_ids = zip(*runs, strict=True)
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_LOCK_JOBS, [list(job_ids)])
-        steps = {job_id: timedelta(seconds=interval) for job_id, interval in cursor.fetchall()}
+        jobs = PollJob.objects.in_bulk(job_ids)
         cursor.execute(_ABANDON, [_WORKER_ENDED, now, list(run_ids)])
         abandoned = cursor.fetchall()
         add_gaps(
             [
-                Gap(job_id, SlotRange(due_at, due_at, steps[job_id]), GapReason.ABANDONED)
+                Gap(job_id, _one_slot(jobs[job_id], due_at), GapReason.ABANDONED)
                 for job_id, due_at in abandoned
             ]
         )
     return len(abandoned)
+
+
+def _one_slot(job: PollJob, due_at: datetime) -> SlotRange:
+    phase = phase_of(job.provider, job.interval, job.symbols)
+    is_on_grid = slot_at(due_at, job.interval, phase) == due_at
+    # A slot of an interval that the job had before follows no other: what lies between them is not known.
+    step = timedelta(seconds=job.interval) if is_on_grid else timedelta.resolution
+    return SlotRange(due_at, due_at, step)

@@ -36,6 +36,22 @@ _EXTEND = """
 """
 
 
+_CUT = """
+    WITH spanning AS (
+        SELECT id, from_due, (to_due - from_due) / (slots - 1) AS step
+        FROM poll_gaps
+        WHERE job_id = %(job)s AND reason <> %(kept)s AND from_due <= %(until)s AND to_due > %(until)s
+    ), kept AS (
+        SELECT id, step,
+               floor(extract(epoch FROM %(until)s - from_due) / extract(epoch FROM step))::int AS more
+        FROM spanning
+    )
+    UPDATE poll_gaps gap SET slots = kept.more + 1, to_due = gap.from_due + kept.more * kept.step
+    FROM kept
+    WHERE gap.id = kept.id
+"""
+
+
 class GapReason(StrEnum):
     """Why slots were not polled: the texts in poll_gaps."""
 
@@ -79,6 +95,18 @@ def add_gaps(gaps: Sequence[Gap]) -> None:
     PollGap.objects.filter(id__in=obsolete).delete()
     _extend(longer)
     PollGap.objects.bulk_create(new)
+
+
+def take_back_gaps(job_id: UUID, *, until: datetime) -> None:
+    """Forget the job's gaps after `until`; one that began before keeps its slots up to then.
+
+    Those of abandoned runs stay, as the runs do. The caller holds the lock of the job's row, in a
+    transaction.
+    """
+    after = PollGap.objects.filter(job=job_id, from_due__gt=until)
+    after.exclude(reason=str(GapReason.ABANDONED)).delete()
+    with connection.cursor() as cursor:
+        cursor.execute(_CUT, {"job": job_id, "until": until, "kept": str(GapReason.ABANDONED)})
 
 
 def _adjoining(gaps: Sequence[Gap]) -> list[list[Gap]]:

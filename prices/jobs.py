@@ -196,13 +196,15 @@ def _change_status(job_id: UUID, status: JobStatus, *, now: datetime) -> PollJob
         if job.status == JobStatus.STOPPED and status != JobStatus.STOPPED:
             raise JobStoppedError(job_id)
         changed = job.status != status
-        if changed or job.periodic_task.enabled != (status == JobStatus.ACTIVE):
+        is_switched = job.periodic_task.enabled != (status == JobStatus.ACTIVE)
+        # A stopped job has no slots, whatever was done to its task.
+        if changed or (is_switched and job.status != JobStatus.STOPPED):
             cut_off = GapReason.STOPPED if status == JobStatus.STOPPED else None
             account_for_change(job, now=now, cut_off=cut_off)
         if changed:
             job.status = status
             job.save(update_fields=["status"])
-        elif job.periodic_task.enabled != (status == JobStatus.ACTIVE):
+        elif is_switched:
             # Switched by hand before: a change of the task alone, which beat sees by this mark.
             PeriodicTasks.update_changed()
         _switch_task(job.periodic_task, on=status == JobStatus.ACTIVE)

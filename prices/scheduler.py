@@ -10,11 +10,13 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from celery.beat import SchedulingError
 from celery.exceptions import CeleryError
 from django.db import DatabaseError, InterfaceError, connection
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTask
 from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
+from kombu.exceptions import OperationalError
 
 from prices.heartbeat import touch_heartbeat
 from prices.ids import EPOCH
@@ -36,6 +38,8 @@ SYNC_EACH_S = 2.0
 # Renewed each half second: since the last renewal nobody may have sent anything.
 BEFORE_LAST_RENEWAL = timedelta(seconds=0.6)
 CLOCK_SET_BACK_MS = 1_000
+# No turn takes so long: the host slept, or its clock was set.
+CLOCK_RAN_AHEAD_MS = 10_000
 
 
 class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no types
@@ -72,7 +76,8 @@ class PollJobs:
         self._sender.forget()
         self._watch.look(_now_ms())
         since = term.led_before - BEFORE_LAST_RENEWAL if term.led_before else EPOCH
-        self._board.restart(since=milliseconds(since), now=_now_ms())
+        self._latest = _now_ms()
+        self._board.restart(since=milliseconds(since), now=self._latest)
 
     def send_due(self) -> None:
         """Send what is due, and what is new."""
@@ -99,6 +104,10 @@ class PollJobs:
             # Else nothing would be due until the clock is where it was.
             log.warning("beat.clock_set_back", seconds=(self._latest - now) // 1000)
             self._board.restart(since=now, now=now)
+        elif 0 < self._latest < now - CLOCK_RAN_AHEAD_MS:
+            # What came due meanwhile is an outage's: not all of it is sent now.
+            log.warning("beat.clock_ran_ahead", seconds=(now - self._latest) // 1000)
+            self._board.restart(since=self._latest, now=now)
         self._latest = now
 
 
@@ -133,6 +142,15 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
             return STANDBY_S
         self._trouble.end()
         return seconds
+
+    def apply_entry(self, entry: ModelEntry, producer: Any = None) -> None:
+        """Send a periodic task, or say in the log why not: with a stack, unless Redis does not take it."""
+        try:
+            self.apply_async(entry, producer=producer, advance=False)
+        except SchedulingError as error:
+            # In an outage of Redis there is one each second.
+            stack = not isinstance(error.__context__, OperationalError)
+            log.error("beat.task_not_sent", task=entry.name, reason=str(error), exc_info=stack)  # noqa: TRY400
 
     def reserve(self, entry: ModelEntry) -> ModelEntry:
         """Note that a task is being sent, also where the schedule is read from: a reload fires it no more."""
@@ -216,8 +234,10 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
 
     def _turn(self) -> float:
         self._jobs.send_due()
+        # Where Redis hangs that takes most of the time for which the lease is trusted.
+        self._lease.keep()
         now = time.monotonic()
-        if now >= self._others_at:
+        if now >= self._others_at and self._lease.term == self._term:
             self._others_at = now + min(super().tick(), OTHERS_EACH_S)
         jobs_s = max(self._jobs.seconds_to_next(), TICK_S)
         return max(min(jobs_s, self._others_at - now, self._lease.seconds_left, LOOK_EACH_S), 0.0)

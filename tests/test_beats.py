@@ -1,5 +1,6 @@
 """Two beats as real processes: when the leader goes, the other one leads within three seconds."""
 
+import os
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import pytest
 from django.utils import timezone
 
+from dev.pytest_services import Services
 from prices.models import BeatTerm, PollRun, RawMarketData
 from tests.conftest import MakeJob
 from tests.product import Product
@@ -174,3 +176,22 @@ def test_standby_takes_over_from_a_leader_that_is(
     stored = PollRun.objects.filter(state="stored").select_related("job")
     assert polled == Counter(run.job.symbols[0] for run in stored)
     assert set(PollRun.objects.values_list("state", flat=True)) <= {"stored", "shared"}
+
+
+def test_beat_goes_on_leading_while_redis_hangs(
+    product: Product, make_job: MakeJob, services: Services
+) -> None:
+    make_job(interval=1)
+    product.start("poller-simulated", "beat")
+    wait_until(lambda: PollRun.objects.count() > 2, timeout_s=30, what="the job is polled")
+    os.kill(services.valkey.pid, signal.SIGSTOP)
+    try:
+        noted = PollRun.objects.filter(state="skipped", reason="Redis takes no messages")
+        wait_until(lambda: noted.count() > 2, timeout_s=15, what="slots are noted")
+    finally:
+        os.kill(services.valkey.pid, signal.SIGCONT)
+    answered = timezone.now()
+    stored = PollRun.objects.filter(state="stored", started_at__gt=answered)
+    wait_until(lambda: stored.count() > 2, what="the job is polled again")
+    # What waits for Redis with this one would be lost if another term began.
+    assert BeatTerm.objects.count() == 1

@@ -6,6 +6,7 @@ from prices.admin.dead_letters import DeadLetterAdmin
 from prices.admin.jobs import PollJobAdmin
 from prices.admin.polls import PollGapAdmin, PollRunAdmin
 from prices.admin.stored import PricePointAdmin, RawMarketDataAdmin, SymbolAverageAdmin
+from prices.admin.tasks import JobTaskAdmin
 
 admin.site.site_title = "Market data service"
 admin.site.site_header = "Market data service (times in UTC)"
@@ -13,6 +14,7 @@ admin.site.index_title = "Tables"
 
 __all__ = [
     "DeadLetterAdmin",
+    "JobTaskAdmin",
     "PollGapAdmin",
     "PollJobAdmin",
     "PollRunAdmin",

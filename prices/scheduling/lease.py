@@ -23,21 +23,23 @@ RENEW_EACH_S = 0.5
 TRUST_S = LEASE_S - 0.2
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('beat lease'))"
-_RENEW = """
+# A lease that ends later than one of now would is of a time before the clock was set back: nobody holds it.
+_HOLDS = "until > clock_timestamp() AND until <= clock_timestamp() + make_interval(secs => %s)"
+_RENEW = f"""
     UPDATE beat_terms
     SET renewed_at = clock_timestamp(), until = clock_timestamp() + make_interval(secs => %s)
-    WHERE id = %s AND until > clock_timestamp()
+    WHERE id = %s AND {_HOLDS}
     RETURNING renewed_at
-"""
-_BEGIN = """
+"""  # noqa: S608 - no outside text
+_BEGIN = f"""
     INSERT INTO beat_terms (holder, began_at, renewed_at, until)
     SELECT %s, clock_timestamp(), clock_timestamp(), clock_timestamp() + make_interval(secs => %s)
     WHERE NOT EXISTS (
         SELECT FROM beat_terms
-        WHERE until > clock_timestamp() AND renewed_at > statement_timestamp() - interval '1 minute'
+        WHERE {_HOLDS} AND renewed_at > statement_timestamp() - interval '1 minute'
     )
-    RETURNING id, (SELECT max(renewed_at) FROM beat_terms), clock_timestamp()
-"""
+    RETURNING id, (SELECT renewed_at FROM beat_terms ORDER BY id DESC LIMIT 1), clock_timestamp()
+"""  # noqa: S608 - no outside text
 _END = "UPDATE beat_terms SET renewed_at = clock_timestamp(), until = clock_timestamp() WHERE id = %s"
 
 
@@ -105,12 +107,12 @@ class BeatLease:
             # One at a time: who begins a term must see who has just renewed one.
             cursor.execute(_LOCK)
             if self._term is not None:
-                cursor.execute(_RENEW, [LEASE_S, self._term.id])
+                cursor.execute(_RENEW, [LEASE_S, self._term.id, LEASE_S])
                 if cursor.fetchone() is not None:
                     return
                 self._term = None
                 log.warning("beat.lost_its_lead", holder=self.holder)
-            cursor.execute(_BEGIN, [self.holder, LEASE_S])
+            cursor.execute(_BEGIN, [self.holder, LEASE_S, LEASE_S])
             begun = cursor.fetchone()
         if begun is not None:
             term_id, led_before, began_at = begun

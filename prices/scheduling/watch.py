@@ -32,7 +32,7 @@ class JobWatch:
 
     def __init__(self, board: Board) -> None:
         self._board = board
-        self._changes = JobChanges(_jobs)
+        self._changes = JobChanges(self._jobs_to_read)
         self._is_first = True
         self._switched_off: set[UUID] = set()
         self._mark: datetime | None = None
@@ -47,6 +47,11 @@ class JobWatch:
             self._place(job, now)
         self._is_first = False
         self._looked_at = time.monotonic()
+
+    def _jobs_to_read(self) -> QuerySet[Any]:
+        # Whether a job is to be taken off matters once it is on the board. Jobs are never deleted: in time
+        # those that were stopped are most of them.
+        return _jobs().filter(status=JobStatus.ACTIVE) if self._is_first else _jobs()
 
     def _look_at_switches(self, now: int) -> None:
         """Follow what was switched off or on by hand, which changes no job."""

@@ -127,6 +127,7 @@ def test_list_takes_filters(run: Run) -> None:
     assert offsets("--since", "2026-01-02T13:30:00+01:00") == [3]
     assert offsets("--topic", "other") == [3]
     assert offsets("--limit", "1") == [3]
+    assert offsets("--limit", "9" * 30) == offsets()
 
 
 def test_list_in_json_has_every_field_but_the_value(run: Run) -> None:

@@ -97,6 +97,15 @@ def test_active_jobs_without_a_beat_are_a_problem(show: Show, make_job: MakeJob,
     assert problems() == ""
 
 
+def test_last_term_tells_who_leads_also_where_the_clock_was_set_back(
+    show: Show, make_job: MakeJob, beat_term: BeatTerm
+) -> None:
+    make_job()
+    then = timezone.now() - timedelta(seconds=11)
+    BeatTerm.objects.create(holder="host:2", began_at=then, renewed_at=then, until=then)
+    assert "host:2 led 11." in show(problem="none has led for over 10 s")
+
+
 def test_status_tells_what_there_is(show: Show, make_job: MakeJob) -> None:
     claim_slots([make_job().id], now=timezone.now())
     pause_job(make_job(["SIM-B"]).id)

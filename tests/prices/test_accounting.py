@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django_celery_beat.models import PeriodicTask
 from pytest_django import DjangoAssertNumQueries
 
 from prices import accounting, claims, tasks
@@ -112,6 +113,36 @@ def test_task_accounts_for_what_is_over(make_job: MakeJob) -> None:
     assert 57 <= gap.slots <= 60
 
 
+def test_slots_accounted_for_by_a_clock_that_was_ahead_are_polled_in_their_time(job: PollJob) -> None:
+    account_slots(now=at(500), whole=True)
+    poll(job, 490)
+    account_slots(now=at(86_400), whole=True)
+    assert gaps() == [(0, 480, 49, DOWN), (500, 86_380, 8589, DOWN)]
+    # The clock was set right: what is still to come is taken back.
+    account_slots(now=at(125))
+    assert gaps() == [(0, 110, 12, DOWN)]
+    poll(job, 125)
+    poll(job, 131)
+    account_slots(now=at(500), whole=True)
+    assert gaps() == [(0, 110, 12, DOWN), (140, 480, 35, DOWN)]
+
+
+def test_abandoned_run_of_a_clock_that_was_ahead_stays_a_gap(job: PollJob) -> None:
+    claim_slots([job.id], now=at(490))
+    PollRun.objects.update(started_at=at(0))
+    abandon_overdue_runs(now=at(1000))
+    account_slots(now=at(86_400), whole=True)
+    account_slots(now=at(125))
+    assert gaps() == [(0, 110, 12, DOWN), (490, 490, 1, "abandoned: the worker ended before the poll did")]
+
+
+def test_slots_of_a_clock_that_is_a_little_ahead_stay_accounted_for(job: PollJob) -> None:
+    account_slots(now=at(160), whole=True)
+    before = gaps()
+    account_slots(now=at(125))
+    assert gaps() == before
+
+
 def test_late_claim_of_a_slot_in_a_gap_is_refused(job: PollJob) -> None:
     account_slots(now=at(25), whole=True)
     assert claim_slots([job.id], now=at(11)) == []
@@ -149,6 +180,16 @@ def test_stop_ends_what_is_due(job: PollJob) -> None:
     assert gaps() == [(0, 10, 2, NOT_POLLED), (20, 20, 1, "stopped")]
     stop_job(job.id, now=at(80))
     assert account_slots(now=at(500), whole=True) == 0
+
+
+def test_stop_of_a_stopped_job_whose_task_was_switched_on_by_hand_finds_no_slots(job: PollJob) -> None:
+    led(-5, 100)
+    stop_job(job.id, now=at(2))
+    before = gaps()
+    PeriodicTask.objects.update(enabled=True)
+    stopped = stop_job(job.id, now=at(80))
+    assert gaps() == before
+    assert not PeriodicTask.objects.get(poll_job=stopped).enabled
 
 
 def test_stop_of_a_paused_job_leaves_it_paused_until_then(job: PollJob) -> None:
@@ -201,6 +242,17 @@ def test_abandoned_run_is_a_gap(job: PollJob) -> None:
         PollRun.objects.filter(due_at=at(seconds)).update(started_at=at(0))
         assert abandon_overdue_runs(now=at(1000)) == 1
     assert gaps() == [(0, 20, 3, "abandoned: the worker ended before the poll did")]
+
+
+def test_abandoned_runs_of_a_former_interval_are_no_range_of_the_new_one(job: PollJob) -> None:
+    claim_slots([job.id], now=at(0))
+    poll(job, 10)
+    claim_slots([job.id], now=at(20))
+    change_interval(job.id, 20, now=at(23))
+    PollRun.objects.update(started_at=at(0))
+    assert abandon_overdue_runs(now=at(1000)) == 2
+    # As one range of 20 s they would hold the slot that was polled.
+    assert [gap[:3] for gap in gaps()] == [(0, 0, 1), (20, 20, 1)]
 
 
 def test_runs_abandoned_at_once_are_one_gap(job: PollJob, monkeypatch: pytest.MonkeyPatch) -> None:

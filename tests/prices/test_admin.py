@@ -10,7 +10,9 @@ from django.contrib.auth.models import Permission, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
 from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from pytest_django import Settings
 
 from prices.claims import claim_slots
@@ -350,3 +352,37 @@ def test_admin_without_slash_leads_to_it(client: Client) -> None:
 def test_id_stands_once_on_a_page(admin_client: Client, make_job: MakeJob) -> None:
     page = admin_client.get(f"/admin/prices/polljob/{make_job().pk}/change/").content.decode()
     assert page.count("field-id") == 1
+
+
+def task_page(task: PeriodicTask) -> str:
+    return f"/admin/django_celery_beat/periodictask/{task.pk}/change/"
+
+
+def test_of_a_poll_jobs_task_only_the_switch_can_be_changed(admin_client: Client, make_job: MakeJob) -> None:
+    job = make_job(interval=60)
+    other = IntervalSchedule.objects.create(every=5, period=IntervalSchedule.SECONDS)
+    page = admin_client.get(task_page(job.periodic_task)).content.decode()
+    assert reverse("admin:prices_polljob_change", args=[job.id]) in page
+    assert 'name="interval"' not in page
+    sent = {"name": "x", "task": "x", "interval": other.pk, "one_off": "on", "queue": "x"}
+    before = PeriodicTask.objects.filter(poll_job=job).values("name", "task", "interval", "one_off", "queue")
+    kept = list(before)
+    assert admin_client.post(task_page(job.periodic_task), sent).status_code == 302
+    assert list(before.all()) == kept
+    assert not PeriodicTask.objects.get(poll_job=job).enabled
+    admin_client.post(task_page(job.periodic_task), {"enabled": "on"})
+    assert PeriodicTask.objects.get(poll_job=job).enabled
+
+
+def test_other_periodic_tasks_are_changed_as_ever(admin_client: Client) -> None:
+    each_hour = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
+    task = PeriodicTask.objects.create(name="own", task="their.task", interval=each_hour)
+    each_day = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.DAYS)
+    page = admin_client.get(task_page(task)).content.decode()
+    assert 'name="interval"' in page
+    sent = {"name": "own", "task": "their.task", "interval": each_day.pk, "args": "[]", "kwargs": "{}"}
+    answer = admin_client.post(task_page(task), sent | {"headers": "{}", "enabled": "on"})
+    assert answer.status_code == 302
+    task.refresh_from_db()
+    assert task.interval == each_day
+    assert admin_client.get("/admin/django_celery_beat/periodictask/add/").status_code == 200

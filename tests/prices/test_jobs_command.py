@@ -99,6 +99,7 @@ def test_list_is_chosen_by_status_provider_and_limit(run: Run, make_job: MakeJob
     assert listed("--status", "paused") == [str(simulated.id)]
     assert listed("--provider", "Finhub") == [str(served.id), str(finnhub.id)]
     assert listed("--limit", "1") == [str(served.id)]
+    assert len(listed("--limit", "9" * 30)) == 3
     assert run("list", "--limit", "1").endswith("and 2 older ones; --limit shows more\n")
     assert refusal(run, "list", "--provider", "bloomberg")[0] == 2
     for wrong in (["--limit", "0"], ["--status", "gone"]):

@@ -5,7 +5,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -19,6 +19,7 @@ from prices import scheduler
 from prices.jobs import pause_job, resume_job, stop_job
 from prices.models import BeatTerm, PollJob
 from prices.scheduler import PriceEntry, PriceScheduler
+from prices.scheduling.watch import milliseconds, place_of
 from tests.conftest import MakeJob
 from tests.waiting import wait_until
 
@@ -172,6 +173,27 @@ def test_clock_that_is_set_back_is_followed(
         ahead.setattr(scheduler, "_now_ms", lambda: time.time_ns() // 1_000_000 + an_hour_ahead)
         wait_until(lambda: sends(beat, job))
     wait_until(lambda: sends(beat, job), timeout_s=3)
+
+
+def test_slots_that_came_while_the_host_slept_are_not_all_sent(
+    beat: PriceScheduler, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [make_job([f"SIM-{number}"], interval=600) for number in range(20)]
+    sent: set[str] = set()
+
+    def all_sent() -> bool:
+        beat.tick()
+        sent.update(jobs_sent())
+        return len(sent) == len(jobs)
+
+    wait_until(all_sent)
+    woken = milliseconds(timezone.now()) + 3_600_000
+    monkeypatch.setattr(scheduler, "_now_ms", lambda: woken)
+    beat.tick()
+    again = jobs_sent()
+    # Late by no more than three seconds and a twentieth of the interval.
+    late = [woken - place_of(job).slot_at(woken) for job in jobs if str(job.id) in again]
+    assert max(late, default=0) <= 33_000
 
 
 def test_standby_sends_nothing_and_takes_over(make_beat: MakeBeat, make_job: MakeJob) -> None:
@@ -347,6 +369,34 @@ def test_entry_saved_does_not_switch_a_task_on_again(beat: PriceScheduler) -> No
     PeriodicTask.objects.filter(name="own").update(enabled=False)
     entry.save()
     assert not PeriodicTask.objects.get(name="own").enabled
+
+
+def errors_in(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    return [cast("dict[str, Any]", each.msg) for each in caplog.records if each.levelname == "ERROR"]
+
+
+def test_task_that_redis_does_not_take_is_one_line_in_the_log(
+    beat: PriceScheduler, services: Services, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat.tick()
+    entry = beat.schedule["sweep outbox"]
+    caplog.clear()
+    services.valkey.stop()
+    try:
+        beat.apply_entry(entry)
+    finally:
+        services.valkey.start()
+    assert [(told["task"], told["exc_info"]) for told in errors_in(caplog)] == [("sweep outbox", False)]
+
+
+def test_task_that_cannot_be_sent_for_another_reason_shows_its_stack(
+    beat: PriceScheduler, caplog: pytest.LogCaptureFixture
+) -> None:
+    beat.tick()
+    entry = beat.schedule["sweep outbox"]
+    entry.options["expires"] = "no time"
+    beat.apply_entry(entry)
+    assert [(told["task"], told["exc_info"]) for told in errors_in(caplog)] == [("sweep outbox", True)]
 
 
 def test_task_that_cannot_be_read_is_left_out(beat: PriceScheduler) -> None:

@@ -1,5 +1,6 @@
 """manage.py dead_letters: what the consumer could not read, to look at, send again or delete."""
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -141,7 +142,8 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise ValueError
-    return number
+    # More than PostgreSQL counts to is all there are.
+    return min(number, sys.maxsize)
 
 
 _positive.__name__ = "number above 0"

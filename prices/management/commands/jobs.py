@@ -1,5 +1,6 @@
 """manage.py jobs: what is polled and how it went; pause, resume and stop."""
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -147,7 +148,8 @@ def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise ValueError
-    return number
+    # More than PostgreSQL counts to is all there are.
+    return min(number, sys.maxsize)
 
 
 _positive.__name__ = "number above 0"

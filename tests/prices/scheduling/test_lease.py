@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 
 from dev.pytest_services import Services
@@ -85,6 +86,37 @@ def test_lease_that_another_has_taken_meanwhile_is_not_released(lease: BeatLease
     assert leads(other)
     lease.release()
     assert BeatTerm.objects.filter(until__gt=timezone.now()).count() == 1
+    other.release()
+
+
+def set_back(hours: int) -> None:
+    """Make the rows what they are once the database's clock was set back: of a time to come."""
+    ahead = timedelta(hours=hours)
+    moved = {name: F(name) + ahead for name in ("began_at", "renewed_at", "until")}
+    BeatTerm.objects.update(**moved)
+
+
+def test_term_of_a_clock_that_was_set_back_keeps_nobody_from_leading(lease: BeatLease) -> None:
+    now = timezone.now()
+    BeatTerm.objects.create(holder="ended", began_at=now, renewed_at=now, until=now)
+    set_back(hours=1)
+    assert leads(lease)
+    assert not leads(BeatLease())
+
+
+def test_leader_begins_a_new_term_where_the_clock_is_set_back(lease: BeatLease) -> None:
+    assert leads(lease)
+    before = lease.term
+    set_back(hours=1)
+    wait_until(lambda: leads(lease) and lease.term != before, timeout_s=3)
+    assert not leads(BeatLease())
+    assert BeatTerm.objects.count() == 2
+    lease.release()
+    other = BeatLease()
+    assert leads(other)
+    # The one before it led until a moment ago, not in the time to come.
+    assert other.term is not None
+    assert other.term.led_before == BeatTerm.objects.order_by("id")[1].renewed_at
     other.release()
 
 
