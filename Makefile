@@ -46,7 +46,7 @@ soak: venv ## Run the tests that take minutes
 chaos: venv ## Kill, stop and cut off the parts at random, and count what is wrong (SECONDS=60 SEED=1)
 	@exec $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench-consumer: venv ## Measure the consumer against PostgreSQL's own limit (10 minutes; wants an idle machine)
+bench-consumer: venv ## Measure the consumer against PostgreSQL's own limit (3 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench consumer $(ARGS)
 
 bench-scheduler: venv ## Measure beat beside the stock one, through the whole path (7 minutes; wants an idle machine)
