@@ -203,6 +203,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 10.0,
         "options": {"queue": "upkeep", "expire_seconds": 10},
     },
+    "drop expired messages": {
+        "task": "prices.tasks.drop_expired_messages",
+        "schedule": 60.0,
+        "options": {"queue": "upkeep", "expire_seconds": 60},
+    },
     "make partitions": {
         "task": "prices.tasks.make_partitions",
         "schedule": crontab(minute="17", hour="1"),

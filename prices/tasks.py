@@ -7,7 +7,7 @@ from uuid import UUID
 from celery import Task, shared_task
 from django.utils import timezone
 
-from prices import accounting, claims, outbox, partitions, retention
+from prices import accounting, claims, expired_messages, outbox, partitions, retention
 from prices.handover import hand_over, take_over
 from prices.jobs import provider_of_queue
 from prices.polling import claim_and_poll
@@ -54,6 +54,12 @@ def account_slots() -> None:
 def make_partitions() -> None:
     """Make the partitions of the coming days."""
     partitions.make_partitions(timezone.now().date())
+
+
+@shared_task
+def drop_expired_messages() -> None:
+    """Drop messages that no worker took in time."""
+    expired_messages.drop_expired_messages(now=timezone.now())
 
 
 @shared_task
