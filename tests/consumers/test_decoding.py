@@ -39,7 +39,7 @@ def events_of(columns: Events) -> list[PriceEvent]:
 def by_definition(each: Message) -> PriceEvent | str:
     sent = received(each)
     try:
-        return decode_event(sent.key, sent.value, headers=sent.headers, broker_time=sent.broker_time)
+        return decode_event(sent.key, sent.value, headers=sent.headers or (), broker_time=sent.broker_time)
     except EventError as error:
         return str(error)
 
