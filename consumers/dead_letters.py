@@ -17,8 +17,9 @@ from django.db import transaction
 from django.db.models import BinaryField, QuerySet
 from django.db.models.functions import Now, Substr
 
-from consumers.messages import ReceivedMessage
+from consumers.messages import UNREADABLE_HEADERS, ReceivedMessage
 from consumers.originals import Originals
+from prices.events import Headers
 from prices.models import DeadLetter
 from prices.models.raw_market_data import OctetLength
 
@@ -103,8 +104,8 @@ def replay(ids: Sequence[UUID]) -> Replay:
     """Send the messages of these dead letters again, as they were, and note those that Kafka has confirmed.
 
     Key, value and headers are the original's, read from Kafka: a letter whose message Kafka has no
-    longer fails. So does one that Kafka does not confirm within 10 s. Raises KafkaException where Kafka
-    does not answer; what was confirmed before stays noted.
+    longer, or whose headers cannot be read, fails. So does one that Kafka does not confirm within 10 s.
+    Raises KafkaException where Kafka does not answer; what was confirmed before stays noted.
     """
     done = Replay()
     with Originals() as originals:
@@ -135,8 +136,11 @@ def _replay_batch(
     for letter_id, original in found.items():
         if original is None:
             deliveries.refusals[letter_id] = NO_ORIGINAL
+        elif original.headers is None:
+            deliveries.refusals[letter_id] = UNREADABLE_HEADERS
         else:
-            _send(producer, original, report=deliveries.report_for(letter_id))
+            report = deliveries.report_for(letter_id)
+            _send(producer, original, headers=original.headers, report=report)
     producer.flush(DELIVERY_TIMEOUT_S + 1)
     DeadLetter.objects.filter(id__in=deliveries.confirmed).update(replayed_at=Now())
     done.sent += len(deliveries.confirmed)
@@ -146,13 +150,17 @@ def _replay_batch(
 
 
 def _send(
-    producer: Producer, original: ReceivedMessage, *, report: Callable[[KafkaError | None, Message], None]
+    producer: Producer,
+    original: ReceivedMessage,
+    *,
+    headers: Headers,
+    report: Callable[[KafkaError | None, Message], None],
 ) -> None:
     producer.produce(
         original.topic,
         key=original.key,
         value=original.value,
-        headers=list(original.headers),
+        headers=list(headers),
         on_delivery=report,
     )
 

@@ -14,7 +14,7 @@ from confluent_kafka import Message
 from django.conf import settings
 
 from consumers.columns import Events, Flags, Places, columns_of, concatenate
-from consumers.messages import ReceivedMessage, received
+from consumers.messages import UNREADABLE_HEADERS, ReceivedMessage, received
 from consumers.outbox_form import read_events
 from consumers.rows import Rows, concatenate_rows, rows_of
 from prices.events import EventError, PriceEvent, decode_event
@@ -110,6 +110,8 @@ def _shifted(rows: Sequence[Places], begins: Sequence[int]) -> Places:
 
 
 def _decode_one(message: ReceivedMessage) -> PriceEvent | DeadLetter:
+    if message.headers is None:
+        return _dead_letter(message, reason=UNREADABLE_HEADERS)
     try:
         return decode_event(
             message.key, message.value, headers=message.headers, broker_time=message.broker_time

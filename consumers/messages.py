@@ -1,25 +1,34 @@
 """A message as it came from Kafka, in the service's own types."""
 
 from datetime import UTC, datetime, timedelta
+from operator import methodcaller
 from typing import NamedTuple, cast
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 
 from prices.events import Headers
 
+UNREADABLE_HEADERS = "the name of a header is no UTF-8"
+
+# By a call from C, which sees that confluent-kafka gives a list and sets an exception, too: Python's own
+# calls, once they are warm, go on with the list, and the exception comes up anywhere.
+_read_headers = methodcaller("headers")
+# Stands in a message for headers that cannot be read.
+_NO_HEADERS: list[tuple[str, str | bytes | None]] = []
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
 
 
 class ReceivedMessage(NamedTuple):
-    """One message of the topic, and where it stood."""
+    """One message of the topic, and where it stood. Headers are None where they cannot be read."""
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: Headers | None
     broker_time: datetime
 
 
@@ -31,9 +40,21 @@ def received(message: Message) -> ReceivedMessage:
         offset=cast(int, message.offset()),
         key=message.key(),
         value=message.value(),
-        headers=cast(Headers, message.headers() or ()),
+        headers=headers_of(message),
         broker_time=_broker_time(*message.timestamp()),
     )
+
+
+def headers_of(message: Message) -> Headers | None:
+    """Give a message's headers; None where the name of one is no UTF-8."""
+    try:
+        headers: Headers | None = _read_headers(message)
+    except (SystemError, UnicodeDecodeError):
+        # So confluent-kafka fails, once: the next time it gives a list with a hole, and whoever touches
+        # that hole ends the process.
+        headers = _NO_HEADERS
+        message.set_headers(headers)
+    return None if headers is _NO_HEADERS else headers or ()
 
 
 def _broker_time(kind: int, milliseconds: int) -> datetime:

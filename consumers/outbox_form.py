@@ -29,7 +29,7 @@ from consumers.columns import (
     microseconds,
     numbered,
 )
-from consumers.messages import LAST_MS
+from consumers.messages import LAST_MS, headers_of
 from prices.events import MAX_AHEAD, VERSION, Headers
 from prices.models import Precision
 from prices.symbols import is_symbol
@@ -56,6 +56,9 @@ _PIECES = (
 _EVENT_ID, _SYMBOL, _PRICE, _TIME, _RAW_ID = 2, 6, 7, 12, 20
 _BEFORE_PRICE, _AFTER_SOURCE = len(b'","price":'), 17
 _BETWEEN_TIME_AND_SOURCE = b'","source":"'
+# A time, what is between, and a source of 64 characters. More would be digits that say nothing, of which a
+# sender can write any number: what is remembered of times has to have a bound in bytes.
+_MOST_TIME_AND_SOURCE = 128
 _SAFE_SOURCE = re.compile(rb"[A-Za-z0-9_.\-]{1,64}")
 _ID_LENGTH = 36
 # Digits, a dot and decimals.
@@ -196,6 +199,8 @@ def _times_and_sources(text: bytes, quotes: Places) -> tuple[Integers, list[str]
 @lru_cache(maxsize=50_000)
 def _time_and_source(text: bytes) -> tuple[int, str]:
     """Read a time, and the source after it. The same few come often: providers tell whole seconds."""
+    if len(text) > _MOST_TIME_AND_SOURCE:
+        raise UnusualError("timestamp")
     time, between, source = text.partition(_BETWEEN_TIME_AND_SOURCE)
     if not between or _SAFE_SOURCE.fullmatch(source) is None:
         raise UnusualError("source")
@@ -210,7 +215,7 @@ def _time_and_source(text: bytes) -> tuple[int, str]:
 
 def _have_no_time(messages: Sequence[Message]) -> NDArray[np.bool_]:
     """Tell of which messages the time is when the price was received, as the provider gave none."""
-    headers = cast(list[Headers], list(map(Message.headers, messages)))
+    headers = cast(list[Headers], list(map(headers_of, messages)))
     try:
         versions, precisions = list(map(itemgetter(0), headers)), list(map(itemgetter(1), headers))
     except (IndexError, TypeError) as error:

@@ -1,5 +1,6 @@
 """Loops in threads, and a handler that remembers what it was given."""
 
+import ctypes
 import threading
 import uuid
 from collections import Counter
@@ -9,7 +10,7 @@ from functools import partial
 from typing import Any, Self, TypeVar
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition, cimpl
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
@@ -141,6 +142,26 @@ def send_parts(*messages: Message, partition: int = 0) -> None:
             partition=partition,
         )
     assert producer.flush(10) == 0
+
+
+def send_with_header(name: bytes, *, partition: int = 0) -> None:
+    """Send a message that has a header of any name, and wait until Kafka has it.
+
+    By librdkafka itself: confluent-kafka writes UTF-8 only, but other clients may not.
+    """
+    kafka, text = ctypes.CDLL(cimpl.__file__), ctypes.c_char_p
+    kafka.rd_kafka_conf_new.restype = kafka.rd_kafka_new.restype = ctypes.c_void_p
+    configuration = ctypes.c_void_p(kafka.rd_kafka_conf_new())
+    servers = settings.KAFKA_BOOTSTRAP_SERVERS.encode()
+    assert kafka.rd_kafka_conf_set(configuration, b"bootstrap.servers", servers, None, 0) == 0
+    producer = ctypes.c_void_p(kafka.rd_kafka_new(0, configuration, None, 0))
+    # A number says what follows it: 1 a topic, 3 a partition, 4 a value, 9 a header, 0 nothing.
+    parts = (1, text(settings.KAFKA_TOPIC.encode()), 3, partition, 4, text(b"{}"), ctypes.c_size_t(2))
+    header = (9, text(name), text(b"1"), ctypes.c_ssize_t(1))
+    # With flag 2 (after a 7) the value is copied.
+    assert kafka.rd_kafka_producev(producer, *parts, 7, 2, *header, 0) == 0
+    assert kafka.rd_kafka_flush(producer, 10_000) == 0
+    kafka.rd_kafka_destroy(producer)
 
 
 def committed(partitions: Iterable[int] = range(3)) -> dict[int, int]:

@@ -1,5 +1,6 @@
 """The fast reader takes what the outbox writes, and says what `decode_event` says of everything else."""
 
+import tracemalloc
 from datetime import UTC
 from decimal import Decimal
 from typing import Any
@@ -38,7 +39,7 @@ def events_of(columns: Events) -> list[PriceEvent]:
 def by_definition(each: Message) -> PriceEvent | str:
     sent = received(each)
     try:
-        return decode_event(sent.key, sent.value, headers=sent.headers, broker_time=sent.broker_time)
+        return decode_event(sent.key, sent.value, headers=sent.headers or (), broker_time=sent.broker_time)
     except EventError as error:
         return str(error)
 
@@ -125,6 +126,23 @@ def test_any_batch_is_read_as_its_messages_are(parts: list[tuple[Any, Any]]) -> 
     assert [letter.reason for letter in decoded.dead_letters] == [
         each for each in expected if isinstance(each, str)
     ]
+
+
+def test_long_times_are_read_and_not_kept() -> None:
+    """A fraction may have any number of digits; of such times no more is remembered than of others."""
+    long = [
+        message(value=SOUND.replace(b"12:00:00Z", b"12:00:00.%s%dZ" % (b"0" * 100_000, number)))
+        for number in range(20)
+    ]
+    tracemalloc.start()
+    try:
+        results = [found(each) for each in long]
+        kept_bytes, _peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert results == [by_definition(each) for each in long]
+    assert all(isinstance(result, PriceEvent) for result in results)
+    assert kept_bytes < 500_000
 
 
 prices = st.decimals(

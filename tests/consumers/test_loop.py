@@ -181,7 +181,7 @@ def test_large_messages_make_small_batches(monkeypatch: pytest.MonkeyPatch) -> N
     handler = Recorder(lambda _: not may_go_on.wait(20))
     with running(handler):
         wait_until(lambda: len(handler.read_so_far) >= 2)
-        # What is read at once comes out of the queue of librdkafka, which holds 8 MB.
+        # What is read at once comes out of the queue of librdkafka, which holds 4 MB.
         assert sum(handler.read_so_far) < 60
         may_go_on.set()
         wait_until(has_all(handler, values), timeout_s=20)
