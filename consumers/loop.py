@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 _silent = logging.getLogger("librdkafka.consumer")
 _silent.disabled = True
 
-# After SIGTERM a process has 10 s, and a batch that is being written may take 7 s of them.
+# After SIGTERM a process has 10 s, and a write may take 7 s of them. What is cut off is read again.
 CLOSE_S = 2.0
 # A turn may take milliseconds, and a file's time is for a check that looks each few seconds.
 TOUCH_INTERVAL_S = 1.0

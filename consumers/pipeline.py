@@ -64,7 +64,7 @@ class BatchHandler(Protocol[AnyBatch]):
 
     def forget(self) -> None:
         """Drop what is remembered of earlier batches: partitions have changed hands, or a planned write is
-        not called. Never during a write.
+        not called. Never during a write; a write that is planned may still be called.
         """
 
     def close(self) -> None:
