@@ -1,7 +1,7 @@
 """A message as it came from Kafka, in the service's own types."""
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from operator import methodcaller
 from typing import NamedTuple, cast
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
@@ -10,11 +10,8 @@ from prices.events import Headers
 
 UNREADABLE_HEADERS = "the name of a header is no UTF-8"
 
-# By a call from C, which sees that confluent-kafka gives a list and sets an exception, too: Python's own
-# calls, once they are warm, go on with the list, and the exception comes up anywhere.
-_read_headers = methodcaller("headers")
 # Stands in a message for headers that cannot be read.
-_NO_HEADERS: list[tuple[str, str | bytes | None]] = []
+_UNREADABLE: list[tuple[str, str | bytes | None]] = []
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LAST_MS = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(milliseconds=1)
@@ -40,21 +37,28 @@ def received(message: Message) -> ReceivedMessage:
         offset=cast(int, message.offset()),
         key=message.key(),
         value=message.value(),
-        headers=headers_of(message),
+        headers=headers_of([message])[0],
         broker_time=_broker_time(*message.timestamp()),
     )
 
 
-def headers_of(message: Message) -> Headers | None:
-    """Give a message's headers; None where the name of one is no UTF-8."""
-    try:
-        headers: Headers | None = _read_headers(message)
-    except (SystemError, UnicodeDecodeError):
-        # So confluent-kafka fails, once: the next time it gives a list with a hole, and whoever touches
-        # that hole ends the process.
-        headers = _NO_HEADERS
-        message.set_headers(headers)
-    return None if headers is _NO_HEADERS else headers or ()
+def headers_of(messages: Sequence[Message]) -> list[Headers | None]:
+    """Give each message's headers; None where the name of one is no UTF-8."""
+    found: list[Headers | None] = []
+    # Called by `map`, whose C sees that confluent-kafka gives a list and sets an exception, too: Python's own
+    # calls, once they are warm, go on with the list, and the exception comes up anywhere.
+    left = cast(Iterator[Headers | None], map(Message.headers, messages))
+    while len(found) < len(messages):
+        try:
+            # One by one, so that the place of the one that fails is known.
+            for headers in left:
+                found.append(None if headers is _UNREADABLE else headers or ())  # noqa: PERF401
+        except (SystemError, UnicodeDecodeError):
+            # So confluent-kafka fails, once: the next time it gives a list with a hole, and whoever touches
+            # that hole ends the process.
+            messages[len(found)].set_headers(_UNREADABLE)
+            found.append(None)
+    return found
 
 
 def _broker_time(kind: int, milliseconds: int) -> datetime:

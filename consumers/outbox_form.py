@@ -215,7 +215,7 @@ def _time_and_source(text: bytes) -> tuple[int, str]:
 
 def _have_no_time(messages: Sequence[Message]) -> NDArray[np.bool_]:
     """Tell of which messages the time is when the price was received, as the provider gave none."""
-    headers = cast(list[Headers], list(map(headers_of, messages)))
+    headers = cast(list[Headers], headers_of(messages))
     try:
         versions, precisions = list(map(itemgetter(0), headers)), list(map(itemgetter(1), headers))
     except (IndexError, TypeError) as error:

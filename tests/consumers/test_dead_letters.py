@@ -31,7 +31,7 @@ from consumers.store import AverageStore
 from prices.ids import first_id_at
 from prices.models import DeadLetter, SymbolAverage
 from tests.consumers.running import make_topic_anew, running, send_parts, send_with_header, trim
-from tests.consumers.samples import message
+from tests.consumers.samples import assert_averages_right, event, message
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("topic", "heartbeats")]
@@ -205,6 +205,16 @@ def test_message_with_a_header_of_no_utf8_is_kept_and_cannot_be_replayed() -> No
     assert (letter.offset, letter.value, letter.reason) == (0, b"{}", UNREADABLE_HEADERS)
     result = replay([letter.id, after.id])
     assert (result.sent, result.failed) == (1, [(letter.id, UNREADABLE_HEADERS)])
+
+
+def test_messages_read_together_with_one_whose_header_is_no_utf8_are_averaged() -> None:
+    for first in (0, 3):
+        send_parts(*(message(number) for number in range(first, first + 3)))
+        send_with_header(b"\xff")
+    with running(AverageHandler(AverageStore())):
+        wait_until(lambda: (DeadLetter.objects.count(), SymbolAverage.objects.count()) == (2, 6))
+    assert list(DeadLetter.objects.order_by("offset").values_list("offset", flat=True)) == [3, 7]
+    assert_averages_right([event(number) for number in range(6)])
 
 
 def test_other_message_at_the_offset_is_not_sent() -> None:
