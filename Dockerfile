@@ -1,12 +1,12 @@
 # The image of every process of the service; docker-compose.yml gives each one its command.
 
-FROM python:3.12-slim AS builder
+FROM python:3.11-slim AS builder
 RUN python -m venv /opt/venv
 COPY requirements.txt .
 RUN --mount=type=cache,target=/root/.cache/pip \
     /opt/venv/bin/pip install --disable-pip-version-check --require-hashes --requirement requirements.txt
 
-FROM python:3.12-slim
+FROM python:3.11-slim
 LABEL org.opencontainers.image.title="marketdata" \
       org.opencontainers.image.description="Polls price providers and serves exact moving averages"
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1

@@ -1,21 +1,32 @@
-# `make run` and `make test` need Python 3.11 or newer and nothing else; `make help` lists the rest.
+# `make run` and `make test` need Python 3.11 to 3.14 and nothing else; `make help` lists the rest.
 
-PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-# What the virtualenv was made for: this path (its scripts contain it) and these versions.
-INSTALLED := $(VENV)/installed
-WANTED = { echo "$(CURDIR)"; cat requirements-dev.txt; }
+BIN := .venv/bin
+# PYTHON=... is the only one tried where it is given.
+PYTHONS = $(if $(PYTHON),"$(PYTHON)",$(BIN)/python python3.11 python3.12 python3.13 python3.14 python3)
+FITS = import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command "make lock"
 
-# The tests that start processes of the service, and what they print.
-STARTS_PROCESSES = tests/chaos tests/consumers tests/dev tests/test_beats.py tests/test_canary.py \
-	tests/test_whole_accounting.py tests/test_whole_path.py
-PROCESS_LOG = $(VENV)/processes.log
+# Files are UTF-8, whatever the locale says.
+export PYTHONUTF8 = 1
+# Many processes run the same modules: without kept bytecode each would compile them anew.
+export PYTHONDONTWRITEBYTECODE =
+
+# Install a file of requirements where it is not installed yet, by the first Python that fits.
+define install
+	@$(BIN)/python -m dev.virtualenv check $(1) 2>/dev/null || { \
+		for python in $(PYTHONS); do \
+			if "$$python" -c '$(FITS)' 2>/dev/null; then exec "$$python" -m dev.virtualenv install $(1); fi; \
+		done; \
+		echo "No Python here fits: it takes Python 3.11 to 3.14 with its module venv (Debian and Ubuntu:" \
+			"apt install python3-venv). $$python is: $$("$$python" --version 2>&1 | tail -n 1)." \
+			"Name another one: make run PYTHON=/path/to/python3.12" >&2; \
+		exit 1; \
+	}
+endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-processes test-others soak chaos bench-consumer bench-scheduler lint lock venv install
+.PHONY: help run test test-clocks soak chaos bench-consumer bench-scheduler lint lock lock-kafka venv venv-test
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -23,64 +34,42 @@ help: ## Show this list
 run: venv ## Run the service until Ctrl-C (PORT=8001 make run: on another port than 8000)
 	@exec $(BIN)/python -m dev run
 
-test: venv ## Run all tests (make test ARGS="-k average": some of them)
-ifdef ARGS
-	@exec $(BIN)/python -m pytest $(ARGS)
-else
-	@# Two at once, each with parts of its own: those that start processes mostly wait.
-	@echo "Running the tests that start processes, and beside them the others ..."
-	@rm -f $(PROCESS_LOG)
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going test-processes test-others; code=$$?; \
-		cat $(PROCESS_LOG); exit $$code
-endif
+test: venv-test ## Run all tests (make test ARGS="-k average": some of them, in one process)
+	@# Four at once on two cores, each with parts of its own: they mostly wait.
+	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses 4 --dist worksteal --durations 15)
 
-test-processes:
-	@$(BIN)/python -m pytest $(STARTS_PROCESSES) > $(PROCESS_LOG) 2>&1
+test-clocks: venv-test ## Run the tests that start no processes on days such as 29 February (ARGS="leap-day tests/prices")
+	@exec $(BIN)/python -m tests.clocks $(ARGS)
 
-test-others:
-	@$(BIN)/python -m pytest tests $(addprefix --ignore=,$(STARTS_PROCESSES))
+soak: venv-test ## Run the tests that take minutes, and every example of the property tests
+	@ALL_EXAMPLES=1 exec $(BIN)/python -m pytest -m "soak or hypothesis" --timeout 1800 -s $(ARGS)
 
-soak: venv ## Run the tests that take minutes
-	@exec $(BIN)/python -m pytest -m soak --timeout 1800 -s $(ARGS)
-
-chaos: venv ## Kill, stop and cut off the parts at random, and count what is wrong (SECONDS=60 SEED=1)
+chaos: venv-test ## Kill, stop and cut off the parts at random, and count what is wrong (SECONDS=60 SEED=1)
 	@exec $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench-consumer: venv ## Measure the consumer against PostgreSQL's own limit (3 minutes; wants an idle machine)
+bench-consumer: venv-test ## Measure the consumer against PostgreSQL's own limit (3 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench consumer $(ARGS)
 
-bench-scheduler: venv ## Measure beat beside the stock one, through the whole path (7 minutes; wants an idle machine)
+bench-scheduler: venv-test ## Measure beat beside the stock one, through the whole path (7 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench scheduler $(ARGS)
 
-lint: venv ## Check style and types
+lint: venv-test ## Check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-cache
 	@# mypy's Django plugin reads settings; nothing is connected to.
 	SECRET_KEY=none DATABASE_URL=postgres://nobody@127.0.0.1/none $(BIN)/mypy
 
-lock: venv ## Pin what requirements.in and requirements-dev.in ask for, with hashes
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+lock-kafka: venv-test ## Pin the jars of the embedded Apache Kafka, with hashes
+	@$(BIN)/python -m dev.embedded.lock_jars
+
+lock: venv-test ## Pin what the files requirements*.in ask for, with hashes
 	$(LOCK) requirements.in --output-file requirements.txt
-	$(LOCK) --constraints requirements.txt requirements-dev.in --output-file requirements-dev.txt
+	$(LOCK) --constraints requirements.txt requirements-run.in --output-file requirements-run.txt
+	$(LOCK) --constraints requirements-run.txt requirements-dev.in --output-file requirements-dev.txt
 
-venv:
-	@if ! $(WANTED) | cmp -s - $(INSTALLED) || ! $(BIN)/python -c '' 2>/dev/null; then \
-		$(MAKE) --no-print-directory install; \
-	fi
+venv: ## Install what `make run` needs, into .venv
+	$(call install,requirements-run.txt)
 
-install:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is missing, or older than Python 3.11. Name another one: make run PYTHON=python3.12"; \
-		exit 1; \
-	} >&2
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-		echo "$(PYTHON) cannot make virtualenvs. Debian and Ubuntu have that apart: apt install python3-venv"; \
-		exit 1; \
-	} >&2
-	@echo "Installing into $(VENV) (once, less than a minute) ..."
-	@$(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes \
-		--requirement requirements-dev.txt
-	@# All cores at once; pip would take one.
-	@$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
-	@$(WANTED) > $(INSTALLED)
+venv-test:
+	$(call install,requirements-dev.txt)

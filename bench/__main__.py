@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="name", required=True)
     consumer = commands.add_parser("consumer", help="price events to averages, against COPY alone")
     consumer.add_argument("--events", type=int, default=1_000_000, help="how many (1,000,000)")
-    consumer.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
+    consumer.add_argument("--symbols", type=int, default=500, help="of how many (500); try 25000")
     consumer.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
     consumer.add_argument("--steady", type=int, default=30, help="seconds at 1,000 events/s (30; 0: none)")
     verify = commands.add_parser("verify", help="verify_averages, against a join of the tables alone")

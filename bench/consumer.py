@@ -2,6 +2,8 @@
 
 limit        binary COPY of ready-made rows into the same table, 5,000 a commit
 sorted       the same, sorted by symbol within each commit
+large        as `limit`, with as many rows a commit as the consumer's largest batch has
+large sorted the same, sorted by symbol within each commit
 one          one consumer, from its first message to the last row committed
 disordered   the same with 5 % duplicates and 2 % late events
 two          two consumers in the group
@@ -23,8 +25,16 @@ from bench.events import disordered, fill_topic, make_events
 from bench.machine import describe_machine
 from bench.processes import Consumed, consume
 from bench.steady import Latency, measure_latency
+from consumers.reading.pipeline import MAX_BATCH
 
-NAMES = ("limit", "sorted", "one", "disordered", "two")
+# Rows a commit, and whether they are sorted by symbol.
+LIMITS = {
+    "limit": (5_000, False),
+    "sorted": (5_000, True),
+    "large": (MAX_BATCH, False),
+    "large sorted": (MAX_BATCH, True),
+}
+NAMES = (*LIMITS, "one", "disordered", "two")
 
 
 @dataclass(frozen=True)
@@ -51,11 +61,14 @@ def run(plan: Plan, *, json_file: Path | None) -> None:
     print(f"{plan.events:,} events of {plan.symbols} symbols, 12 partitions, {plan.rounds} rounds\n")
     plain, mixed = _fill(plan)
     _measure_consumer(plan, plain, processes=1)
-    commits, by_symbol = read_commits(by_symbol=False), read_commits(by_symbol=True)
+    commits = {
+        name: read_commits(rows_a_commit=rows, by_symbol=by_symbol)
+        for name, (rows, by_symbol) in LIMITS.items()
+    }
     figures: dict[str, list[Consumed]] = {name: [] for name in NAMES}
     for number in range(plan.rounds):
-        figures["limit"].append(_measure_limit(plan, commits))
-        figures["sorted"].append(_measure_limit(plan, by_symbol))
+        for name in LIMITS:
+            figures[name].append(_measure_limit(plan, commits[name]))
         figures["one"].append(_measure_consumer(plan, plain, processes=1))
         figures["disordered"].append(_measure_consumer(plan, mixed, processes=1))
         figures["two"].append(_measure_consumer(plan, plain, processes=2))
@@ -99,7 +112,9 @@ _WRONG = """
 WITH windowed AS (
     SELECT average, window_size, count(*) OVER five AS points, sum(price) OVER five * 0.2 AS mean
     FROM symbol_averages
-    WINDOW five AS (PARTITION BY symbol ORDER BY event_id ROWS BETWEEN 4 PRECEDING AND CURRENT ROW)
+    WINDOW five AS (
+        PARTITION BY symbol, currency ORDER BY event_id ROWS BETWEEN 4 PRECEDING AND CURRENT ROW
+    )
 )
 SELECT count(*), count(*) FILTER (
     WHERE (window_size, average) IS DISTINCT FROM (points, CASE WHEN points = 5 THEN mean END)
@@ -133,16 +148,17 @@ def _round(number: int, found: dict[str, Consumed]) -> str:
 
 
 def _table(figures: dict[str, list[Consumed]]) -> str:
-    """Give the medians; the ratios are medians of each round's own ratio."""
-    lines = [f"{'':12}{'events/s':>12}{'of limit':>10}{'of one':>9}{'CPU s':>9}{'peak MB':>9}"]
+    """Return the medians; the ratios are medians of each round's own ratio."""
+    lines = [
+        f"{'':12}{'events/s':>12}{'of limit':>10}{'of large':>10}{'of one':>9}{'CPU s':>9}{'peak MB':>9}"
+    ]
     for name, found in figures.items():
-        of_limit, of_one = (_ratio(found, figures[other]) for other in ("limit", "one"))
+        ratios = [_ratio(found, figures[other]) for other in ("limit", "large", "one")]
+        used = [_median(found, lambda one: one.cpu_s), _median(found, lambda one: one.peak_mb)]
         lines.append(
-            f"{name:12}{_median(found, lambda one: one.rate):>12,.0f}{of_limit:>10.2f}{of_one:>9.2f}"
-            + "".join(
-                f"{'-':>9}" if value is None else f"{value:>9.1f}"
-                for value in (_median(found, lambda one: one.cpu_s), _median(found, lambda one: one.peak_mb))
-            )
+            f"{name:12}{_median(found, lambda one: one.rate):>12,.0f}"
+            + "".join(f"{ratio:>10.2f}" for ratio in ratios)
+            + "".join(f"{'-':>10}" if value is None else f"{value:>10.1f}" for value in used)
         )
     return "\n".join(lines)
 

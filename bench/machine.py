@@ -8,7 +8,7 @@ from django.db import connection
 
 
 def describe_machine() -> str:
-    """Give cores, memory, and the versions that matter, in one line."""
+    """Return cores, memory, and the versions that matter, in one line."""
     with connection.cursor() as cursor:
         cursor.execute("SHOW server_version")
         (postgres,) = cursor.fetchone()

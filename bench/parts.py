@@ -8,8 +8,9 @@ from pathlib import Path
 
 import django
 
-from dev.embedded.parts import SETTINGS, Embedded, Place, Wishes
-from dev.guardian import ROOT, Guardian
+from dev.embedded.parts import SETTINGS, Embedded, Place
+from dev.guardian import Guardian
+from dev.loopback import keep_from_proxies
 
 
 @contextmanager
@@ -24,13 +25,14 @@ def running_parts() -> Iterator[dict[str, int]]:
     folder = Path(tempfile.mkdtemp(prefix="marketdata-bench-"))
     guardian.remove(folder)
     embedded = Embedded(
-        Place(folder, libs=ROOT / ".data" / "kafka-libs"),
-        Wishes(durable=True, apache_kafka_only=True, topic="bench"),
+        Place(folder),
+        durable=True,
         given=given,
         guardian=guardian,
         say=print,
     )
     try:
+        keep_from_proxies(os.environ)
         embedded.start()
         os.environ.update(embedded.addresses())
         os.environ |= {"SECRET_KEY": "only-for-benchmarks", "HEARTBEAT_DIR": str(folder / "heartbeats")}
@@ -47,7 +49,7 @@ def _make_tables() -> None:
     from django.core.management import call_command  # needs what setup() made
     from django.utils import timezone
 
-    from prices.partitions import make_partitions
+    from prices.maintenance.partitions import make_partitions
 
     call_command("migrate", verbosity=0)
     make_partitions(timezone.now().date())

@@ -11,10 +11,10 @@ from django.db import connection, transaction
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
-from prices.ids import new_ids
-from prices.jobs import SIMULATED, create_job, periodic_task_fields, stop_job
+from prices.database.uuid7 import new_ids
+from prices.jobs.services import SIMULATED, create_job, periodic_task_fields, stop_job
+from prices.ledger.grid import phase_of, slot_at
 from prices.models import PollJob
-from prices.slots import phase_of, slot_at
 
 BATCH = 5_000
 _EMPTY = """
@@ -120,13 +120,13 @@ class Changes:
 
 
 def intervals_between(shortest: int, longest: int, *, count: int) -> list[int]:
-    """Give so many intervals, each of the seconds between these equally often."""
+    """Return so many intervals, each of the seconds between these equally often."""
     span = longest - shortest + 1
     return [shortest + number % span for number in range(count)]
 
 
 def due_slots(job: PollJob, *, begin: datetime, end: datetime) -> list[datetime]:
-    """Give the slots of the job's grid from `begin` on, before `end`."""
+    """Return the slots of the job's grid from `begin` on, before `end`."""
     step = timedelta(seconds=job.interval)
     phase = phase_of(job.provider, job.interval, job.symbols)
     first = slot_at(begin, job.interval, phase)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import TopicPartition
 from django.conf import settings
 
-from consumers.connection import connect
+from consumers.averages.connection import connect
+from prices.publishing.kafka_clients import make_consumer
 
 TIMEOUT_S = 600
 POLL_S = 0.02
@@ -110,8 +111,8 @@ def consume(topic: str, *, messages: int, processes: int) -> Consumed:
 
 
 def _last_ids(topic: str) -> list[UUID]:
-    """Give the ids of each partition's last events."""
-    reader = Consumer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "group.id": "bench"})
+    """Return the ids of each partition's last events."""
+    reader = make_consumer({"group.id": "bench"})
     try:
         starts, count = [], 0
         for number in reader.list_topics(topic, timeout=10).topics[topic].partitions:

@@ -28,7 +28,7 @@ from bench.poll_jobs import Changes, forget_jobs, intervals_between, make_jobs
 from bench.scheduler_table import GOALS, GOALS_OF_MANY, OWN, STOCK, Figures, table
 from bench.service import Meter, Service
 from bench.slots_polled import Window, read_polled
-from prices.topic import ensure_topic
+from prices.publishing.topic import ensure_topic
 
 _STOCK_OPTION = "--scheduler django_celery_beat.schedulers:DatabaseScheduler"
 _POLLER = "poller-simulated"

@@ -36,7 +36,7 @@ _Value: TypeAlias = Callable[[Figures], float | None]
 
 
 def table(found: Mapping[str, Figures], *, goals: Mapping[str, float]) -> str:
-    """Give a line for each figure; the ratio is own over stock."""
+    """Return a line for each figure; the ratio is own over stock."""
     head = f"{'':34}" + "".join(f"{name:>12}" for name in found)
     lines = [f"{head}{'own/stock':>12}{'wanted':>10}" if STOCK in found else f"{head}{'wanted':>10}"]
     for label, value in _rows(found[OWN]):

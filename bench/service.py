@@ -50,7 +50,7 @@ class Service:
             )
 
     def command(self, name: str) -> str:
-        """Give a process's command in the Procfile."""
+        """Return a process's command in the Procfile."""
         return self._commands[name]
 
     def check(self) -> None:
@@ -61,11 +61,11 @@ class Service:
                 raise SystemExit("\n".join([f"{name} ended (exit code {process.returncode}):", *lines]))
 
     def cpu_seconds(self) -> dict[str, float]:
-        """Give the CPU seconds of each process so far."""
+        """Return the CPU seconds of each process so far."""
         return {name: cpu_seconds(process.pid) for name, process in self._running.items()}
 
     def memory(self) -> dict[str, Memory]:
-        """Give the memory of each process."""
+        """Return the memory of each process."""
         return {name: memory_of(process.pid) for name, process in self._running.items()}
 
     def _log(self, name: str) -> Path:
@@ -95,7 +95,7 @@ class Meter:
         self._began = self._cpu()
 
     def read(self) -> dict[str, Usage]:
-        """Give what each process used, then each part."""
+        """Return what each process used, then each part."""
         memory = self._service.memory()
         seconds = time.monotonic() - self._began_s
         return {

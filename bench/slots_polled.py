@@ -40,7 +40,7 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Iterable[float]) -> Self:
-        """Give the spread of waits in seconds."""
+        """Return the spread of waits in seconds."""
         ordered = sorted(seconds)
         if not ordered:
             return cls(0, None, None, None)

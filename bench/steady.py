@@ -17,7 +17,7 @@ from django.conf import settings
 
 from bench.events import Event, fill_topic, make_events, send
 from bench.processes import ConsumerProcess
-from consumers.connection import connect
+from consumers.averages.connection import connect
 
 TICK_S = 0.003
 WARM_UP_S = 3
@@ -40,13 +40,16 @@ def measure_latency(*, rate: int, seconds: int, symbols: int) -> Latency:
     count = rate * (seconds + WARM_UP_S)
     events = make_events(count, symbols=symbols, end=datetime.now(UTC))
     fill_topic(topic, iter(()))
-    producer = Producer({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "acks": "all"})
+    producer = Producer(
+        {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, "acks": "all", "log_level": 0}
+    )
     with tempfile.TemporaryDirectory() as folder:
         consumer = ConsumerProcess(Path(folder), topic=topic, group=group)
         try:
             while not consumer.has_partitions():
                 time.sleep(TICK_S)
             waits = _send_and_watch(producer, topic, events, count=count, rate=rate)
+            producer.flush()
         finally:
             consumer.stop()
     waits = waits[rate * WARM_UP_S :]
@@ -60,7 +63,7 @@ _NEW_ROWS = "SELECT event_id FROM symbol_averages WHERE event_id > %s ORDER BY e
 def _send_and_watch(
     producer: Producer, topic: str, events: Iterator[Event], *, count: int, rate: int
 ) -> list[float]:
-    """Give the seconds from send to row of each event, in the order in which they were sent."""
+    """Return the seconds from send to row of each event, in the order in which they were sent."""
     sent: dict[UUID, float] = {}
     seen: dict[UUID, float] = {}
     # All rows up to here have been seen.

@@ -16,7 +16,7 @@ class Memory:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Give the CPU seconds of a process and of all that it has started, ended ones too."""
+    """Return the CPU seconds of a process and of all that it has started, ended ones too."""
     used, parents = _read_all()
     ours = {pid}
     while more := {child for child, parent in parents.items() if parent in ours} - ours:
@@ -25,7 +25,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_of(pid: int) -> Memory:
-    """Give the memory of one process alone. Raises FileNotFoundError where it has ended."""
+    """Return the memory of one process alone. Raises FileNotFoundError where it has ended."""
     status = Path(f"/proc/{pid}/status").read_text()
 
     def megabytes(name: str) -> float:

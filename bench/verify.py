@@ -18,8 +18,8 @@ from pathlib import Path
 from django.db import connection
 
 from bench.machine import describe_machine
-from consumers.verify import Verdict, verify_averages
-from prices.topic import ensure_topic
+from consumers.repair.verify import Verdict, verify_averages
+from prices.publishing.topic import ensure_topic
 
 CASES = ("join", "right", "wrong", "holes")
 # Of those rows whose number ends so.
@@ -102,7 +102,7 @@ def _timed(work: Callable[[], object]) -> float:
 
 
 def _table(seconds: dict[str, list[float]]) -> str:
-    """Give the medians; the ratios are medians of each round's own ratio."""
+    """Return the medians; the ratios are medians of each round's own ratio."""
     lines = [f"{'':8}{'seconds':>9}{'of join':>9}"]
     for name, taken in seconds.items():
         ratio = statistics.median(one / join for one, join in zip(taken, seconds["join"], strict=True))

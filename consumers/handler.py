@@ -1,34 +1,36 @@
 """From messages to rows: events are averaged and stored, what cannot be read becomes a dead letter."""
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 
 import structlog
 from confluent_kafka import Message
 
-from consumers.decoding import Decoded, decode_messages, join
-from consumers.pipeline import NotNowError
-from consumers.store import AverageStore, Plan, StoreUnavailableError
+from consumers.averages.store import AverageStore, Plan, StoreUnavailableError
+from consumers.reading.decoding import Decoded, decode_messages, join
+from consumers.reading.pipeline import RetryLaterError
+from consumers.repair.recovery import RecoveryError, recover_averages
 
 log = structlog.get_logger(__name__)
 
 
 class AverageHandler:
-    """Gives the loop's batches to the store."""
+    """Hands the loop's batches to the store."""
 
     def __init__(self, store: AverageStore) -> None:
         self._store = store
 
     def read(self, messages: Sequence[Message]) -> Decoded:
-        """Give what the messages say."""
+        """Return what the messages say."""
         return decode_messages(messages)
 
     def join(self, batches: Sequence[Decoded]) -> Decoded:
-        """Give what several runs of messages say as one."""
+        """Return what several runs of messages say as one."""
         return join(batches)
 
     def plan(self, batch: Decoded, *, ahead: bool) -> Callable[[], None] | None:
-        """Give what stores the batch, or None where the one before has to be stored first."""
+        """Return what stores the batch, or None where the one before has to be stored first."""
         plan = self._store.plan(batch.events, batch.rows, batch.dead_letters, ahead=ahead)
         return None if plan is None else partial(self._write, plan)
 
@@ -36,10 +38,17 @@ class AverageHandler:
         try:
             self._store.write(plan)
         except StoreUnavailableError as error:
-            raise NotNowError(str(error)) from error
+            raise RetryLaterError(str(error)) from error
         refused = plan.dead_letters
         if refused:
             log.warning("messages.refused", count=len(refused), first_reason=refused[0].reason)
+
+    def recover(self, *, before: datetime, is_first: bool, is_stopped: Callable[[], bool]) -> int | None:
+        """Add averages of points that nobody has read; None where price_points does not reach back."""
+        try:
+            return recover_averages(before=before, is_first=is_first, is_stopped=is_stopped)
+        except RecoveryError as error:
+            raise RetryLaterError(str(error)) from error
 
     def forget(self) -> None:
         """Drop what is known of symbols that may now be another process's."""

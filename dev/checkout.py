@@ -25,7 +25,7 @@ class UsageError(Exception):
 
 
 def take_lock(data: Path, *, url: str, check: Callable[[], None]) -> TextIOWrapper:
-    """Give the open lock file; UsageError with the other run's address where one runs.
+    """Return the open lock file; UsageError with the other run's address where one runs.
 
     Waits while the remains of a killed run are being ended.
     """
@@ -44,7 +44,7 @@ def take_lock(data: Path, *, url: str, check: Callable[[], None]) -> TextIOWrapp
 
 
 def read_port(text: str) -> int:
-    """Give the port that PORT names, 8000 where it is empty."""
+    """Return the port that PORT names, 8000 where it is empty."""
     port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
     if text and not 1 <= port <= HIGHEST_PORT:
         raise UsageError(f"PORT must be a whole number from 1 to {HIGHEST_PORT}, not {text!r}.")

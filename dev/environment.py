@@ -30,17 +30,18 @@ class Environment:
         self._root = root
         self._env = FileAwareEnv()
         if (root / ".env").is_file():
-            self._env.read_env(root / ".env")
+            self._env.read_env(root / ".env", encoding="utf-8-sig")
 
     def text(self, name: str) -> str:
-        """Give a variable's value, "" where it is not set; UsageError where its file cannot be read."""
+        """Return a variable's value, "" where it is not set; UsageError where its file cannot be read."""
         try:
-            return str(self._env.str(name, default="")).strip()
+            # Not `str`: it takes "$WORD" for the name of another variable.
+            return str(self._env.ENVIRON.get(name, "")).strip()
         except OSError as error:
             raise UsageError(f"{name}_FILE names a file that cannot be read: {error.strerror}.") from error
 
     def given(self, names: tuple[str, ...]) -> set[str]:
-        """Give those of the names that have a value."""
+        """Return those of the names that have a value."""
         return {name for name in names if self.text(name)}
 
     def add(self, settings: Mapping[str, str]) -> None:
@@ -50,7 +51,7 @@ class Environment:
                 os.environ[name] = value
 
     def shared(self) -> dict[str, str]:
-        """Give what another terminal needs: its commands see the keys and budgets that this run has."""
+        """Return what another terminal needs: its commands see the keys and budgets that this run has."""
         example = self._root / ".env.example"
         lines = example.read_text().splitlines() if example.is_file() else []
         known = [found[1] for line in lines if (found := _VARIABLE.match(line))]
@@ -59,14 +60,14 @@ class Environment:
         }
 
     def for_processes(self, **more: str) -> dict[str, str]:
-        """Give all variables for a process: this virtualenv's programs first, output unbuffered."""
+        """Return all variables for a process: this virtualenv's programs first, output unbuffered."""
         path = os.pathsep.join([str(Path(sys.prefix, "bin")), os.environ.get("PATH", os.defpath)])
         warnings = ",".join(filter(None, [os.environ.get("PYTHONWARNINGS"), AS_ROOT]))
         return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": warnings, **more}
 
 
 def keep_secret(file: Path) -> str:
-    """Give the secret in the file, made at the first call."""
+    """Return the secret in the file, made at the first call."""
     if not file.exists():
         write_private(file, secrets.token_urlsafe(50))
     return file.read_text()
@@ -76,7 +77,7 @@ def write_private(file: Path, text: str, *, mode: int = 0o600) -> None:
     """Write a file that no other user can read, at no moment."""
     file.unlink(missing_ok=True)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with open(descriptor, "w") as opened:  # noqa: PTH123  # a descriptor, no path
+    with open(descriptor, "w", encoding="utf-8", errors="surrogateescape") as opened:  # noqa: PTH123  # a descriptor, no path
         opened.write(text)
 
 

@@ -1,4 +1,4 @@
-"""Process groups: end them all, politely first."""
+"""Process groups: end them all, politely first; how a process ended."""
 
 import os
 import signal
@@ -34,6 +34,13 @@ def kill_group(leader: int) -> None:
     # macOS answers EPERM where only a zombie is left.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
+
+
+def exit_text(returncode: int) -> str:
+    """Return how a process ended, in words; `returncode` as subprocess has it."""
+    if returncode < 0:
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"exit code {returncode}"
 
 
 def _wait(leaders: Collection[int], is_over: Callable[[int], bool], *, timeout_s: float) -> None:

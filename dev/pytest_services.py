@@ -2,9 +2,10 @@
 
 What DATABASE_URL, REDIS_URL and KAFKA_BOOTSTRAP_SERVERS do not give is started in a temporary folder before
 Django's settings are read, and ended with the run, however that ends. The fixture `services` gives the parts
-to tests that stop and start them.
+to tests that stop and start them. Under pytest-xdist (`-n 4`) each worker has parts of its own.
 """
 
+import argparse
 import os
 import tempfile
 import time
@@ -14,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from dev.embedded.memory_kafka import MemoryKafka
 from dev.embedded.part import Part, PartError
-from dev.embedded.parts import DATABASE, KAFKA, REDIS, SETTINGS, Embedded, Place, Wishes
-from dev.guardian import ROOT, Guardian
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, SETTINGS, Embedded, Place
+from dev.guardian import Guardian
+from dev.loopback import keep_from_proxies
 
-# For `--help` and `--collect-only`, which read settings and use none of the parts.
+# For processes that read settings and use none of the parts: xdist's controller, `--help`, `--collect-only`.
 NOWHERE = {
     DATABASE: "postgres://nobody@127.0.0.1:1/none",
     REDIS: "redis://127.0.0.1:1/0",
@@ -58,8 +59,6 @@ class Service:
     def _own(self) -> Part:
         if self.part is None:
             pytest.skip(f"{self.address} was given by its address and cannot be stopped")
-        if isinstance(self.part, MemoryKafka):
-            pytest.skip("the in-memory broker forgets everything when it is stopped")
         return self.part
 
 
@@ -80,11 +79,14 @@ _header = pytest.StashKey[str]()
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, None, None]:
     """Start the parts before pytest-django reads settings."""
     options = early_config.known_args_namespace
-    given = [name for name in SETTINGS if os.environ.get(name)]
+    # Workers inherit what their controller has set, and that has no part that is given.
+    given = [name for name in SETTINGS if os.environ.get(name) and not _is_worker()]
     for name in FIXED:
         os.environ.pop(f"{name}_FILE", None)
     os.environ.update(FIXED)
-    if options.help or options.version or options.collectonly:
+    keep_from_proxies(os.environ)
+    if options.help or options.version or options.collectonly or _is_controller(options):
+        _refuse_shared_parts(options, given)
         os.environ.update({name: address for name, address in NOWHERE.items() if name not in given})
     else:
         _start(early_config, given)
@@ -93,13 +95,32 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Tell which parts this run uses."""
+    if _is_controller(config.option):
+        return "services: each worker starts its own"
     return config.stash.get(_header, None)
 
 
 @pytest.fixture(scope="session")
 def services(request: pytest.FixtureRequest) -> Services:
-    """Give PostgreSQL, Valkey and Kafka to a test that stops or starts them."""
+    """Return PostgreSQL, Valkey and Kafka, for a test that stops or starts them."""
     return request.config.stash[_services]
+
+
+def _is_controller(options: argparse.Namespace) -> bool:
+    """Tell whether the tests run in other processes than this one."""
+    return not _is_worker() and bool(getattr(options, "numprocesses", None))
+
+
+def _is_worker() -> bool:
+    return "PYTEST_XDIST_WORKER" in os.environ
+
+
+def _refuse_shared_parts(options: argparse.Namespace, given: Collection[str]) -> None:
+    if given and _is_controller(options):
+        raise pytest.UsageError(
+            f"{' and '.join(given)} would be shared by workers, whose tests would disturb each other.\n"
+            "Run all tests in one process: make test ARGS=tests"
+        )
 
 
 def _start(config: pytest.Config, given: Collection[str]) -> None:
@@ -125,12 +146,8 @@ def _embedded(config: pytest.Config, data: Path, given: Collection[str]) -> Embe
     config.add_cleanup(guardian.close)
     guardian.remove(data)
     return Embedded(
-        Place(data, libs=ROOT / ".data" / "kafka-libs"),
-        Wishes(
-            durable=False,
-            apache_kafka_only=bool(os.environ.get("REQUIRE_APACHE_KAFKA")),
-            topic=os.environ.get("KAFKA_TOPIC", "price-events"),
-        ),
+        Place(data),
+        durable=False,
         given=given,
         guardian=guardian,
         say=lambda text: print(text, flush=True),

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dev.checkout import UsageError, check_port, read_port, take_lock
-from dev.embedded.memory_kafka import MemoryKafka
 from dev.embedded.part import Part, PartError
-from dev.embedded.parts import DATABASE, KAFKA, SETTINGS, Embedded, Place, Wishes
+from dev.embedded.parts import DATABASE, SETTINGS, Embedded, Place
 from dev.embedded.ports import HOST
 from dev.embedded.postgres import PostgreSQL
 from dev.environment import (
@@ -22,6 +21,7 @@ from dev.environment import (
     write_private,
 )
 from dev.guardian import ROOT, Guardian
+from dev.part_keeper import PartKeeper
 from dev.preparation import Commands, PreparationError, Prepared, read_prepared
 from dev.ready import tell_when_ready
 from dev.screen import Output, address_table, make_console
@@ -40,7 +40,6 @@ class RunPlan:
     root: Path = ROOT
     procfile: Path = ROOT / "Procfile"
     prepare: tuple[str, ...] = (*MANAGE, "prepare", "--demo", "--json")
-    republish: tuple[str, ...] = (*MANAGE, "republish", "--missing")
 
 
 def run(plan: RunPlan) -> int:
@@ -105,14 +104,9 @@ class _Runner:
         self._stop.check()
 
     def _start_parts(self, cleanup: ExitStack) -> None:
-        wishes = Wishes(
-            durable=True,
-            apache_kafka_only=bool(self._environment.text("REQUIRE_APACHE_KAFKA")),
-            topic=self._environment.text("KAFKA_TOPIC") or "price-events",
-        )
         self._embedded = Embedded(
-            Place(self._data, libs=self._data / "kafka-libs"),
-            wishes,
+            Place(self._data),
+            durable=True,
             given=self._environment.given(SETTINGS),
             guardian=self._guardian,
             say=self.say,
@@ -148,10 +142,7 @@ class _Runner:
     def _prepare(self, variables: dict[str, str]) -> Prepared:
         commands = Commands(self._plan.root, variables, self._guardian, check=self._stop.check)
         self.say("Preparing tables, topic, admin user and demo job ...")
-        prepared = read_prepared(commands.run(self._plan.prepare))
-        if isinstance(self._embedded.parts.get(KAFKA), MemoryKafka):
-            commands.run(self._plan.republish)
-        return prepared
+        return read_prepared(commands.run(self._plan.prepare))
 
     def _rows(self, prepared: Prepared) -> list[tuple[str, str]]:
         parts = [(part.name, _address(part)) for part in self._embedded.parts.values()]
@@ -178,7 +169,7 @@ class _Runner:
             environment=variables,
             guardian=self._guardian,
             output=self._output,
-            failure=lambda: str(self._embedded.failure() or ""),
+            each_turn=PartKeeper(self._embedded.parts.values()).look,
         )
         tell_when_ready(self._url, started=self._started, say=supervisor.say)
         return supervisor.run(self._stop)

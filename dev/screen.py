@@ -41,12 +41,12 @@ class Output:
 
 
 def make_console(output: Output) -> Console:
-    """Give a console that prints sentences as they are and wraps them at words."""
+    """Return a console that prints sentences as they are and wraps them at words."""
     return Console(file=output, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]  # has all that rich calls
 
 
 def address_table(rows: Sequence[tuple[str, str]]) -> Table:
-    """Give the table of names and addresses; no address is cut or wrapped on a narrow terminal."""
+    """Return the table of names and addresses; no address is cut or wrapped on a narrow terminal."""
     table = Table(box=None, show_header=False, padding=(0, 1), pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

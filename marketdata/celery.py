@@ -3,10 +3,11 @@
 import os
 from typing import Any
 
-from celery import Celery, bootsteps, platforms
+from celery import Celery, bootsteps, platforms, signals
 from celery.apps import beat
 
 from prices.heartbeat import touch_heartbeat
+from providers.warm_up import warm_up
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "marketdata.settings")
 
@@ -24,12 +25,26 @@ class Heartbeat(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Begin with the worker."""
+        # Models can be imported once the applications are loaded.
+        from prices.clock import name_process
+
         name = parent.hostname.partition("@")[0]
+        name_process(name)
         self.entry = parent.timer.call_repeatedly(HEARTBEAT_S, touch_heartbeat, (name,))
 
     def stop(self, parent: Any) -> None:
         """End with the worker."""
         self.entry.cancel()
+
+
+@signals.celeryd_after_setup.connect
+def warm_up_worker(instance: Any, **_: object) -> None:
+    """Import what the providers of the worker's queues take, before it polls."""
+    # Here and not above: it needs Django's models, and they are there once the worker has begun.
+    from prices.jobs.services import provider_of_queue
+
+    queues = instance.app.amqp.queues.consume_from
+    warm_up([name for name in map(provider_of_queue, queues) if name is not None])
 
 
 class GentleBeat(beat.Beat):

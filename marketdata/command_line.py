@@ -1,4 +1,4 @@
-"""Django's command line, which says in one line what the user can mend: a setting, or PostgreSQL away."""
+"""Django's command line, which says in one line what the user can mend: a setting, or PostgreSQL's state."""
 
 import os
 import secrets
@@ -7,7 +7,9 @@ import sys
 import psycopg.errors
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
-from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError
+from django.db import Error
+
+from prices.database.errors import DatabaseTrouble, database_trouble
 
 # They use no part of the service: what settings ask for is given here, for a clone that has nothing yet.
 _USE_NOTHING = {"simulate_provider"}
@@ -25,17 +27,22 @@ def run_command_line(arguments: list[str]) -> None:
         execute_from_command_line(arguments)
     except ImproperlyConfigured as error:
         sys.exit(str(error))
-    except (InterfaceError, OperationalError, ProgrammingError) as error:
+    except Error as error:
         line = _in_one_line(error)
         if line is None or "--traceback" in arguments:
             raise
         sys.exit(line)
 
 
-def _in_one_line(error: DatabaseError | InterfaceError) -> str | None:
-    """Say what is wrong with PostgreSQL; None for what is a bug."""
+def _in_one_line(error: Error) -> str | None:
+    """Return what is wrong with PostgreSQL; None for what is a bug."""
     reason = str(error).strip().partition("\n")[0]
-    if isinstance(error, ProgrammingError):
-        is_unprepared = isinstance(error.__cause__, psycopg.errors.UndefinedTable)
-        return f"The tables are not there: run `manage.py prepare` ({reason})." if is_unprepared else None
-    return f"PostgreSQL (DATABASE_URL) cannot be used: {reason}"
+    trouble = database_trouble(error)
+    if trouble == DatabaseTrouble.UNREACHABLE:
+        return f"PostgreSQL (DATABASE_URL) cannot be used: {reason}"
+    if trouble is not None:
+        again = " Try again." if trouble == DatabaseTrouble.BUSY else ""
+        return f"PostgreSQL {trouble}: {reason}.{again}"
+    if isinstance(error.__cause__, psycopg.errors.UndefinedTable):
+        return f"The tables are not there: run `manage.py prepare` ({reason})."
+    return None

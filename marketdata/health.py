@@ -1,15 +1,15 @@
 """Health: is this process alive, and can it serve; each part by name."""
 
-import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 import redis
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, Error, connection, connections
@@ -17,10 +17,15 @@ from django.db.migrations.executor import MigrationExecutor
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from prices.clock import DIFFERS_BEYOND, database_now, differing_clocks
+from prices.database.errors import DatabaseTrouble, database_trouble
+from prices.maintenance.partitions import missing_partitions
+from prices.maintenance.stopped_processes import stopped_processes
+from prices.publishing.kafka_clients import make_admin
+from providers.rate_limits.redis_errors import redis_problem
+from providers.redis_probe import probe_redis
+
 PART_TIMEOUT_S = 2.0
-# What it would say each second is what /readyz says.
-_silent = logging.getLogger("librdkafka.health")
-_silent.disabled = True
 # Stored prices can be read without the others: they only make the service degraded.
 REQUIRED = ("postgresql", "migrations")
 
@@ -62,7 +67,7 @@ def _check_postgresql() -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
     except Error as error:
-        raise PartError("cannot be reached") from error
+        raise PartError(str(database_trouble(error) or DatabaseTrouble.UNREACHABLE)) from error
     finally:
         connection.close()
 
@@ -79,11 +84,24 @@ def _check_migrations() -> None:
         raise PartError(f"{len(plan)} not applied: run manage.py prepare")
 
 
+def _check_partitions() -> None:
+    try:
+        missing = missing_partitions(database_now().date())
+    except Error as error:
+        raise PartError("cannot be read") from error
+    finally:
+        connection.close()
+    if missing:
+        raise PartError(
+            f"no {', '.join(missing)} yet: is `upkeep` running? Its log names what keeps it from making them"
+        )
+
+
 def _check_redis() -> None:
     try:
-        _redis().ping()
+        probe_redis(_redis(), queues=[queue.name for queue in settings.CELERY_TASK_QUEUES])
     except redis.RedisError as error:
-        raise PartError("cannot be reached") from error
+        raise PartError(redis_problem(error)) from error
 
 
 def _check_kafka() -> None:
@@ -91,15 +109,43 @@ def _check_kafka() -> None:
         topics = _kafka().list_topics(settings.KAFKA_TOPIC, timeout=PART_TIMEOUT_S).topics
     except KafkaException as error:
         raise PartError("cannot be reached") from error
-    if topics[settings.KAFKA_TOPIC].error is not None:
+    refusal = topics[settings.KAFKA_TOPIC].error
+    if refusal is not None and refusal.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise PartError(f"there is no topic {settings.KAFKA_TOPIC}: run manage.py ensure_topic")
+    if refusal is not None:
+        raise PartError(f"answers for topic {settings.KAFKA_TOPIC}: {refusal.str()}")
+
+
+def _check_processes() -> None:
+    if stopped := stopped_processes():
+        raise PartError("; ".join(stopped.values()))
+
+
+def _check_clocks() -> None:
+    try:
+        differing = {clock.process: clock.ahead_s for clock in differing_clocks()}
+        before, (seconds, microseconds), after = database_now(), _redis().time(), database_now()
+    except (Error, redis.RedisError):
+        # That part says so.
+        return
+    finally:
+        connection.close()
+    redis_now = datetime.fromtimestamp(seconds, UTC) + timedelta(microseconds=microseconds)
+    if not before - DIFFERS_BEYOND <= redis_now <= after + DIFFERS_BEYOND:
+        differing["Redis"] = (redis_now - before).total_seconds()
+    if differing:
+        told = ", ".join(f"{name} by {ahead_s:+.1f} s" for name, ahead_s in differing.items())
+        raise PartError(f"differ from PostgreSQL's: {told}")
 
 
 PARTS: dict[str, Callable[[], None]] = {
     "postgresql": _check_postgresql,
     "migrations": _check_migrations,
+    "partitions": _check_partitions,
     "redis": _check_redis,
     "kafka": _check_kafka,
+    "processes": _check_processes,
+    "clocks": _check_clocks,
 }
 
 
@@ -142,4 +188,4 @@ def _redis() -> redis.Redis:
 
 @cache
 def _kafka() -> AdminClient:
-    return AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}, logger=_silent)
+    return make_admin()

@@ -1,11 +1,11 @@
-"""Requests that no view can read are refused before one tries."""
+"""What no view does: requests that none can read are refused, and wrong methods answered in one shape."""
 
 from collections.abc import Callable
 from http import HTTPStatus
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 
-from prices.api.errors import problem_page
+from prices.api.errors import MOST_FAULTS, problem_page
 
 
 def refuse_unreadable(
@@ -22,6 +22,23 @@ def refuse_unreadable(
     return middleware
 
 
+def explain_405(
+    get_response: Callable[[HttpRequest], HttpResponse],
+) -> Callable[[HttpRequest], HttpResponse]:
+    """Answer a method that a page does not take with a problem: Django's own answer is empty."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        if not isinstance(response, HttpResponseNotAllowed):
+            return response
+        detail = f'Method "{request.method}" not allowed.'
+        problem = problem_page(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", detail)
+        problem["Allow"] = response["Allow"]
+        return problem
+
+    return middleware
+
+
 def _refusal(request: HttpRequest) -> HttpResponse | None:
     if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
         detail = "Send the body with a Content-Length."
@@ -32,7 +49,8 @@ def _refusal(request: HttpRequest) -> HttpResponse | None:
     if not fields:
         return None
     errors = [
-        {"field": name[:60], "problem": "holds a NUL", "allowed": "text without NUL"} for name in fields
+        {"field": name[:60], "problem": "holds a NUL", "allowed": "text without NUL"}
+        for name in fields[:MOST_FAULTS]
     ]
     return problem_page(
         HTTPStatus.BAD_REQUEST, "invalid-request", f"{', '.join(fields)[:200]}: holds a NUL.", errors=errors

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 from celery.schedules import crontab
+from kombu import Queue
 
 from marketdata.env import (
     env_bool,
     env_budget,
+    env_certificates,
     env_choice,
     env_database,
     env_int,
     env_list,
+    env_proxy,
     env_required,
     env_text,
     load_env_files,
@@ -20,7 +23,7 @@ from marketdata.logs import configure_logging
 BASE_DIR = Path(__file__).resolve().parent.parent
 load_env_files(BASE_DIR)
 
-RUN_HINT = "`make run` sets it by itself; else see .env.example."
+RUN_HINT = "Start `make run` first, which sets it, or see .env.example."
 
 # --- Django ---------------------------------------------------------------------------------------
 
@@ -49,7 +52,9 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "marketdata.middleware.explain_405",
     "marketdata.middleware.refuse_unreadable",
+    "marketdata.bodies.read_bodies",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -57,6 +62,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+DEFAULT_EXCEPTION_REPORTER_FILTER = "marketdata.error_pages.ErrorPageFilter"
 
 ROOT_URLCONF = "marketdata.urls"
 WSGI_APPLICATION = "marketdata.wsgi.application"
@@ -111,9 +118,7 @@ if env_bool("BEHIND_TLS_PROXY", default=False):
 # --- PostgreSQL, Redis, Kafka ---------------------------------------------------------------------
 
 DATABASES = {"default": env_database("DATABASE_URL", hint=RUN_HINT)}
-DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
-# A socket's folder comes as `?host=`; `manage.py dbshell` looks for it here.
-DATABASES["default"]["HOST"] = DATABASES["default"]["OPTIONS"].pop("host", DATABASES["default"]["HOST"])
+DATABASES["default"]["OPTIONS"].setdefault("connect_timeout", 5)
 DATABASES["default"]["CONN_MAX_AGE"] = 60
 DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
@@ -123,6 +128,8 @@ KAFKA_TOPIC = env_text("KAFKA_TOPIC", "price-events")
 KAFKA_PARTITIONS = env_int("KAFKA_PARTITIONS", 12, minimum=1, maximum=1000)
 KAFKA_CONSUMER_GROUP = env_text("KAFKA_CONSUMER_GROUP", "symbol-averages")
 KAFKA_GROUP_PROTOCOL = env_choice("KAFKA_GROUP_PROTOCOL", "classic", allowed=("classic", "consumer"))
+# At so many megabytes of dead letters the consumer waits until some are replayed and discarded.
+DEAD_LETTERS_MAX_MB = env_int("DEAD_LETTERS_MAX_MB", 1_000, minimum=1, maximum=1_000_000)
 
 # --- Providers ------------------------------------------------------------------------------------
 
@@ -135,6 +142,10 @@ YAHOO_BASE_URL = env_text("YAHOO_BASE_URL")
 # the other.
 PROVIDER_ORDER = env_list("PROVIDER_ORDER", "finnhub,yfinance,alpha_vantage")
 PROVIDER_TIMEOUT_S = env_int("PROVIDER_TIMEOUT_S", 10, minimum=1, maximum=120)
+# The proxy by which the providers are reached; those of the environment are not read.
+PROVIDER_PROXY = env_proxy("PROVIDER_PROXY")
+# A file of certificates that are trusted besides the public ones.
+PROVIDER_CA_FILE = env_certificates("PROVIDER_CA_FILE")
 
 # Requests that each provider allows, by all processes together: N/window with ms, s, m, h or d; or none.
 # Alpha Vantage and Finnhub: their free plans. Yahoo tells no limit; users of yfinance are refused after
@@ -174,49 +185,68 @@ LATEST_DEADLINE_S = env_int("LATEST_DEADLINE_S", 5, minimum=1, maximum=60)
 
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# By default a copy of each message lies in Redis until it is acknowledged, and comes again after an hour: by
-# then it has expired. And a worker that holds such messages when Redis goes away dies of giving them back.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"ack_emulation": False}
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # By default a copy of each message lies in Redis until it is acknowledged, and comes again after an hour:
+    # by then it has expired. And a worker that holds such messages when Redis goes away dies of giving them
+    # back.
+    "ack_emulation": False,
+    # A Redis that vanished closes no connection: one whose answer is overdue by so many seconds is given up.
+    "health_check_interval": 5,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+}
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "upkeep"
+# A queue is a list of Redis and nothing else: declared, it would need writes at a worker's start too, and a
+# Redis that is full of messages would have no new worker to take them.
+CELERY_TASK_QUEUES = [
+    Queue(name, no_declare=True) for name in ("upkeep", *(f"poll.{name}" for name in PROVIDER_BUDGETS))
+]
 CELERY_TASK_TIME_LIMIT = None
+CELERY_WORKER_CONSUMER = "marketdata.worker:PatientConsumer"
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+# Only tasks that are acknowledged late are cancelled, and there are none: said, so that Celery does not ask.
+CELERY_WORKER_CANCEL_LONG_RUNNING_TASKS_ON_CONNECTION_LOSS = True
+# Nobody commands workers through Redis, and nobody listens to what they would tell there.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_REDIRECT_STDOUTS = False
-CELERY_BEAT_SCHEDULER = "prices.scheduler:PriceScheduler"
+CELERY_BEAT_SCHEDULER = "prices.scheduling.scheduler:PriceScheduler"
 # A new job's first poll waits at most this long for beat to see it.
 CELERY_BEAT_MAX_LOOP_INTERVAL = 1
 CELERY_TIMEZONE = "UTC"
+# None expires: a worker compares that with its own clock. What waits is done once and found done after that.
 CELERY_BEAT_SCHEDULE = {
     "sweep outbox": {
         "task": "prices.tasks.sweep_outbox",
         "schedule": 1.0,
-        "options": {"queue": "upkeep", "expire_seconds": 5},
+        "options": {"queue": "upkeep", "expire_seconds": None},
     },
     "abandon overdue polls": {
         "task": "prices.tasks.abandon_overdue_runs",
         "schedule": 10.0,
-        "options": {"queue": "upkeep", "expire_seconds": 10},
+        "options": {"queue": "upkeep", "expire_seconds": None},
     },
     "account for slots": {
         "task": "prices.tasks.account_slots",
         "schedule": 10.0,
-        "options": {"queue": "upkeep", "expire_seconds": 10},
+        "options": {"queue": "upkeep", "expire_seconds": None},
     },
     "drop expired messages": {
         "task": "prices.tasks.drop_expired_messages",
         "schedule": 60.0,
-        "options": {"queue": "upkeep", "expire_seconds": 60},
+        "options": {"queue": "upkeep", "expire_seconds": None},
     },
     "make partitions": {
         "task": "prices.tasks.make_partitions",
-        "schedule": crontab(minute="17", hour="1"),
-        "options": {"queue": "upkeep", "expire_seconds": 3600},
+        # What could not be locked is tried again soon; where all are there, this is a look.
+        "schedule": crontab(minute="7-59/10"),
+        "options": {"queue": "upkeep", "expire_seconds": None},
     },
     "drop old runs": {
         "task": "prices.tasks.drop_old_runs",
         "schedule": crontab(minute="47"),
-        "options": {"queue": "upkeep", "expire_seconds": 600},
+        "options": {"queue": "upkeep", "expire_seconds": None},
     },
 }
 

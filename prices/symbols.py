@@ -16,13 +16,13 @@ def is_symbol(text: str) -> bool:
 
 
 def normalise_symbol(text: str) -> str | None:
-    """Give the symbol's stored form, or None where the text is no symbol."""
+    """Return the symbol's stored form, or None where the text is no symbol."""
     # Not str.upper() first: it turns some letters outside the alphabet into letters inside it.
     return text.upper() if text.isascii() and is_symbol(text.upper()) else None
 
 
 def unique_symbols(symbols: Iterable[str]) -> list[str]:
-    """Give the symbols in their first order, repeats removed."""
+    """Return the symbols in their first order, repeats removed."""
     return list(dict.fromkeys(symbols))
 
 

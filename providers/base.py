@@ -16,7 +16,8 @@ from typing import Any, Literal, Protocol
 Precision = Literal["second", "day", "unknown"]
 
 MAX_INTEGER_DIGITS = 12
-MAX_DECIMALS = 12
+# Coins have prices such as 0.0000000123456789.
+MAX_DECIMALS = 16
 
 
 class ErrorKind(StrEnum):
@@ -112,8 +113,11 @@ class Provider(Protocol):
 
     name: str
 
-    def plan(self, symbols: Sequence[str]) -> list[Request]:
-        """Give the requests that answer all symbols; each one is one unit of budget."""
+    def plan(self, symbols: Sequence[str], *, singly: bool = False) -> list[Request]:
+        """Return the requests that answer all symbols; each one is one unit of budget.
+
+        `singly`: calls for several symbols are refused just now (providers/adapters/yahoo/batches.py).
+        """
 
     def fetch(self, request: Request) -> RawAnswer:
         """Send one request and wait for its answer, at most PROVIDER_TIMEOUT_S seconds.
@@ -125,7 +129,7 @@ class Provider(Protocol):
         """Read an answer: one entry for each of its symbols. Pure; never raises, whatever the bytes."""
 
     def fallback(self, answer: RawAnswer) -> list[Request]:
-        """Give the requests to send in place of a call that was refused; usually none. Pure."""
+        """Return the requests to send in place of a call that was refused; usually none. Pure."""
 
 
 # No white space, underscore, NaN or digit of another alphabet: Decimal() would take them all.
@@ -134,20 +138,20 @@ _EXACT = Context(prec=MAX_INTEGER_DIGITS + MAX_DECIMALS, traps=[])
 
 
 def to_price(value: str | Decimal) -> Decimal:
-    """Give the price with the provider's digits, without trailing zeros and without an exponent.
+    """Return the price with the provider's digits, without trailing zeros and without an exponent.
 
-    Above 0, below 10^12, at most 12 decimals; anything else raises ProviderError (malformed).
+    Above 0, below 10^12, at most 16 decimals; anything else raises ProviderError (malformed).
     """
     number = _to_decimal(value) if isinstance(value, str) else value
     if not number.is_finite() or number <= 0:
         raise malformed("the price is not a number above 0")
     # Looked at before the digits: written out, 1E+1000000 would be a megabyte of zeros.
     if not -MAX_DECIMALS <= number.adjusted() < MAX_INTEGER_DIGITS:
-        raise malformed("the price is not between 10^-12 and 10^12")
+        raise malformed("the price is not between 10^-16 and 10^12")
     price = number.normalize(_EXACT)
     exponent = int(price.as_tuple().exponent)
     if price != number or exponent < -MAX_DECIMALS:
-        raise malformed("the price has more than 12 decimals")
+        raise malformed("the price has more than 16 decimals")
     return price.quantize(Decimal(1), context=_EXACT) if exponent > 0 else price
 
 
@@ -161,17 +165,17 @@ def refuses_this_request(answer: RawAnswer | None) -> bool:
 
 
 def malformed(message: str) -> ProviderError:
-    """Give the error of an answer that came with 200 and cannot be read."""
+    """Return the error of an answer that came with 200 and cannot be read."""
     return ProviderError(kind=ErrorKind.MALFORMED, message=message)
 
 
 def upstream_error(message: str) -> ProviderError:
-    """Give the error of a provider that does not work just now."""
+    """Return the error of a provider that does not work just now."""
     return ProviderError(kind=ErrorKind.UPSTREAM_ERROR, message=message)
 
 
 def unknown_symbol() -> ProviderError:
-    """Give the error of a symbol that the provider does not know, or knows no price of any more."""
+    """Return the error of a symbol that the provider does not know, or knows no price of any more."""
     return ProviderError(kind=ErrorKind.UNKNOWN_SYMBOL, message="the provider does not know the symbol")
 
 

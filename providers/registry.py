@@ -2,21 +2,17 @@
 
 from django.conf import settings
 
-from providers import alpha_vantage, finnhub
-from providers.alpha_vantage import AlphaVantage
+from providers.adapters.alpha_vantage import AlphaVantage
+from providers.adapters.finnhub import Finnhub
+from providers.adapters.simulated import Simulated
+from providers.adapters.yahoo.adapter import Yahoo
 from providers.base import Provider
-from providers.finnhub import Finnhub
-from providers.simulated import Simulated
-from providers.yahoo import Yahoo
+from providers.keys import KEY_SETTINGS
 
 _ADAPTERS: dict[str, Provider] = {
     adapter.name: adapter for adapter in (AlphaVantage(), Finnhub(), Yahoo(), Simulated())
 }
 _ALIASES = {"finhub": "finnhub"}
-_KEY_SETTINGS = {
-    AlphaVantage.name: alpha_vantage.KEY_SETTING,
-    Finnhub.name: finnhub.KEY_SETTING,
-}
 
 PROVIDER_NAMES = tuple(_ADAPTERS)
 
@@ -30,7 +26,7 @@ class UnknownProviderError(LookupError):
 
 
 def normalise_name(name: str) -> str:
-    """Give the name as the contract spells it, whatever its case; the alias finhub is finnhub.
+    """Return the name as the contract spells it, whatever its case; the alias finhub is finnhub.
 
     Raises UnknownProviderError.
     """
@@ -42,20 +38,20 @@ def normalise_name(name: str) -> str:
 
 
 def get_provider(name: str) -> Provider:
-    """Give the adapter of a provider; raises UnknownProviderError."""
+    """Return the adapter of a provider; raises UnknownProviderError."""
     return _ADAPTERS[normalise_name(name)]
 
 
 def key_setting(name: str) -> str | None:
-    """Give the name of the setting that holds the provider's key, None where it needs none.
+    """Return the name of the setting that holds the provider's key, None where it needs none.
 
     Raises UnknownProviderError.
     """
-    return _KEY_SETTINGS.get(normalise_name(name))
+    return KEY_SETTINGS.get(normalise_name(name))
 
 
 def missing_setting(name: str) -> str | None:
-    """Give the name of the setting without which the provider cannot be asked, None if nothing is missing.
+    """Return the name of the setting without which the provider cannot be asked, None if nothing is missing.
 
     Raises UnknownProviderError.
     """

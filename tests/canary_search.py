@@ -48,7 +48,7 @@ _CODES = ("utf-8", "utf-16-le", "utf-16-be")
 
 
 def spellings_of(secret: str) -> set[bytes]:
-    """Give every form in which the secret counts as found, in lower case; its halves too."""
+    """Return every form in which the secret counts as found, in lower case; its halves too."""
     texts = {spell(secret) for spell in SPELLINGS.values()}
     middle = len(secret) // 2
     texts |= {secret[:middle], secret[middle:], repr(secret)[1:-1]}
@@ -65,7 +65,7 @@ def _base64_forms(secret: str) -> Iterator[bytes]:
 
 
 def find(secrets: Iterable[str], places: Iterable[Place]) -> list[str]:
-    """Give the places in which a spelling of a secret stands: their names, and what stands there."""
+    """Return the places in which a spelling of a secret stands: their names, and what stands there."""
     pattern = re.compile(b"|".join(re.escape(form) for secret in secrets for form in spellings_of(secret)))
     return [
         f"{name}: {reading[max(0, match.start() - 80) : match.end() + 20]!r}"
@@ -82,14 +82,14 @@ def _readings(content: bytes) -> Iterator[bytes]:
 
 
 def files_below(folder: Path) -> Iterator[Place]:
-    """Give every file of a folder: logs above all."""
+    """Yield every file of a folder: logs above all."""
     for path in folder.rglob("*"):
         if path.is_file():
             yield f"file {path.name}", path.read_bytes()
 
 
 def rows_of_all_tables() -> Iterator[Place]:
-    """Give each row of each table of the database as text, and each bytea in it as bytes."""
+    """Yield each row of each table of the database as text, and each bytea in it as bytes."""
     for table in connection.introspection.table_names():
         with connection.cursor() as cursor:
             cursor.execute(f'SELECT row_to_json(t)::text, t.* FROM "{table}" t')
@@ -99,9 +99,14 @@ def rows_of_all_tables() -> Iterator[Place]:
 
 
 def messages_of(topic: str, *, servers: str, count: int) -> Iterator[Place]:
-    """Give key, value and headers of the topic's first `count` messages, or of those of 10 s."""
+    """Yield key, value and headers of the topic's first `count` messages, or of those of 10 s."""
     consumer = Consumer(
-        {"bootstrap.servers": servers, "group.id": f"{topic}-search", "auto.offset.reset": "earliest"}
+        {
+            "bootstrap.servers": servers,
+            "group.id": f"{topic}-search",
+            "auto.offset.reset": "earliest",
+            "log_level": 0,
+        }
     )
     consumer.subscribe([topic])
     try:
@@ -119,7 +124,7 @@ def messages_of(topic: str, *, servers: str, count: int) -> Iterator[Place]:
 
 
 def keys_and_values_of_redis(url: str) -> Iterator[Place]:
-    """Give every key and value of a Redis database, whatever their type."""
+    """Yield every key and value of a Redis database, whatever their type."""
     with redis.Redis.from_url(url) as client:
         for key in client.scan_iter(count=1000):
             yield "redis key", key
@@ -142,7 +147,7 @@ def _values(client: redis.Redis, key: bytes) -> list[bytes]:
 
 
 def admin_pages(client: Client) -> Iterator[Place]:
-    """Give the admin's list of each table of the service, and the pages of some of its rows.
+    """Yield the admin's list of each table of the service, and the pages of some of its rows.
 
     Of answers these are one for each thing that can go wrong, else ten: the rows are searched themselves.
     """
@@ -164,6 +169,6 @@ def _some_keys(model: type[models.Model]) -> list[UUID]:
 
 
 def answer_of(name: str, answer: Any) -> list[Place]:
-    """Give an answer of the service: its body, and its headers."""
+    """Return an answer of the service: its body, and its headers."""
     headers = "\n".join(f"{key}: {value}" for key, value in answer.headers.items())
     return [(f"answer {name}", answer.content), (f"headers {name}", headers.encode())]

@@ -6,19 +6,28 @@ from datetime import timedelta
 from typing import TypeAlias
 
 import pytest
-from confluent_kafka.admin import AdminClient
+import redis
 from django.conf import settings as django_settings
+from django.test import TransactionTestCase
 from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from prices import outbox
-from prices.jobs import create_job
+from prices.clock import database_now
+from prices.jobs.services import create_job
+from prices.maintenance.partitions import make_partitions
 from prices.models import PollJob
+from prices.publishing import outbox
+from prices.publishing.kafka_clients import make_admin
+from prices.publishing.topic import ensure_topic
 from prices.quota import forget_allowances
-from prices.topic import ensure_topic
+from providers.rate_limits import redis_scripts as shared_state
+from tests.emptying import empty_tables
 
-pytest_plugins = ["tests.simulator"]
+# tests.examples sets how property tests run.
+pytest_plugins = ["tests.examples", "tests.simulator"]
+# In place of `flush`, after each test that commits.
+TransactionTestCase._fixture_teardown = lambda self: empty_tables()  # type: ignore[attr-defined]  # not public
 
 MakeJob: TypeAlias = Callable[..., PollJob]
 ChangeJob: TypeAlias = Callable[[uuid.UUID], PollJob]
@@ -37,14 +46,25 @@ def own_allowances() -> None:
 
 
 @pytest.fixture
+def own_counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
+    """Let a test have budgets and breakers of its own in Redis."""
+    prefix = f"test-{uuid.uuid4().hex}"
+    monkeypatch.setattr(shared_state, "PREFIX", prefix)
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
+        yield client
+        for key in client.scan_iter(f"{prefix}:*"):
+            client.delete(key)
+
+
+@pytest.fixture
 def api() -> APIClient:
-    """Give a client of the REST interface that raises what a view leaves unhandled."""
+    """Return a client of the REST interface that raises what a view leaves unhandled."""
     return APIClient()
 
 
 @pytest.fixture
 def make_job(db: None) -> MakeJob:
-    """Give a function that creates a job; a simulated symbol each second where nothing else is said."""
+    """Return a function that creates a job; a simulated symbol each second where nothing else is said."""
 
     def make(
         symbols: list[str] | None = None, *, interval: int = 1, provider: str | None = "simulated"
@@ -57,8 +77,14 @@ def make_job(db: None) -> MakeJob:
 
 
 @pytest.fixture
+def partitions(transactional_db: None) -> None:
+    """Make the partitions of the coming days, which stay."""
+    make_partitions(database_now().date())
+
+
+@pytest.fixture
 def topic(settings: Settings) -> Iterator[str]:
-    """Give a topic and a consumer group of this test's own, made in the real Kafka."""
+    """Yield a topic and a consumer group of this test's own, made in the real Kafka."""
     name = f"test-{uuid.uuid4().hex[:12]}"
     settings.KAFKA_TOPIC = name
     settings.KAFKA_CONSUMER_GROUP = name
@@ -67,5 +93,5 @@ def topic(settings: Settings) -> Iterator[str]:
     outbox.forget_publisher()
     yield name
     outbox.forget_publisher()
-    admin = AdminClient({"bootstrap.servers": django_settings.KAFKA_BOOTSTRAP_SERVERS})
+    admin = make_admin()
     admin.delete_topics([name])[name].result(10)

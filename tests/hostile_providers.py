@@ -31,7 +31,7 @@ class Asked:
     secrets: list[str]
 
     def secrets_as(self, spell: Spell) -> str:
-        """Give all secrets, each spelled in this way."""
+        """Return all secrets, each spelled in this way."""
         return " ".join(map(spell, self.secrets))
 
     @property
@@ -53,7 +53,7 @@ Case = Callable[[Asked], Reply]
 def reply(
     body: str | bytes, status: str = "200 OK", *headers: str, length: int | None = None, ending: str = "close"
 ) -> Reply:
-    """Give an answer; `length` is what its header says where that is not the truth."""
+    """Return an answer; `length` is what its header says where that is not the truth."""
     content = body.encode() if isinstance(body, str) else body
     lines = [
         f"HTTP/1.1 {status}",
@@ -65,7 +65,7 @@ def reply(
 
 
 def good_body(asked: Asked, echo: str) -> str:
-    """Give the provider's own form of a quote, with a text in it; the price is 150.250."""
+    """Return the provider's own form of a quote, with a text in it; the price is 150.250."""
     now = int(time.time()) - 5
     symbol = asked.symbols[0]
     if asked.provider == "alpha_vantage":
@@ -179,7 +179,7 @@ class HostileProviders:
     repeated: set[str] = field(default_factory=set)
 
     def answer(self, head: bytes) -> Reply:
-        """Give the answer to a request; its first symbol names the case: `JOB-GZIP`."""
+        """Return the answer to a request; its first symbol names the case: `JOB-GZIP`."""
         request, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
         parts = urlsplit(request.split(" ")[1])

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 from prices.models import RunState
-from prices.polling import claim_and_poll
+from prices.polling.poll import claim_and_poll
 
 
 def poll_job(job_id: UUID, *, now: datetime) -> RunState | None:

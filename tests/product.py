@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -14,10 +13,13 @@ import requests
 from django.conf import settings
 from django.db import connection
 
+from dev.embedded.ports import free_port
+from tests.warm_start import WarmProcess, can_start
+
 ROOT = Path(settings.BASE_DIR)
 # Queues of their own: whatever a killed worker left behind stays out of the next test.
 REDIS_DATABASE = "/9"
-STOP_TIMEOUT_S = 15
+STOP_TIMEOUT_S = 60
 
 
 class Product:
@@ -25,11 +27,11 @@ class Product:
 
     def __init__(self, folder: Path, **changes: str) -> None:
         self._folder = folder
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._running: dict[str, subprocess.Popen[bytes] | WarmProcess] = {}
         self._commands = dict(
             line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines() if line
         )
-        self._port = _free_port()
+        self._port = free_port()
         self._environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DATABASE_URL": _with_path(os.environ["DATABASE_URL"], f"/{connection.settings_dict['NAME']}"),
@@ -52,29 +54,38 @@ class Product:
         self._commands[name] = command
 
     def command(self, name: str) -> str:
-        """Give the command of a process."""
+        """Return the command of a process."""
         return self._commands[name]
 
     def start(self, *names: str) -> None:
         """Start these processes; their output goes to files in the folder."""
         for name in names:
-            with self.log(name).open("ab") as output:
-                self._running[name] = subprocess.Popen(
-                    ["/bin/sh", "-c", f"exec {self._commands[name]}"],
-                    cwd=ROOT,
-                    env=self._environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
+            self._running[name] = self._start(self._commands[name], self.log(name))
+
+    def _start(self, command: str, log: Path) -> subprocess.Popen[bytes] | WarmProcess:
+        if can_start(command, self._environment):
+            return WarmProcess(command, environment=self._environment, output=log)
+        with log.open("ab") as output:
+            return subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command}"],
+                cwd=ROOT,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def send_signal(self, name: str, number: signal.Signals) -> None:
         """Send a process a signal."""
         self._running[name].send_signal(number)
 
+    def pid(self, name: str) -> int:
+        """Return the id of a process that was started."""
+        return self._running[name].pid
+
     def exit_code(self, name: str) -> int | None:
-        """Give the exit code of a process that was started; None while it runs."""
+        """Return the exit code of a process that was started; None while it runs."""
         return self._running[name].poll()
 
     def kill(self, name: str) -> None:
@@ -83,6 +94,8 @@ class Product:
         # It may have ended by itself.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        # One that has only begun has no session of its own yet.
+        process.kill()
         process.wait()
 
     def stop(self, name: str) -> int:
@@ -131,20 +144,14 @@ class Product:
             self.kill(name)
 
     def log(self, name: str) -> Path:
-        """Give the file of a process's output."""
+        """Return the file of a process's output."""
         return self._folder / f"{name}.log"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def _answers(address: str) -> bool:
     try:
         return requests.get(address, timeout=5).ok
-    except requests.ConnectionError:
+    except (requests.ConnectionError, requests.Timeout):
         return False
 
 

@@ -1,4 +1,4 @@
-"""A simulated Finnhub and Alpha Vantage for a test, and the settings that point at it."""
+"""A simulated Finnhub, Alpha Vantage and Yahoo for a test, and the settings that point at it."""
 
 from collections.abc import Iterator
 
@@ -13,18 +13,19 @@ KEY = "CANARY-key-simulated"
 
 
 def pointing_at(simulator: Simulator) -> dict[str, str]:
-    """Give the variables with which the service asks the simulator; `Product` takes them."""
+    """Return the variables with which the service asks the simulator; `Product` takes them."""
     return {
         "FINNHUB_BASE_URL": simulator.url,
         "FINNHUB_API_KEY": KEY,
         "ALPHA_VANTAGE_BASE_URL": simulator.url,
         "ALPHA_VANTAGE_API_KEY": KEY,
+        "YAHOO_BASE_URL": simulator.url,
     }
 
 
 @pytest.fixture
 def simulator(settings: Settings) -> Iterator[Simulator]:
-    """Give a simulator that runs; this test's Finnhub and Alpha Vantage are there."""
+    """Yield a simulator that runs; this test's providers are there."""
     with Simulator() as running:
         for name, value in pointing_at(running).items():
             setattr(settings, name, value)
@@ -32,7 +33,7 @@ def simulator(settings: Settings) -> Iterator[Simulator]:
 
 
 def ask(provider: str, symbol: str = "IBM") -> Quote | ProviderError:
-    """Give what the provider's adapter makes of one request, as a poll would send it."""
+    """Return what the provider's adapter makes of one request, as a poll would send it."""
     adapter = get_provider(provider)
     (request,) = adapter.plan([symbol])
     try:

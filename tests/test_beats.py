@@ -105,11 +105,18 @@ def start(product: Product, make_job: MakeJob, cable: Cable) -> None:
     product.start("poller-simulated")
     product.set_environment(DATABASE_URL=cable.url)
     product.start("beat")
-    wait_until(lambda: BeatTerm.objects.count() == 1, timeout_s=30, what="the first beat leads")
+    wait_until(BeatTerm.objects.exists, what="the first beat leads")
     product.set_environment(DATABASE_URL=direct, HEARTBEAT_DIR=str(product.log("standby").parent / "other"))
     product.start("standby")
-    wait_until(lambda: product.is_healthy("beat"), timeout_s=30, what="the standby turns")
-    wait_until(lambda: PollRun.objects.count() > 3 * JOBS, timeout_s=30, what="jobs are polled")
+    wait_until(lambda: product.is_healthy("beat"), what="the standby turns")
+    wait_until(lambda: PollRun.objects.count() > 3 * JOBS, what="jobs are polled")
+    # On a busy machine the first beat may have lost its lead.
+    while holder_of(last_term()) != product.pid("beat"):
+        product.kill("standby")
+        wait_until(lambda: holder_of(last_term()) == product.pid("beat"), what="the first beat leads")
+        product.start("standby")
+        polled = PollRun.objects.count()
+        wait_until(lambda: PollRun.objects.count() > polled + 3 * JOBS, what="jobs are polled")  # noqa: B023
 
 
 def kill(product: Product, _cable: Cable) -> None:
@@ -136,12 +143,21 @@ def nothing(_product: Product, _cable: Cable) -> None:
     pass
 
 
+def last_term() -> BeatTerm:
+    return BeatTerm.objects.latest("id")
+
+
+def holder_of(term: BeatTerm) -> int:
+    """Return the process id of the beat whose term it was."""
+    return int(term.holder.rpartition(":")[2])
+
+
 def polled_after(moment: datetime) -> int:
     return PollRun.objects.filter(started_at__gt=moment).count()
 
 
 def longest_hole() -> timedelta:
-    """Give the longest time in which a job was not polled."""
+    """Return the longest time in which a job was not polled."""
     dues: dict[object, list[datetime]] = {}
     for job_id, due_at in PollRun.objects.order_by("id").values_list("job_id", "due_at"):
         dues.setdefault(job_id, []).append(due_at)
@@ -159,16 +175,17 @@ def test_standby_takes_over_from_a_leader_that_is(
     undo: Callable[[Product, Cable], None],
 ) -> None:
     start(product, make_job, cable)
+    standby = product.pid("standby")
     strike(product, cable)
-    wait_until(lambda: BeatTerm.objects.count() == 2, timeout_s=10, what="the standby leads")
-    first, second = BeatTerm.objects.order_by("id")
+    wait_until(lambda: holder_of(last_term()) == standby, what="the standby leads")
+    first, second = BeatTerm.objects.order_by("-id")[:2][::-1]
     assert first.until <= second.began_at < first.renewed_at + TAKEOVER
     wait_until(lambda: polled_after(second.began_at) > 3 * JOBS, what="jobs are polled again")
     undo(product, cable)
     undone = timezone.now()
     wait_until(lambda: polled_after(undone) > 3 * JOBS, what="jobs are polled on")
     # Who led before stands by, and does so also with what it had in its hands.
-    assert BeatTerm.objects.count() == 2
+    assert last_term() == second
     assert longest_hole() <= TAKEOVER + timedelta(seconds=1)
     product.stop_all()
     polled = Counter(symbol for raw in RawMarketData.objects.all() for symbol in raw.symbols)
@@ -183,11 +200,11 @@ def test_beat_goes_on_leading_while_redis_hangs(
 ) -> None:
     make_job(interval=1)
     product.start("poller-simulated", "beat")
-    wait_until(lambda: PollRun.objects.count() > 2, timeout_s=30, what="the job is polled")
+    wait_until(lambda: PollRun.objects.count() > 2, what="the job is polled")
     os.kill(services.valkey.pid, signal.SIGSTOP)
     try:
-        noted = PollRun.objects.filter(state="skipped", reason="Redis takes no messages")
-        wait_until(lambda: noted.count() > 2, timeout_s=15, what="slots are noted")
+        noted = PollRun.objects.filter(state="skipped", reason="Redis cannot be reached")
+        wait_until(lambda: noted.count() > 2, what="slots are noted")
     finally:
         os.kill(services.valkey.pid, signal.SIGCONT)
     answered = timezone.now()

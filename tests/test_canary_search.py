@@ -16,7 +16,7 @@ from django.test import Client
 from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 
-from prices.ids import new_ids
+from prices.database.uuid7 import new_ids
 from prices.models import PollJob, RawMarketData
 from tests.canary_search import (
     SPELLINGS,
@@ -95,7 +95,7 @@ def test_search_finds_a_canary_in_a_header(httpserver: HTTPServer) -> None:
 
 @pytest.mark.parametrize("part", ["key", "value", "headers"])
 def test_search_finds_a_canary_in_kafka(topic: str, part: str) -> None:
-    producer = Producer({"bootstrap.servers": django_settings.KAFKA_BOOTSTRAP_SERVERS})
+    producer = Producer({"bootstrap.servers": django_settings.KAFKA_BOOTSTRAP_SERVERS, "log_level": 0})
     producer.produce(
         topic,
         key=KEY if part == "key" else None,

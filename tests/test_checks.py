@@ -22,6 +22,13 @@ ROOT = Path(settings.BASE_DIR)
     ids=lambda arguments: "-".join(arguments[:2]),
 )
 def test_check_finds_nothing(arguments: list[str]) -> None:
-    command = [sys.executable, "-m", *arguments]
+    run(sys.executable, "-m", *arguments)
+
+
+def test_imports_go_one_way() -> None:
+    run(str(Path(sys.executable).with_name("lint-imports")), "--no-cache", "--no-logo")
+
+
+def run(*command: str) -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

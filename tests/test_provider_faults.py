@@ -14,7 +14,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from prices.models import PollRun, PricePoint
-from providers.breaker import breaker_state
+from providers.rate_limits.breaker import breaker_state
 from providers.simulator.log import busiest_window
 from providers.simulator.simulator import Simulator
 from tests.product import Product
@@ -37,7 +37,7 @@ class Outage:
 def products(
     transactional_db: None, topic: str, tmp_path: Path, simulator: Simulator, settings: Settings
 ) -> Iterator[list[Product]]:
-    """Give two of everything, on the same parts."""
+    """Yield two of everything, on the same parts."""
     running = []
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -74,16 +74,16 @@ def run_outage(api: APIClient, product: Product, simulator: Simulator, *, second
     product.start("poller-finnhub", "beat")
     jobs = [create_job(api, [f"S{number}", f"T{number}"], INTERVAL_S) for number in range(5)]
     start = datetime.now(UTC)
-    wait_until(lambda: all(first_stored_after(job_id, start) for job_id in jobs), timeout_s=30)
+    wait_until(lambda: all(first_stored_after(job_id, start) for job_id in jobs))
     simulator.change(outage=True)
-    wait_until(lambda: breaker_state("finnhub").state != "closed", timeout_s=30)
+    wait_until(lambda: breaker_state("finnhub").state != "closed")
     simulator.forget_requests()
     opened = datetime.now(UTC)
     wait_until(lambda: datetime.now(UTC) - opened > timedelta(seconds=seconds), timeout_s=seconds + 5)
     sent = len(simulator.requests())
     simulator.change(outage=False)
     back = datetime.now(UTC)
-    resumed = [wait_until(lambda: first_stored_after(job_id, back), timeout_s=30) for job_id in jobs]  # noqa: B023
+    resumed = [wait_until(lambda: first_stored_after(job_id, back)) for job_id in jobs]  # noqa: B023
     return Outage(sent / seconds, sorted((moment - back).total_seconds() for moment in resumed if moment))
 
 
@@ -112,7 +112,7 @@ def test_crowd_at_two_web_servers_costs_one_request(products: list[Product], sim
     simulator.change(latency_s=1.0)
     for product in products:
         product.start("web")
-    wait_until(lambda: all(product.is_healthy("web") for product in products), timeout_s=30)
+    wait_until(lambda: all(product.is_healthy("web") for product in products))
 
     def ask(number: int) -> requests.Response:
         address = products[number % 2].address
@@ -153,7 +153,7 @@ def run_shared_budget(
     interval = max(window_s // 6, 1)
     symbols = 10 * limit * interval // window_s // 5
     jobs = [create_job(api, [f"J{job}S{symbol}" for symbol in range(symbols)], interval) for job in range(5)]
-    wait_until(lambda: len(simulator.requests()) >= limit, timeout_s=30)
+    wait_until(lambda: len(simulator.requests()) >= limit)
     simulator.forget_requests()
     start = datetime.now(UTC)
     end = start + timedelta(seconds=windows * window_s)

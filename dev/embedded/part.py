@@ -1,5 +1,6 @@
 """What the embedded parts have in common: a folder, a log, one server process."""
 
+import os
 import signal
 import subprocess
 import threading
@@ -10,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from dev.groups import end_groups
+from dev.groups import end_groups, exit_text
 from dev.guardian import Guardian
 
 POLL_S = 0.03
@@ -42,6 +43,8 @@ class Part(ABC):
         self.folder = folder
         self.log = logs / f"{folder.name}.log"
         self.version = ""
+        # For the server, besides those of this process.
+        self.variables: dict[str, str] = {}
         self._guardian = guardian
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -108,7 +111,7 @@ class Part(ABC):
         process = self._process
         if process is None or self._stopping or process.poll() is None:
             return None
-        return self._error(f"it ended by itself ({_exit_text(process.returncode)})")
+        return self._error(f"it ended by itself ({exit_text(process.returncode)})")
 
     @abstractmethod
     def _prepare(self) -> None: ...
@@ -119,24 +122,26 @@ class Part(ABC):
     @abstractmethod
     def _is_ready(self) -> bool: ...
 
-    def _environment(self) -> Mapping[str, str] | None:
-        return None
+    def _environment(self) -> Mapping[str, str]:
+        return os.environ
 
-    def _run_step(self, command: Sequence[str | Path]) -> None:
-        process = self._launch(command)
+    def _run_step(self, command: Sequence[str | Path], *, folder: Path | None = None) -> None:
+        process = self._launch(command, folder=folder)
         returncode = process.wait()
         self._guardian.forget(process.pid)
         if returncode:
-            raise self._error(f"{Path(command[0]).name} failed ({_exit_text(returncode)})")
+            raise self._error(f"{Path(command[0]).name} failed ({exit_text(returncode)})")
 
-    def _launch(self, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+    def _launch(
+        self, command: Sequence[str | Path], *, folder: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         with self._lock, self.log.open("ab") as log:
             if self._closed:
                 raise self._error("it was stopped while starting")
             self._process = process = subprocess.Popen(
                 command,
-                cwd=self.folder,
-                env=self._environment(),
+                cwd=folder or self.folder,
+                env={**self._environment(), **self.variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -150,13 +155,13 @@ class Part(ABC):
         deadline = time.monotonic() + self.start_timeout_s
         while not self._is_ready():
             if process.poll() is not None:
-                raise self._error(f"it ended while starting ({_exit_text(process.returncode)})")
+                raise self._error(f"it ended while starting ({exit_text(process.returncode)})")
             if time.monotonic() > deadline:
                 raise self._error(f"it did not answer within {self.start_timeout_s:.0f} s")
             time.sleep(POLL_S)
 
     def _error(self, reason: str) -> PartError:
-        lines = "".join(f"\n  | {line}" for line in _last_lines(self.log))
+        lines = "".join(f"\n  | {line}" for line in last_lines(self.log, count=REASON_LINES))
         return PartError(self.name, f"{reason}.{lines}", advice=self._advice())
 
     def _advice(self) -> str:
@@ -166,13 +171,8 @@ class Part(ABC):
         )
 
 
-def _last_lines(log: Path) -> list[str]:
+def last_lines(log: Path, *, count: int) -> list[str]:
+    """Return the end of a log, nothing where there is none."""
     with suppress(FileNotFoundError):
-        return log.read_text(errors="replace").splitlines()[-REASON_LINES:]
+        return log.read_text(errors="replace").splitlines()[-count:]
     return []
-
-
-def _exit_text(returncode: int) -> str:
-    if returncode < 0:
-        return f"killed by {signal.Signals(-returncode).name}"
-    return f"exit code {returncode}"

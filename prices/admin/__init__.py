@@ -4,9 +4,9 @@ from django.contrib import admin
 
 from prices.admin.dead_letters import DeadLetterAdmin
 from prices.admin.jobs import PollJobAdmin
+from prices.admin.periodic_tasks import JobTaskAdmin
 from prices.admin.polls import PollGapAdmin, PollRunAdmin
-from prices.admin.stored import PricePointAdmin, RawMarketDataAdmin, SymbolAverageAdmin
-from prices.admin.tasks import JobTaskAdmin
+from prices.admin.prices import PricePointAdmin, RawMarketDataAdmin, SymbolAverageAdmin
 
 admin.site.site_title = "Market data service"
 admin.site.site_header = "Market data service (times in UTC)"

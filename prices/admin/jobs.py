@@ -1,11 +1,13 @@
 """Jobs, to look at, change, pause, resume and stop."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -13,9 +15,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from prices.admin.evidence import EvidenceAdmin, ProviderFilter
-from prices.admin.texts import keeping_units, shortened
-from prices.jobs import JobStoppedError, pause_job, resume_job, stop_job
+from prices.admin.formatting import keeping_units, shortened
+from prices.admin.read_only import EvidenceAdmin, ProviderFilter
+from prices.clock import database_now
+from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
 from prices.models import JobStatus, PollJob
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.quota import (
@@ -96,7 +99,7 @@ class PollJobAdmin(EvidenceAdmin):
 
     def save_model(self, request: HttpRequest, obj: PollJob, form: Any, change: bool) -> None:
         """Change the interval as every change of it is made."""
-        change_planned_interval(obj.id, obj.interval, strict=False, now=timezone.now())
+        change_planned_interval(obj.id, obj.interval, strict=False, now=database_now())
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Show a job's page, or change its interval; say so where that is refused."""
@@ -109,35 +112,49 @@ class PollJobAdmin(EvidenceAdmin):
         self.message_user(request, refusal, messages.WARNING)
         return HttpResponseRedirect(request.path)
 
+    def response_action(
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[Any],
+        *args: Any,
+        **kwargs: Any,
+    ) -> HttpResponse | None:
+        """Do what was chosen; say so where what was selected is no id."""
+        try:
+            return super().response_action(request, queryset, *args, **kwargs)
+        except ValidationError:
+            self.message_user(request, "Nothing was done: what was selected is no id.", messages.WARNING)
+        return HttpResponseRedirect(request.get_full_path())
+
     @admin.display(description="polls", ordering="id")
     def title(self, job: PollJob) -> str:
-        """Give what the job polls."""
+        """Return what the job polls."""
         return keeping_units(str(job))
 
     @admin.display(description="what keeps it from polling")
     def short_hindrances(self, job: PollJob) -> SafeString:
-        """Give the beginning of what keeps an active job from polling."""
+        """Return the beginning of what keeps an active job from polling."""
         return shortened(_hindrances(job) or "-")
 
     @admin.display(description="last error")
     def short_last_error(self, job: PollJob) -> SafeString:
-        """Give the beginning of why the last poll failed."""
+        """Return the beginning of why the last poll failed."""
         return shortened(job.last_error or "-")
 
     @admin.display(description="what keeps it from polling")
     def hindrances(self, job: PollJob) -> str:
-        """Give what keeps an active job from polling."""
+        """Return what keeps an active job from polling."""
         return _hindrances(job) or "nothing"
 
     @admin.display(description="what the budget gives it")
     def quota_plan(self, job: PollJob) -> str:
-        """Give the plan of an active job."""
+        """Return the plan of an active job."""
         plan = plan_of_active(job, now=timezone.now())
         return "-" if plan is None else plan_in_words(plan)
 
     @admin.display(description="what became of its slots")
     def ledger(self, job: PollJob) -> SafeString:
-        """Give the ways to the job's runs and gaps."""
+        """Return the ways to the job's runs and gaps."""
         address = "{}?job__id__exact={}"
         return format_html(
             '<a href="{}">polls</a>, <a href="{}">slots that were not polled</a>',
@@ -148,7 +165,8 @@ class PollJobAdmin(EvidenceAdmin):
     @admin.action(description="Pause selected jobs", permissions=["manage"])
     def pause(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:
         """Pause the jobs."""
-        self._change(request, jobs, pause_job, "paused")
+        self._change(request, jobs, partial(pause_job, waits=False), "paused")
+        wait_for_started_fetches([job.id for job in jobs])
 
     @admin.action(description="Resume selected jobs", permissions=["manage"])
     def resume(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:
@@ -158,7 +176,8 @@ class PollJobAdmin(EvidenceAdmin):
     @admin.action(description="Stop selected jobs for good", permissions=["manage"])
     def stop(self, request: HttpRequest, jobs: QuerySet[PollJob]) -> None:
         """Stop the jobs."""
-        self._change(request, jobs, stop_job, "stopped")
+        self._change(request, jobs, partial(stop_job, waits=False), "stopped")
+        wait_for_started_fetches([job.id for job in jobs])
 
     def _change(
         self,

@@ -6,13 +6,13 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from prices.admin.evidence import EvidenceAdmin
-from prices.admin.texts import keeping_units, shortened
-from prices.gaps import GapReason
-from prices.ids import first_id_at
+from prices.admin.formatting import keeping_units, shortened
+from prices.admin.read_only import EvidenceAdmin
+from prices.clock import database_now
+from prices.database.uuid7 import first_id_at
+from prices.ledger.gaps import GapReason
 from prices.models import PollGap, PollRun
 
 
@@ -24,15 +24,15 @@ class DueFilter(admin.SimpleListFilter):
     hours = {"1": "in the last hour", "24": "in the last 24 hours"}
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Give the lengths of time."""
+        """Return the lengths of time."""
         return list(self.hours.items())
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Give the runs of the chosen time."""
+        """Return the runs of the chosen time."""
         chosen = self.value()
         if chosen not in self.hours:
             return queryset
-        return queryset.filter(id__gte=first_id_at(timezone.now() - timedelta(hours=int(chosen))))
+        return queryset.filter(id__gte=first_id_at(database_now() - timedelta(hours=int(chosen))))
 
 
 class ReasonFilter(admin.SimpleListFilter):
@@ -42,11 +42,11 @@ class ReasonFilter(admin.SimpleListFilter):
     parameter_name = "reason"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Give the reasons."""
+        """Return the reasons."""
         return [(str(reason), str(reason)) for reason in GapReason]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Give the gaps of the chosen reason."""
+        """Return the gaps of the chosen reason."""
         return queryset.filter(reason=self.value()) if self.value() else queryset
 
 
@@ -59,15 +59,16 @@ class PollRunAdmin(EvidenceAdmin):
     list_select_related = ["job"]
     ordering = ["-id"]
     id_lookups = ("pk", "job")
+    linked_lookups = ("job__id__exact",)
 
     @admin.display(description="job")
     def polled(self, run: PollRun) -> str:
-        """Give the job, in as many lines as it takes."""
+        """Return the job, in as many lines as it takes."""
         return keeping_units(str(run.job))
 
     @admin.display
     def took(self, run: PollRun) -> str:
-        """Give the time from the claim to the outcome."""
+        """Return the time from the claim to the outcome."""
         return (
             "-"
             if run.finished_at is None
@@ -76,7 +77,7 @@ class PollRunAdmin(EvidenceAdmin):
 
     @admin.display(description="reason")
     def short_reason(self, run: PollRun) -> SafeString:
-        """Give why there is no price, or not for each symbol."""
+        """Return why there is no price, or not for each symbol."""
         return shortened(run.reason or "-")
 
 
@@ -89,8 +90,9 @@ class PollGapAdmin(EvidenceAdmin):
     list_select_related = ["job"]
     ordering = ["-id"]
     id_lookups = ("pk", "job")
+    linked_lookups = ("job__id__exact",)
 
     @admin.display(description="job")
     def polled(self, gap: PollGap) -> str:
-        """Give the job, in as many lines as it takes."""
+        """Return the job, in as many lines as it takes."""
         return keeping_units(str(gap.job))

@@ -1,20 +1,22 @@
 """Errors as application/problem+json (RFC 9457): the one shape, made only here."""
 
 import math
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 import structlog
-from django.db import InterfaceError, OperationalError
+from django.core.exceptions import DisallowedHost
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions
 from rest_framework.response import Response
 
-from prices.api import answers
+from prices.api import responses as answers
 from prices.api.renderers import ExactJSONRenderer
-from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest_errors import (
+from prices.database.errors import DatabaseTrouble, database_trouble
+from prices.jobs.services import JobNotFoundError, JobStoppedError
+from prices.latest.errors import (
     BUDGET_REFUSALS,
     LatestTimeoutError,
     NoPriceError,
@@ -24,14 +26,18 @@ from prices.latest_errors import (
 )
 from prices.quota import BeyondBudgetError, StrictKeyError, budget_in_words, figure, shortest_in_words
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
-from providers.permits import Refused
-from providers.shared_state import SharedStateError
+from providers.rate_limits.permits import Refused
+from providers.rate_limits.redis_scripts import SharedStateError
 
 log = structlog.get_logger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 # What was wrong a moment ago may be right now; a cache may keep a 404 or 405 of which nothing is said.
 NOT_KEPT = {"Cache-Control": "no-store"}
+# So many faults of a request are told: an answer that tells all of thousands helps nobody.
+MOST_FAULTS = 10
+# A name as the calls' own: one that a caller made up may be no part of a URI.
+_FIELD_NAME = re.compile("[a-z_]+")
 
 STATUS_OF_KIND: Mapping[ErrorKind, HTTPStatus] = {
     ErrorKind.UNKNOWN_SYMBOL: HTTPStatus.NOT_FOUND,
@@ -44,17 +50,17 @@ STATUS_OF_KIND: Mapping[ErrorKind, HTTPStatus] = {
 
 
 class InvalidRequestError(exceptions.APIException):
-    """Input that cannot be used: for each field, what is wrong and what is allowed."""
+    """Input that cannot be used: for the first fields at fault, what is wrong and what is allowed."""
 
     status_code = HTTPStatus.BAD_REQUEST
 
     def __init__(self, errors: list[dict[str, str]]) -> None:
         super().__init__("The request cannot be used.")
-        self.errors = errors
+        self.errors = errors[:MOST_FAULTS]
 
 
 def problem_response(error: Exception, context: Mapping[str, Any]) -> Response | None:
-    """Give the answer for an error that a view raised, or None for one that is a bug (500)."""
+    """Return the answer for an error that a view raised, or None for one that is a bug (500)."""
     status, name, detail, more, headers = _describe(error)
     if status is None:
         return None
@@ -67,7 +73,7 @@ def problem_response(error: Exception, context: Mapping[str, Any]) -> Response |
 
 
 def problem(status: HTTPStatus, name: str, detail: str, **more: Any) -> dict[str, Any]:
-    """Give the members of a problem: type, title, status, detail, and what else is told."""
+    """Return the members of a problem: type, title, status, detail, and what else is told."""
     return {
         "type": f"urn:marketdata:{name}",
         "title": name.replace("-", " ").capitalize(),
@@ -78,23 +84,26 @@ def problem(status: HTTPStatus, name: str, detail: str, **more: Any) -> dict[str
 
 
 def problem_page(status: HTTPStatus, name: str, detail: str, **more: Any) -> HttpResponse:
-    """Give a problem outside of the REST views."""
+    """Return a problem outside of the REST views."""
     body = ExactJSONRenderer().render(problem(status, name, detail, **more))
     return HttpResponse(body, status=status, headers=NOT_KEPT, content_type=MEDIA_TYPE)
 
 
 def plain_problem(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
-    """Give the problem for an address that does not exist (Django's handler404)."""
+    """Return the problem for an address that does not exist (Django's handler404)."""
     return problem_page(HTTPStatus.NOT_FOUND, "no-such-address", f"There is nothing at {request.path}.")
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Give the problem for a request that Django itself refuses (handler400)."""
+    """Return the problem for a request that Django itself refuses (handler400)."""
+    if isinstance(exception, DisallowedHost):
+        detail = "This service is not known by the name in the header Host: ALLOWED_HOSTS lists its names."
+        return problem_page(HTTPStatus.BAD_REQUEST, "unknown-host", detail)
     return problem_page(HTTPStatus.BAD_REQUEST, "bad-request", "The request cannot be used.")
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Give the problem for a bug or a part that is away (handler500)."""
+    """Return the problem for a bug or a part that is away (handler500)."""
     detail = "Something failed here; the service's log says what."
     return problem_page(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
 
@@ -103,10 +112,11 @@ _Description = tuple[HTTPStatus | None, str, str, dict[str, Any], dict[str, str]
 
 
 def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of all errors
+    if trouble := database_trouble(error):
+        return _describe_trouble(trouble, error)
     match error:
         case InvalidRequestError():
-            fields = {entry["field"] for entry in error.errors}
-            name = f"invalid-{fields.pop()}" if len(fields) == 1 else "invalid-request"
+            name = _name_of_faults(error.errors)
             return HTTPStatus.BAD_REQUEST, name, _sentence(error.errors), {"errors": error.errors}, {}
         case exceptions.ParseError():
             return HTTPStatus.BAD_REQUEST, "invalid-body", str(error.detail), _body_error(error), {}
@@ -115,14 +125,12 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
             return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail, {}, {}
         case exceptions.MethodNotAllowed():
             return HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", str(error.detail), {}, {}
-        case JobNotFoundError() | Http404():
+        case Http404():
+            return HTTPStatus.NOT_FOUND, "no-such-address", "There is nothing at this address.", {}, {}
+        case JobNotFoundError():
             return HTTPStatus.NOT_FOUND, "unknown-job", "There is no job of this job_id.", {}, {}
         case JobStoppedError():
             return HTTPStatus.CONFLICT, "job-stopped", "The job has been stopped for good.", {}, {}
-        case OperationalError() | InterfaceError():
-            log.error("api.database_away", reason=str(error).partition("\n")[0])
-            detail = "The database cannot be reached."
-            return HTTPStatus.SERVICE_UNAVAILABLE, "database-away", detail, {}, {"Retry-After": "5"}
         case NotConfiguredError():
             more = {"variable": error.variable}
             return HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more, {}
@@ -146,7 +154,7 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case RequestRefusedError():
             return _describe_refusal(error.refused)
         case TooOldError():
-            age = "of unknown age" if error.age_s is None else f"{error.age_s:.0f} s old"
+            age = "of unknown age" if error.age_s is None else f"{math.ceil(error.age_s)} s old"
             detail = f"The best price there is is {age}."
             more = {"age_seconds": error.age_s} | _attempts_of(error)
             return HTTPStatus.NOT_FOUND, "too-old", detail, more, {}
@@ -156,6 +164,24 @@ def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of al
         case NoPriceError():
             return _describe_no_price(error)
     return None, "", "", {}, {}
+
+
+_TROUBLES: Mapping[DatabaseTrouble, tuple[str, str, int]] = {
+    DatabaseTrouble.UNREACHABLE: ("database-away", "The database cannot be reached.", 5),
+    DatabaseTrouble.BUSY: ("database-busy", "The database is busy with other work; try again.", 1),
+    DatabaseTrouble.DISK_FULL: (
+        "disk-full",
+        "The database's disk has no room left: what is stored can be read, and nothing new is stored.",
+        60,
+    ),
+    DatabaseTrouble.READ_ONLY: ("database-read-only", "The database takes no writes just now.", 5),
+}
+
+
+def _describe_trouble(trouble: DatabaseTrouble, error: Exception) -> _Description:
+    name, detail, retry_after_s = _TROUBLES[trouble]
+    log.error(f"api.{name.replace('-', '_')}", reason=str(error).partition("\n")[0])
+    return HTTPStatus.SERVICE_UNAVAILABLE, name, detail, {}, {"Retry-After": str(retry_after_s)}
 
 
 def _describe_excess(error: BeyondBudgetError) -> _Description:
@@ -202,6 +228,11 @@ def _body_error(error: exceptions.ParseError) -> dict[str, Any]:
     return {
         "errors": [{"field": "body", "problem": str(error.detail), "allowed": "a JSON object, up to 256 KiB"}]
     }
+
+
+def _name_of_faults(errors: list[dict[str, str]]) -> str:
+    first, *others = {entry["field"] for entry in errors}
+    return "invalid-request" if others or not _FIELD_NAME.fullmatch(first) else f"invalid-{first}"
 
 
 def _sentence(errors: list[dict[str, str]]) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from prices.ids import EPOCH
+from prices.database.uuid7 import EPOCH
 from prices.models import RunState
 from prices.models.poll_job import MAX_SYMBOLS
 from prices.symbols import (
@@ -50,7 +50,7 @@ class SymbolField(StrictField[str]):
         super().__init__(help_text=f"{SYMBOL_ALLOWED}; {WORLDS_ALLOWED}", **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """Give the symbol's stored form."""
+        """Return the symbol's stored form."""
         symbol = normalise_symbol(data) if isinstance(data, str) else None
         if symbol is None:
             raise serializers.ValidationError("is not a symbol")
@@ -73,7 +73,7 @@ class SymbolsField(StrictField[list[str]]):
         super().__init__(help_text=SYMBOLS_ALLOWED, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[str]:
-        """Give the symbols in their first order."""
+        """Return the symbols in their first order."""
         if not isinstance(data, list):
             raise serializers.ValidationError("is not a list")
         if not data:
@@ -99,7 +99,7 @@ class WholeNumberField(StrictField[int]):
         self.maximum = maximum
 
     def to_internal_value(self, data: Any) -> int:
-        """Give the number."""
+        """Return the number."""
         if self.context["is_query"] and _DIGITS.fullmatch(data):
             data = int(data)
         if type(data) is not int:
@@ -118,7 +118,7 @@ class ProviderField(StrictField[str]):
         super().__init__(help_text=allowed, required=False, allow_null=True, default=None, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """Give the provider's one name."""
+        """Return the provider's one name."""
         try:
             return normalise_name(data)
         except (UnknownProviderError, AttributeError, TypeError) as error:
@@ -133,7 +133,7 @@ class IdField(StrictField[UUID]):
         super().__init__(help_text=allowed, **kwargs)
 
     def to_internal_value(self, data: Any) -> UUID:
-        """Give the id."""
+        """Return the id."""
         # UUID() also takes braces, urn:uuid:, underscores and digits of other alphabets.
         if not isinstance(data, str) or _UUID.fullmatch(data) is None:
             raise serializers.ValidationError("is not a uuid")
@@ -148,7 +148,7 @@ class SwitchField(StrictField[bool]):
         super().__init__(help_text="true or false", **kwargs)
 
     def to_internal_value(self, data: Any) -> bool:
-        """Give the boolean."""
+        """Return the boolean."""
         if data not in {"true", "false"}:
             raise serializers.ValidationError("is not a switch")
         return bool(data == "true")
@@ -162,7 +162,7 @@ class ExpandField(StrictField[str]):
         super().__init__(help_text="quality", **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
-        """Give the word."""
+        """Return the word."""
         if data != "quality":
             raise serializers.ValidationError("is not known")
         return "quality"
@@ -176,7 +176,7 @@ class TimeField(StrictField[datetime]):
         super().__init__(help_text=TIME_ALLOWED + more, **kwargs)
 
     def to_internal_value(self, data: Any) -> datetime:
-        """Give the time in UTC."""
+        """Return the time in UTC."""
         if not isinstance(data, str) or _TIME.fullmatch(data) is None:
             raise serializers.ValidationError("is not a time")
         try:
@@ -196,7 +196,7 @@ class StatesField(StrictField[list[str]]):
         super().__init__(help_text=STATES_ALLOWED, **kwargs)
 
     def to_internal_value(self, data: Any) -> list[str]:
-        """Give the states."""
+        """Return the states."""
         states = str(data).split(",")
         unknown = next((state for state in states if state not in RunState.values), None)
         if unknown is not None:

@@ -52,7 +52,7 @@ class Gap(serializers.Serializer[Any]):
     )
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
-        """Give the fields; the first one's name is a word of Python."""
+        """Return the fields; the first one's name is a word of Python."""
         first = serializers.DateTimeField(help_text="Its first slot.")
         return {"from": first} | super().get_fields()
 

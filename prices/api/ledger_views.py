@@ -7,12 +7,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from prices.api import answers, ledger_schema, schema
-from prices.api.pages import page, page_before
+from prices.api import ledger_schema, schema
+from prices.api import responses as answers
+from prices.api.pagination import page, page_before
 from prices.api.renderers import time
 from prices.api.serializers import GapsRequest, RunsRequest, validated
-from prices.jobs import get_job
-from prices.ledger import runs_of, unpolled_slots
+from prices.jobs.services import get_job
+from prices.ledger.reports import runs_of, unpolled_slots
 
 _JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
 
@@ -26,7 +27,7 @@ class RunsView(APIView):
         responses={200: ledger_schema.RunsPage, **schema.problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
-        """Give the slots of a job that were claimed by a worker, and what became of each, newest first.
+        """Return the slots of a job that were claimed by a worker, and what became of each, newest first.
 
         Runs are kept for 7 days. Slots that nobody claimed are in /jobs/{job_id}/gaps.
         """
@@ -47,7 +48,7 @@ class GapsView(APIView):
         responses={200: ledger_schema.GapsPage, **schema.problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
-        """Give which slots of a job got no price and why, as ranges of time that never overlap, newest first.
+        """Return which slots of a job got no price and why, as ranges of time without overlap, newest first.
 
         A range is consecutive slots with the same reason: slots that nobody polled, runs that failed, or runs
         that were skipped. Ranges are cut to `since` and `until`, which are at most 7 days apart; left out,

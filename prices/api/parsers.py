@@ -1,5 +1,8 @@
-"""JSON in: strict, and not without end."""
+"""JSON in, strictly."""
 
+import codecs
+import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import IO, Any
 
@@ -7,12 +10,15 @@ import msgspec
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-# A job of 100 symbols of 32 characters takes 4 KB.
-BODY_LIMIT_BYTES = 256 * 1024
+from prices.api.errors import InvalidRequestError
 
 
 class StrictJSONParser(BaseParser):
-    """Read a JSON object. Raises ParseError for anything else, and for a body over 256 KiB."""
+    """Read a JSON object in UTF-8, with or without a byte order mark.
+
+    Raises ParseError for anything else, InvalidRequestError where a name stands twice in an object: readers
+    of JSON differ in which of the values they obey (RFC 8259, section 4).
+    """
 
     media_type = "application/json"
 
@@ -22,14 +28,27 @@ class StrictJSONParser(BaseParser):
         media_type: str | None = None,
         parser_context: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Give the object."""
-        body = stream.read(BODY_LIMIT_BYTES + 1)
-        if len(body) > BODY_LIMIT_BYTES:
-            raise ParseError(f"the body is larger than {BODY_LIMIT_BYTES} bytes")
+        """Return the object."""
+        body = stream.read().removeprefix(codecs.BOM_UTF8)
+        encoding = json.detect_encoding(body)
+        if encoding != "utf-8":
+            raise ParseError(f"the body is in {encoding.upper()}, and must be in UTF-8")
         try:
             data = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            json.loads(body, object_pairs_hook=_refuse_repeated)
+        except (ValueError, RecursionError) as error:
             raise ParseError(f"the body is not JSON: {error}") from error
         if not isinstance(data, dict):
             raise ParseError("the body is not a JSON object")
         return data
+
+
+def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    counts = Counter(name for name, _ in pairs)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
+        raise InvalidRequestError(
+            [
+                {"field": name[:60], "problem": "is given more than once", "allowed": "once"}
+                for name in repeated
+            ]
+        )

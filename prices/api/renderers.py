@@ -11,18 +11,18 @@ from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
-from prices.events import json_number
+from prices.publishing.events import json_number
 
 _encoder = msgspec.json.Encoder()
 
 
 def number(value: Decimal | None) -> msgspec.Raw | None:
-    """Give a decimal as it is to stand in an answer: a JSON number with its own digits."""
+    """Return a decimal as it is to stand in an answer: a JSON number with its own digits."""
     return None if value is None else json_number(value)
 
 
 def time(value: datetime | None) -> str | None:
-    """Give a time as it is to stand in an answer: UTC, ending in Z."""
+    """Return a time as it is to stand in an answer: UTC, ending in Z."""
     return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
@@ -39,7 +39,7 @@ class ExactJSONRenderer(BaseRenderer):
         accepted_media_type: str | None = None,
         renderer_context: Mapping[str, Any] | None = None,
     ) -> bytes:
-        """Give the bytes of the answer's body."""
+        """Return the bytes of the answer's body."""
         return _encoder.encode(data)
 
 
@@ -47,7 +47,7 @@ class AlwaysJSON(BaseContentNegotiation):
     """Answer with JSON whatever the Accept header asks for: there is nothing else."""
 
     def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
-        """Give the parser of the request's content type, or None: 415."""
+        """Return the parser of the request's content type, or None: 415."""
         content_type = (request.content_type or "").partition(";")[0].strip().lower()
         return next((parser for parser in parsers if parser.media_type == content_type), None)
 
@@ -57,6 +57,6 @@ class AlwaysJSON(BaseContentNegotiation):
         renderers: Iterable[BaseRenderer],
         format_suffix: str | None = None,
     ) -> tuple[BaseRenderer, str]:
-        """Give the only renderer."""
+        """Return the only renderer."""
         renderer = next(iter(renderers))
         return renderer, renderer.media_type or ""

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from prices.api.ledger_schema import LastDay
 from providers.base import ErrorKind
-from providers.permits import Refusal
+from providers.rate_limits.permits import Refusal
 
 
 class ExactNumber(serializers.DecimalField):
@@ -22,7 +22,7 @@ class Attempt(serializers.Serializer[Any]):
 
     provider = serializers.CharField()
     error = serializers.ChoiceField(
-        [*map(str, ErrorKind), *map(str, Refusal), "timeout", "too_many_fetches"],
+        [*map(str, ErrorKind), *map(str, Refusal), "timeout", "too_many_fetches", "too_old"],
         help_text="What the provider answered, or why it was not asked or not waited for.",
     )
     message = serializers.CharField(help_text="The same for people.")
@@ -75,7 +75,8 @@ class Average(serializers.Serializer[Any]):
     event_id = serializers.UUIDField()
     symbol = serializers.CharField()
     price = ExactNumber()
-    average = ExactNumber(allow_null=True, help_text="Null before the symbol's fifth point.")
+    currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
+    average = ExactNumber(allow_null=True, help_text="Null before the fifth point of symbol and currency.")
     window_size = serializers.IntegerField(help_text="Points in the window, 1 to 5.")
     provider = serializers.CharField()
     observed_at = serializers.DateTimeField(allow_null=True)
@@ -259,10 +260,10 @@ Endpoint = tuple[str, str, str, Any]
 
 
 def without_trailing_slashes(endpoints: list[Endpoint], **kwargs: Any) -> list[Endpoint]:
-    """Give the addresses as the contract writes them; a trailing slash works too."""
+    """Return the addresses as the contract writes them; a trailing slash works too."""
     return [(path.rstrip("/"), pattern, method, view) for path, pattern, method, view in endpoints]
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:
-    """Give the error answers of a call."""
+    """Return the error answers of a call."""
     return {(status, "application/problem+json"): Problem for status in statuses}

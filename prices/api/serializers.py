@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.http import QueryDict
-from django.utils import timezone
 from rest_framework import serializers
 
 from prices.api.errors import InvalidRequestError
@@ -19,7 +18,8 @@ from prices.api.fields import (
     TimeField,
     WholeNumberField,
 )
-from prices.ledger import DAY, LONGEST_WINDOW
+from prices.clock import database_now
+from prices.ledger.reports import DAY, LONGEST_WINDOW
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.symbols import is_simulated
 
@@ -131,7 +131,7 @@ class GapsRequest(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Fill in what was left out. Refuse times in the wrong order, and more than is read at once."""
-        until = attrs["until"] or timezone.now()
+        until = attrs["until"] or database_now()
         whole = attrs | {"until": until, "since": attrs["since"] or until - DAY}
         _check_order(whole)
         if whole["until"] - whole["since"] > LONGEST_WINDOW:
@@ -147,7 +147,7 @@ def _check_order(attrs: dict[str, Any]) -> None:
 
 
 def validated(form: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
-    """Give the values of the request. Raises InvalidRequestError, which names each field at fault."""
+    """Return the values of the request. Raises InvalidRequestError, which names each field at fault."""
     is_query = isinstance(data, QueryDict)
     # A plain dict: DRF reads an empty value of a QueryDict as null.
     serializer = form(data=dict(data.items()), context={"is_query": is_query})

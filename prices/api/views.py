@@ -3,14 +3,14 @@
 from typing import Any
 from uuid import UUID
 
-from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from prices.api import answers, schema
-from prices.api.pages import page
+from prices.api import responses as answers
+from prices.api import schema
+from prices.api.pagination import page
 from prices.api.serializers import (
     AveragesRequest,
     ChangeRequest,
@@ -22,9 +22,11 @@ from prices.api.serializers import (
     StopRequest,
     validated,
 )
-from prices.jobs import get_job, stop_job
-from prices.latest import latest_price, refuse_older
-from prices.ledger import count_last_day
+from prices.clock import database_now
+from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at
+from prices.jobs.services import get_job, stop_job
+from prices.latest.services import latest_price, refuse_older
+from prices.ledger.reports import count_last_day
 from prices.models import PollJob, SymbolAverage
 from prices.quota import Target, change_planned_interval, create_planned_job, plan_of_active
 from providers.registry import PROVIDER_NAMES
@@ -41,7 +43,7 @@ class LatestView(APIView):
         responses={200: schema.Latest, **schema.problems(400, 404, 429, 502, 503, 504)},
     )
     def get(self, request: Request) -> Response:
-        """Give the freshest price of a symbol, from the named provider or any.
+        """Return the freshest price of a symbol, from the named provider or any.
 
         Where none is named, those that are configured are asked in turn until one gives a price. Where
         that fails, a stored price that is fresh or delayed by its own time is given, with that time.
@@ -51,9 +53,9 @@ class LatestView(APIView):
         """
         query = validated(LatestRequest, request.query_params)
         served = latest_price(
-            query["symbol"], query["provider"], now=timezone.now(), max_age_s=query["max_age"]
+            query["symbol"], query["provider"], now=database_now(), max_age_s=query["max_age"]
         )
-        now = timezone.now()
+        now = database_now()
         refuse_older(served, query["max_age"], now=now)
         body = answers.latest(served.point)
         if query["expand"]:
@@ -80,7 +82,7 @@ class PollView(APIView):
         """
         strict = validated(PollQuery, request.query_params)["strict"]
         target = Target(**validated(PollRequest, request.data))
-        job, plan = create_planned_job(target, strict=strict, now=timezone.now())
+        job, plan = create_planned_job(target, strict=strict, now=database_now())
         headers = {"Quota-Plan": answers.quota_plan_header(plan)}
         return Response(answers.accepted(job), status=202, headers=headers)
 
@@ -109,9 +111,11 @@ class AveragesView(APIView):
         responses={200: schema.AveragesPage, **schema.problems(400)},
     )
     def get(self, request: Request) -> Response:
-        """Give the 5-point moving averages, newest first; null before a symbol's fifth point."""
+        """Return the 5-point moving averages, newest first; null before a symbol's fifth point."""
         query = validated(AveragesRequest, request.query_params)
-        averages = SymbolAverage.objects.order_by("-event_id")
+        # Ids of a time to come are of a clock that was ahead: what they say is older than it looks.
+        known = first_id_at(database_now() + CLOCKS_AGREE_WITHIN)
+        averages = SymbolAverage.objects.filter(event_id__lt=known).order_by("-event_id")
         if query["symbol"]:
             averages = averages.filter(symbol=query["symbol"])
         if query["before"]:
@@ -128,9 +132,9 @@ class JobsView(APIView):
         responses={200: schema.JobsPage, **schema.problems(400)},
     )
     def get(self, request: Request) -> Response:
-        """Give the jobs, newest first."""
+        """Return the jobs, newest first."""
         query = validated(PageRequest, request.query_params)
-        now = timezone.now()
+        now = database_now()
         jobs = PollJob.objects.select_related("periodic_task").order_by("-id")
         if query["before"]:
             jobs = jobs.filter(id__lt=query["before"])
@@ -147,7 +151,7 @@ class JobView(APIView):
         responses={200: schema.JobDetail, **schema.problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
-        """Give a job, how its polls went, what keeps it from polling, and what the budget gives it."""
+        """Return a job, how its polls went, what keeps it from polling, and what the budget gives it."""
         validated(NoQuery, request.query_params)
         return Response(_detail_of(get_job(UUID(job_id)), fresh=False))
 
@@ -164,7 +168,7 @@ class JobView(APIView):
         """
         strict = validated(PollQuery, request.query_params)["strict"]
         interval = validated(ChangeRequest, request.data)["interval"]
-        job = change_planned_interval(UUID(job_id), interval, strict=strict, now=timezone.now())
+        job = change_planned_interval(UUID(job_id), interval, strict=strict, now=database_now())
         return Response(_detail_of(job, fresh=True))
 
 
@@ -175,11 +179,11 @@ class ProvidersView(APIView):
         operation_id="providers", responses={200: schema.ProvidersList, **schema.problems(400, 503)}
     )
     def get(self, request: Request) -> Response:
-        """Give the providers: which have a key, which work, and what is left of their budgets."""
+        """Return the providers: which have a key, which work, and what is left of their budgets."""
         validated(NoQuery, request.query_params)
         return Response({"results": [answers.provider(name) for name in PROVIDER_NAMES]})
 
 
 def _detail_of(job: PollJob, *, fresh: bool) -> dict[str, Any]:
-    now = timezone.now()
+    now = database_now()
     return answers.job_detail(job, plan_of_active(job, now=now, fresh=fresh), count_last_day(job, now=now))

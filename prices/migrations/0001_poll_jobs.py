@@ -7,7 +7,7 @@ import django.db.models.functions.datetime
 import django.db.models.lookups
 from django.db import migrations, models
 
-import prices.fields
+import prices.database.fields
 import prices.models.raw_market_data
 import prices.models.symbol_average
 
@@ -23,7 +23,10 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        db_default=prices.fields.UuidV7(), editable=False, primary_key=True, serialize=False
+                        db_default=prices.database.fields.UuidV7(),
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
                     ),
                 ),
                 ("topic", models.TextField()),
@@ -53,7 +56,10 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        db_default=prices.fields.UuidV7(), editable=False, primary_key=True, serialize=False
+                        db_default=prices.database.fields.UuidV7(),
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
                     ),
                 ),
                 (
@@ -101,7 +107,10 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        db_default=prices.fields.UuidV7(), editable=False, primary_key=True, serialize=False
+                        db_default=prices.database.fields.UuidV7(),
+                        editable=False,
+                        primary_key=True,
+                        serialize=False,
                     ),
                 ),
                 ("from_due", models.DateTimeField()),

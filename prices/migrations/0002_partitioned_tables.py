@@ -13,7 +13,7 @@ import django.db.models.functions.datetime
 import django.db.models.lookups
 from django.db import migrations, models
 
-import prices.fields
+import prices.database.fields
 import prices.models.raw_market_data
 import prices.models.symbol_average
 
@@ -116,7 +116,7 @@ class Migration(migrations.Migration):
                         (
                             "id",
                             models.UUIDField(
-                                db_default=prices.fields.UuidV7(),
+                                db_default=prices.database.fields.UuidV7(),
                                 editable=False,
                                 primary_key=True,
                                 serialize=False,
@@ -218,7 +218,7 @@ class Migration(migrations.Migration):
                         (
                             "id",
                             models.UUIDField(
-                                db_default=prices.fields.UuidV7(),
+                                db_default=prices.database.fields.UuidV7(),
                                 editable=False,
                                 primary_key=True,
                                 serialize=False,
@@ -226,7 +226,7 @@ class Migration(migrations.Migration):
                         ),
                         ("symbol", models.TextField()),
                         ("provider", models.TextField()),
-                        ("price", prices.fields.ExactDecimalField()),
+                        ("price", prices.database.fields.ExactDecimalField()),
                         ("currency", models.TextField(null=True)),
                         (
                             "observed_at",
@@ -274,7 +274,7 @@ class Migration(migrations.Migration):
                                     ("price__gt", 0),
                                     ("price__lt", Decimal(1000000000000)),
                                     django.db.models.lookups.LessThanOrEqual(
-                                        prices.fields.Scale("price"), 12
+                                        prices.database.fields.Scale("price"), 12
                                     ),
                                 ),
                                 name="price_points_price_sound",
@@ -384,8 +384,8 @@ class Migration(migrations.Migration):
                     fields=[
                         ("event_id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
                         ("symbol", models.TextField()),
-                        ("price", prices.fields.ExactDecimalField()),
-                        ("average", prices.fields.ExactDecimalField(null=True)),
+                        ("price", prices.database.fields.ExactDecimalField()),
+                        ("average", prices.database.fields.ExactDecimalField(null=True)),
                         (
                             "window_size",
                             models.PositiveSmallIntegerField(help_text="Points in the window, 1 to 5."),
@@ -419,7 +419,7 @@ class Migration(migrations.Migration):
                                     ("price__gt", 0),
                                     ("price__lt", Decimal(1000000000000)),
                                     django.db.models.lookups.LessThanOrEqual(
-                                        prices.fields.Scale("price"), 12
+                                        prices.database.fields.Scale("price"), 12
                                     ),
                                 ),
                                 name="symbol_averages_price_sound",

@@ -1,6 +1,7 @@
 """The tables of the service, a module for each."""
 
 from prices.models.beat_term import BeatTerm
+from prices.models.clock_difference import ClockDifference
 from prices.models.dead_letter import DeadLetter
 from prices.models.poll_gap import PollGap
 from prices.models.poll_job import JobStatus, PollJob
@@ -11,6 +12,7 @@ from prices.models.symbol_average import SymbolAverage
 
 __all__ = [
     "BeatTerm",
+    "ClockDifference",
     "DeadLetter",
     "JobStatus",
     "Outcome",

@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models import F, Q
 
-from prices.fields import UuidV7
+from prices.database.fields import UuidV7
 from prices.models.poll_job import PollJob
 
 

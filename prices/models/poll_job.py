@@ -4,11 +4,12 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from prices.fields import UuidV7
+from prices.database.fields import UuidV7
 from prices.models.symbol_average import CurrentTransaction
-from providers.limits import time_in_words
+from providers.rate_limits.limits import time_in_words
 
 MAX_SYMBOLS = 100
 MIN_INTERVAL_S = 1
@@ -44,7 +45,7 @@ class PollJob(models.Model):
         null=True, blank=True, help_text="Who is asked where no provider is named: who served last."
     )
     status = models.TextField(choices=JobStatus.choices, default=JobStatus.ACTIVE)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
     last_run_at = models.DateTimeField(null=True, blank=True)
     last_success_at = models.DateTimeField(null=True, blank=True)
     last_error = models.TextField(blank=True)

@@ -3,7 +3,7 @@
 from django.db import models
 from django.db.models import Q
 
-from prices.fields import ExactDecimalField, UuidV7, price_is_sound
+from prices.database.fields import ExactDecimalField, UuidV7, price_is_sound
 
 
 class Precision(models.TextChoices):

@@ -5,7 +5,7 @@ from django.db import models
 from django.db.models import Func, Q
 from django.db.models.lookups import LessThanOrEqual
 
-from prices.fields import UuidV7
+from prices.database.fields import UuidV7
 
 BODY_LIMIT_BYTES = 64 * 1024
 
@@ -39,6 +39,9 @@ class RawMarketData(models.Model):
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
     poll = models.UUIDField(null=True, help_text="The poll run that asked; empty for GET /prices/latest.")
+    is_fallback = models.BooleanField(
+        db_default=False, help_text="The job's own provider had failed: what GET latest may use paid for it."
+    )
     provider = models.TextField()
     symbols = ArrayField(models.TextField())
     url = models.TextField(help_text="What was asked, without the key.")

@@ -1,11 +1,11 @@
-"""symbol_averages: the 5-point moving average of each symbol at each of its points."""
+"""symbol_averages: the 5-point moving average of each symbol and currency at each of its points."""
 
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
-from django.db.models import F, Func, Q
-from django.db.models.functions import Now
+from django.db.models import F, Func, Q, Value
+from django.db.models.functions import Coalesce, Now
 
-from prices.fields import ExactDecimalField, price_is_sound
+from prices.database.fields import ExactDecimalField, price_is_sound
 
 WINDOW_POINTS = 5
 
@@ -19,11 +19,16 @@ class CurrentTransaction(Func):
 
 
 class SymbolAverage(models.Model):
-    """The mean of a point and its four predecessors by event id, exact; null before the fifth point."""
+    """The mean of a point and its four predecessors by event id, exact; null before the fifth point.
+
+    Predecessors are those of the same symbol and currency: prices in pence say nothing of prices in pounds.
+    No currency is one of its own.
+    """
 
     event_id = models.UUIDField(primary_key=True, editable=False)
     symbol = models.TextField()
     price = ExactDecimalField()
+    currency = models.TextField(null=True)  # noqa: DJ001 - null: the provider does not say
     average = ExactDecimalField(null=True)
     window_size = models.PositiveSmallIntegerField(help_text="Points in the window, 1 to 5.")
     provider = models.TextField()
@@ -43,6 +48,13 @@ class SymbolAverage(models.Model):
         ]
         indexes = [
             models.Index(F("symbol"), F("event_id"), name="symbol_averages_symbol_event"),
+            # Null is not equal to itself, so no index finds it among the currencies.
+            models.Index(
+                F("symbol"),
+                Coalesce("currency", Value("")),
+                F("event_id"),
+                name="symbol_averages_window",
+            ),
             BrinIndex(fields=["tx"], name="symbol_averages_tx"),
         ]
 

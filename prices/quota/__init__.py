@@ -1,17 +1,17 @@
 """The quota planner: what a provider's budget means for jobs that want more than it has."""
 
+from prices.quota.admission import (
+    BeyondBudgetError,
+    StrictKeyError,
+    change_planned_interval,
+    create_planned_job,
+)
 from prices.quota.allowance import (
     Allowance,
     allowance_of,
     forget_allowances,
     read_allowance,
     requests_used,
-)
-from prices.quota.creation import (
-    BeyondBudgetError,
-    StrictKeyError,
-    change_planned_interval,
-    create_planned_job,
 )
 from prices.quota.demand import Target, key_of
 from prices.quota.plan import (

@@ -12,12 +12,13 @@ from django.db import connection
 from prices.models import PollJob
 from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.demand import ClassKey, Demand, Target, key_of, load_demands
-from prices.quota.sharing import UNITS, FairShares
+from prices.quota.fair_shares import UNITS, FairShares
 from prices.quota.turns import Turn, take_turns
-from providers.budget import kept_for_latest, limits_of, remaining
-from providers.limits import Limit, binding_limit, time_in_words
+from providers.adapters.yahoo.batches import asks_singly
+from providers.rate_limits.budget import kept_for_latest, limits_of, remaining
+from providers.rate_limits.limits import Limit, binding_limit, time_in_words
+from providers.rate_limits.redis_scripts import SharedStateError
 from providers.registry import get_provider
-from providers.shared_state import SharedStateError
 
 # For so long a process goes on with what it knows of the jobs without a look at them.
 REUSE = timedelta(seconds=2)
@@ -62,7 +63,7 @@ class Allowance:
     turns: Mapping[ClassKey, Turn] = field(default_factory=dict)
 
     def symbols_at(self, job: PollJob, due_at: datetime, *, used: int = 0) -> tuple[str, ...]:
-        """Give the symbols to ask for at a slot, in the job's order; none: the slot is left out.
+        """Return the symbols to ask for at a slot, in the job's order; none: the slot is left out.
 
         A job's first poll is granted at once as far as its grant of one window goes, and while a quarter of
         the requests that jobs share is not used: many new jobs must not use up a day at once. `used` counts
@@ -72,7 +73,7 @@ class Allowance:
         turn = self.turns.get(key)
         if turn is None:
             return tuple(job.symbols)
-        requests = get_provider(self.provider).plan(key.symbols)
+        requests = get_provider(self.provider).plan(key.symbols, singly=asks_singly(self.provider))
         before = due_at - timedelta(seconds=job.interval)
         places = turn.granted(len(requests), after=before, due_at=due_at)
         if job.last_run_at is None:
@@ -95,7 +96,7 @@ class Allowance:
         return f"budget: each symbol is asked for every {really}{hours}, not every {wanted}"
 
     def grant_of(self, key: ClassKey) -> Grant:
-        """Give what a class of jobs gets; one that is not known gets what it wants."""
+        """Return what a class of jobs gets; one that is not known gets what it wants."""
         demand, turn = self.demands.get(key), self.turns.get(key)
         if self.limit is None or demand is None:
             return Grant(Fraction(0), Fraction(0), True, key.interval, False)
@@ -109,7 +110,7 @@ class Allowance:
         return Grant(wanted, granted, False, reached, clock.follows_markets)
 
     def in_use_without(self, key: ClassKey) -> Fraction:
-        """Give the requests a window that other jobs want, up to all that jobs may have."""
+        """Return the requests a window that other jobs want, up to all that jobs may have."""
         return min(Fraction(self.shares.wanted - self._own_units(key), UNITS), Fraction(self.for_jobs))
 
     @property
@@ -118,7 +119,7 @@ class Allowance:
         return self.limit.requests - self.kept if self.limit else 0
 
     def shortest_interval(self, key: ClassKey) -> int | None:
-        """Give the shortest interval (seconds) of which nothing is withheld; None: not even 86,400 s."""
+        """Return the shortest interval (seconds) of which nothing is withheld; None: not even 86,400 s."""
         if self.limit is None:
             return 1
         share = self.shares.level_without_end(self._own_units(key))
@@ -133,7 +134,7 @@ class Allowance:
 
 
 def allowance_of(provider: str, *, now: datetime) -> Allowance:
-    """Give how the provider's budget is shared among its active jobs, as they were up to 2 s ago."""
+    """Return how the provider's budget is shared among its active jobs, as they were up to 2 s ago."""
     known = _known.get(provider)
     if known is not None and timedelta(0) <= now - known.checked_at < REUSE:
         return known.allowance
@@ -141,14 +142,14 @@ def allowance_of(provider: str, *, now: datetime) -> Allowance:
 
 
 def read_allowance(provider: str, *, now: datetime) -> Allowance:
-    """Give how the provider's budget is shared among the jobs that are active at this moment.
+    """Return how the provider's budget is shared among the jobs that are active at this moment.
 
     One small query where no job has changed since the last time.
     """
     if binding_limit(limits_of(provider)) is None:
         return Allowance(provider)
     # Before the jobs are read: of a change in between there is another mark, which is seen the next time.
-    mark = _mark()
+    mark = (*_mark(), asks_singly(provider))
     known = _known.get(provider)
     if known is None or not known.holds(mark, now=now):
         known = _Known(mark, now, now, make_allowance(provider, load_demands(provider), now=now))
@@ -177,7 +178,7 @@ def make_allowance(provider: str, demands: Mapping[ClassKey, Demand], *, now: da
 
 
 def requests_used(provider: str, limit: Limit) -> int:
-    """Give how many requests of the limit's last window are used; all where Redis, which knows, is away."""
+    """Return how many requests of the limit's last window are used; all where Redis, which knows, is away."""
     try:
         windows = remaining(provider).windows
     except SharedStateError:
@@ -195,7 +196,7 @@ def forget_allowances() -> None:
 
 
 def _mark() -> tuple[Any, ...]:
-    """Give what is another one after each change of a job, or of a periodic task by hand."""
+    """Return what is another one after each change of a job, or of a periodic task by hand."""
     with connection.cursor() as cursor:
         cursor.execute(_MARK)
         return tuple(cursor.fetchone())

@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
-from providers.market_hours import trading_sessions
+from providers.markets.hours import trading_sessions
 
 AFTER_CLOSE = timedelta(hours=1)
 
@@ -42,7 +42,7 @@ class Clock(Protocol):
         """Whether it stands still at times."""
 
     def passages(self, after: datetime, until: datetime) -> Iterator[Passage]:
-        """Give what passes after one moment and until another, piece by piece; nothing while it stands."""
+        """Return what passes after one moment and until another, piece by piece; nothing while it stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class PlainClock:
         return False
 
     def passages(self, after: datetime, until: datetime) -> Iterator[Passage]:
-        """Give the one piece."""
+        """Yield the one piece."""
         yield Fraction(to_us(after), self.window_us), Fraction(to_us(until), self.window_us)
 
 
@@ -80,7 +80,7 @@ class MarketClock:
         return True
 
     def passages(self, after: datetime, until: datetime) -> Iterator[Passage]:
-        """Give a piece for each stretch of open hours."""
+        """Yield a piece for each stretch of open hours."""
         start, end = to_us(after), to_us(until)
         for week in range(_week_of(start), _week_of(end) + 1):
             for stretch in _stretches(self.calendars, week, self.window_us):
@@ -92,7 +92,7 @@ class MarketClock:
 
 
 def market_clock(calendars: frozenset[str], *, window_us: int, now: datetime) -> MarketClock | None:
-    """Give the clock of these calendars; None where their hours are not known, or are none for weeks."""
+    """Return the clock of these calendars; None where their hours are not known, or are none for weeks."""
     spans = _spans_around(calendars, _week_of(to_us(now)), window_us)
     if not spans:
         return None
@@ -100,7 +100,7 @@ def market_clock(calendars: frozenset[str], *, window_us: int, now: datetime) ->
 
 
 def to_us(moment: datetime) -> int:
-    """Give a moment in whole microseconds since 1970."""
+    """Return a moment in whole microseconds since 1970."""
     return (moment - _EPOCH) // _MICROSECOND
 
 
@@ -146,7 +146,7 @@ def _beginning_of(week: int) -> int:
 
 @lru_cache(maxsize=512)
 def _spans_around(calendars: frozenset[str], week: int, window_us: int) -> tuple[Span, ...] | None:
-    """Give the open hours of a week, of those beside it, and as far as windows reach; None: unknown."""
+    """Return the open hours of a week, of those beside it, and as far as windows reach; None: unknown."""
     around = max(_WEEK_US, window_us)
     spans = _open_spans(calendars, _beginning_of(week) - around, _beginning_of(week + 1) + around)
     return None if spans is None else tuple(spans)

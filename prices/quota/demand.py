@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from django.db.models import Q
 
-from prices.jobs import provider_for
+from prices.jobs.services import provider_for
 from prices.models import JobStatus, PollJob
-from prices.quota.sharing import UNITS
+from prices.quota.fair_shares import UNITS
 from prices.symbols import is_simulated
+from providers.adapters.yahoo.batches import asks_singly
 from providers.registry import get_provider
 
 
@@ -43,27 +44,27 @@ class Demand:
     jobs: int
 
     def units_in(self, window_us: int) -> int:
-        """Give what the class wants in a window, in units: all its slots."""
+        """Return what the class wants in a window, in units: all its slots."""
         return self.requests * window_us * UNITS // (self.key.interval * 1_000_000)
 
     def units_while(self, running_us: int, window_us: int) -> int:
-        """Give what it wants, in units, if it asks only in slots since which a clock has moved."""
+        """Return what it wants, in units, if it asks only in slots since which a clock has moved."""
         interval_us = self.key.interval * 1_000_000
         return self.requests * min(window_us, running_us + interval_us) * UNITS // interval_us
 
 
 def key_of(job: PollJob | Target) -> ClassKey:
-    """Give the class that a job belongs to: what decides its slots too (prices/slots.py)."""
+    """Return the class that a job belongs to: what decides its slots too (prices/ledger/grid.py)."""
     return ClassKey(job.provider or "", job.interval, tuple(sorted(job.symbols)))
 
 
 def demand_of(key: ClassKey, provider: str, *, jobs: int = 1) -> Demand:
-    """Give the demand of a class of jobs on the provider."""
-    return Demand(key, _requests(provider, key.symbols), jobs)
+    """Return the demand of a class of jobs on the provider."""
+    return Demand(key, _requests(provider, key.symbols, asks_singly(provider)), jobs)
 
 
 def load_demands(provider: str) -> dict[ClassKey, Demand]:
-    """Give what the active jobs of a provider want, by class. One query."""
+    """Return what the active jobs of a provider want, by class. One query."""
     rows = (
         PollJob.objects.filter(status=JobStatus.ACTIVE, periodic_task__enabled=True)
         .filter(Q(provider=provider) | Q(provider=None))
@@ -87,5 +88,5 @@ def _keys_for(
 
 
 @lru_cache(maxsize=20_000)
-def _requests(provider: str, symbols: tuple[str, ...]) -> int:
-    return len(get_provider(provider).plan(symbols))
+def _requests(provider: str, symbols: tuple[str, ...], singly: bool) -> int:
+    return len(get_provider(provider).plan(symbols, singly=singly))

@@ -6,15 +6,16 @@ from datetime import datetime
 from fractions import Fraction
 from uuid import UUID
 
-from prices.jobs import provider_of
+from prices.jobs.services import provider_of
 from prices.models import JobStatus, PollJob
 from prices.quota.allowance import Allowance, read_allowance
 from prices.quota.demand import key_of
+from prices.quota.fair_shares import UNITS
 from prices.quota.plan import NotConfigured, Plan, plan_within
-from prices.quota.sharing import UNITS
-from providers.budget import WindowUse, limits_of, remaining
+from providers.adapters.yahoo.batches import asks_singly
+from providers.rate_limits.budget import Remaining, WindowUse, limits_of, remaining
+from providers.rate_limits.redis_scripts import SharedStateError
 from providers.registry import missing_setting
-from providers.shared_state import SharedStateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class BudgetUse:
 
     `windows` is None where it cannot be told how much is used, and `unknown` says why. `wanted` and
     `for_jobs` are requests in a window of the limit that binds; `for_jobs` None: there is no limit.
+    `held_for_s`: nothing is sent for so long, because the provider refused for its limit.
+    `asks_singly`: calls for several symbols are refused just now, and each symbol takes a request.
     """
 
     provider: str
@@ -30,9 +33,11 @@ class BudgetUse:
     limits: Sequence[str]
     windows: Sequence[WindowUse] | None
     unknown: str | None
+    held_for_s: float
     jobs: int
     wanted: Fraction
     for_jobs: int | None
+    asks_singly: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ class Overview:
 
 
 def read_overview(providers: Sequence[str], *, now: datetime) -> Overview:
-    """Give the budgets and the active jobs of these providers. Redis may be away."""
+    """Return the budgets and the active jobs of these providers. Redis may be away."""
     allowances = {name: read_allowance(name, now=now) for name in providers}
     jobs = sorted(_job_uses(allowances), key=_satisfaction)
     counts = {name: sum(job.provider == name for job in jobs) for name in providers}
@@ -84,22 +89,24 @@ def _satisfaction(job: JobUse) -> Fraction:
 
 def _budget_use(allowance: Allowance, jobs: int) -> BudgetUse:
     name = allowance.provider
-    windows, unknown = _windows(name)
+    left, unknown = _remaining(name)
     return BudgetUse(
         provider=name,
         missing_setting=missing_setting(name),
         limits=[str(limit) for limit in limits_of(name)],
-        windows=windows,
+        windows=left.windows if left else None,
         unknown=unknown,
+        held_for_s=left.held_for_s if left else 0.0,
         jobs=jobs,
         wanted=Fraction(allowance.shares.wanted, UNITS),
         for_jobs=allowance.for_jobs if allowance.limit else None,
+        asks_singly=asks_singly(name),
     )
 
 
-def _windows(provider: str) -> tuple[Sequence[WindowUse] | None, str | None]:
+def _remaining(provider: str) -> tuple[Remaining | None, str | None]:
     try:
-        windows = remaining(provider).windows
+        left = remaining(provider)
     except SharedStateError as error:
         return None, str(error)
-    return windows, None if windows is not None else "not asked since Redis started or lost its counts"
+    return left, "not asked since Redis started or lost its counts" if left.windows is None else None

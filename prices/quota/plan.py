@@ -5,13 +5,13 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from prices.jobs import choose_provider, hindrances, provider_of
+from prices.jobs.services import choose_provider, hindrances, provider_of
 from prices.models import JobStatus, PollJob
 from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.allowance import Allowance, allowance_of, make_allowance, read_allowance
 from prices.quota.demand import Target, demand_of, key_of
-from providers.budget import DAY_S
-from providers.limits import NO_LIMIT, in_words, parse_limits, time_in_words
+from providers.rate_limits.budget import DAY_S
+from providers.rate_limits.limits import NO_LIMIT, in_words, parse_limits, time_in_words
 from providers.registry import missing_setting
 
 
@@ -59,7 +59,7 @@ Plan = QuotaPlan | NotConfigured
 
 
 def plan_of(job: PollJob | Target, *, now: datetime, fresh: bool = False) -> Plan:
-    """Give the plan of an active job, or of one that might be created.
+    """Return the plan of an active job, or of one that might be created.
 
     `fresh`: with the jobs of this moment, not of up to 2 s ago.
     """
@@ -72,7 +72,7 @@ def plan_of(job: PollJob | Target, *, now: datetime, fresh: bool = False) -> Pla
 
 
 def plan_of_active(job: PollJob, *, now: datetime, fresh: bool = False) -> Plan | None:
-    """Give the plan of a job; None where it is paused, stopped or switched off.
+    """Return the plan of a job; None where it is paused, stopped or switched off.
 
     `fresh`: with the jobs of this moment, not of up to 2 s ago.
     """
@@ -82,7 +82,7 @@ def plan_of_active(job: PollJob, *, now: datetime, fresh: bool = False) -> Plan 
 
 
 def plan_within(allowance: Allowance, job: PollJob | Target) -> QuotaPlan:
-    """Give the plan of a job whose demand the allowance knows."""
+    """Return the plan of a job whose demand the allowance knows."""
     key = key_of(job)
     grant = allowance.grant_of(key)
     wanted, granted = grant.wanted, grant.granted
@@ -113,7 +113,7 @@ def all_hindrances(job: PollJob, plan: Plan | None) -> list[str]:
 
 
 def plan_in_words(plan: Plan) -> str:
-    """Give a plan as a sentence without its full stop."""
+    """Return a plan as a sentence without its full stop."""
     if isinstance(plan, NotConfigured):
         return str(plan)
     if plan.in_full:
@@ -138,12 +138,12 @@ def shortest_in_words(plan: QuotaPlan) -> str:
 
 
 def budget_in_words(plan: QuotaPlan) -> str:
-    """Give the limit that binds as people say it: `25 requests a day`; or none."""
+    """Return the limit that binds as people say it: `25 requests a day`; or none."""
     return " and ".join(in_words(limit) for limit in parse_limits(plan.budget)) or NO_LIMIT
 
 
 def plain_plan(plan: Plan) -> dict[str, Any]:
-    """Give a plan as plain data, the members in order; numbers as they are shown."""
+    """Return a plan as plain data, the members in order; numbers as they are shown."""
     if isinstance(plan, NotConfigured):
         return {"not_configured": f"set {plan.variable}"}
     return {
@@ -152,7 +152,7 @@ def plain_plan(plan: Plan) -> dict[str, Any]:
 
 
 def figure(number: Fraction) -> int | float:
-    """Give a number as it is shown: whole, or with at most 3 decimals."""
+    """Return a number as it is shown: whole, or with at most 3 decimals."""
     return int(number) if number.denominator == 1 else round(float(number), 3)
 
 

@@ -17,10 +17,10 @@ from django.conf import settings
 
 from prices.quota.clock import Clock, PlainClock, market_clock
 from prices.quota.demand import ClassKey, Demand
-from prices.quota.sharing import UNITS, FairShares
-from providers.budget import DAY_S
-from providers.calendars import ALWAYS_OPEN, calendar_of
-from providers.limits import Limit
+from prices.quota.fair_shares import UNITS, FairShares
+from providers.markets.calendars import ALWAYS_OPEN, calendar_of
+from providers.rate_limits.budget import DAY_S
+from providers.rate_limits.limits import Limit
 
 # Of a window, that is left unused at most so that slots which come late do not crowd it.
 _MOST_SLACK = Fraction(1, 100)
@@ -39,7 +39,7 @@ class Row:
     classes: int
 
     def number_at(self, reading: Fraction) -> int:
-        """Give the number of the last request at this reading of the clock."""
+        """Return the number of the last request at this reading of the clock."""
         return floor((self.rate or 0) * reading + self.offset)
 
 
@@ -52,7 +52,7 @@ class Turn:
     grant: Fraction
 
     def granted(self, requests: int, *, after: datetime, due_at: datetime) -> set[int]:
-        """Give which of a slot's requests are granted, by their places; `after` is the slot before."""
+        """Return which of a slot's requests are granted, by their places; `after` is the slot before."""
         passages = list(self.row.clock.passages(after, due_at))
         if self.row.rate is None:
             return set(range(requests)) if passages else set()
@@ -106,7 +106,7 @@ def _turns_in_rows(rows: Mapping[Clock, list[Demand]], level: Fraction) -> dict[
 
 
 def _slowness(clock: Clock, members: Iterable[Demand]) -> Fraction:
-    """Give by how much slower requests are numbered, so that no window holds one too many.
+    """Return by how much slower requests are numbered, so that no window holds one too many.
 
     A request waits for its class's next slot, and counts until a window after its answer came.
     """
@@ -124,6 +124,6 @@ def _clock_for(demand: Demand, provider: str, limit: Limit, now: datetime) -> Cl
 
 @lru_cache(maxsize=20_000)
 def _calendars(provider: str, symbols: tuple[str, ...]) -> frozenset[str] | None:
-    """Give the calendars of the symbols; None where one trades always or its hours are not known."""
+    """Return the calendars of the symbols; None where one trades always or its hours are not known."""
     found = {calendar_of(symbol, provider=provider) or ALWAYS_OPEN for symbol in symbols}
     return None if ALWAYS_OPEN in found else frozenset(found)

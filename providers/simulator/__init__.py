@@ -1,1 +1,1 @@
-"""A local server that answers as Finnhub and Alpha Vantage do, and misbehaves on demand. It needs no key."""
+"""A local server that answers as the providers do, and misbehaves on demand. It needs no key."""

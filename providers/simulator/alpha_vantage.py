@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from zlib import crc32
 
-from providers.market_hours import NEW_YORK
+from providers.markets.hours import NEW_YORK
 from providers.simulator.answers import Answer, Ask, json_body
-from providers.simulator.prices import day_prices
+from providers.simulator.prices import day_prices, is_known
 from providers.simulator.rate import Standing
 
 QUOTE, PAIR = "GLOBAL_QUOTE", "CURRENCY_EXCHANGE_RATE"
@@ -25,9 +25,12 @@ class AlphaVantageDialect:
     """Says every error in words, and asks for CSV or not: errors are JSON."""
 
     name = "alpha_vantage"
-    path = "/query"
 
-    def read(self, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
+    def takes(self, path: str, headers: Mapping[str, str]) -> bool:
+        """Tell whether it is the one path that there is."""
+        return path == "/query"
+
+    def read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
         """Read a request; a pair of currencies becomes a symbol such as USD/JPY."""
         pair = [query.get(name, "") for name in ("from_currency", "to_currency")]
         call = query.get("function", "")
@@ -67,21 +70,25 @@ class AlphaVantageDialect:
         text = f"We have detected your API key as {ask.key} and our API rate limit is {allowed}."
         return _notice("rate_limited", "Information", text)
 
-    def bad_request(self, ask: Ask) -> Answer | None:
+    def in_place_of_quote(self, ask: Ask) -> Answer | None:
         """Refuse a function that is not simulated, and a call that names no symbol."""
         if ask.call not in {QUOTE, PAIR}:
             return _notice("bad_request", "Error Message", "This API function does not exist.")
         is_named = "/" in ask.symbol if ask.call == PAIR else ask.symbol
         return None if is_named else self._invalid_call("bad_request")
 
+    def knows(self, ask: Ask) -> bool:
+        """Tell whether the symbol has a price."""
+        return is_known(ask.symbol)
+
     def unknown_symbol(self, ask: Ask) -> Answer:
-        """Give the quote that stands for none."""
+        """Return the quote that stands for none."""
         if ask.call == PAIR:
             return self._invalid_call("unknown_symbol")
         return Answer("unknown_symbol", json_body({} if ask.is_csv else {"Global Quote": {}}))
 
     def quote(self, ask: Ask, second: int) -> Answer:
-        """Give the price and its trading day; of a pair, the rate and its second."""
+        """Return the price and its trading day; of a pair, the rate and its second."""
         if ask.call == PAIR:
             return Answer("quote", json_body({"Realtime Currency Exchange Rate": _rate(ask.symbol, second)}))
         columns = _columns(ask.symbol, second)
@@ -92,7 +99,7 @@ class AlphaVantageDialect:
         return Answer("quote", json_body({"Global Quote": dict(named)}))
 
     def standing_headers(self, standing: Standing) -> dict[str, str]:
-        """Give none: this provider tells nothing of what is left."""
+        """Return none: this provider tells nothing of what is left."""
         return {}
 
     def _invalid_call(self, outcome: str) -> Answer:

@@ -56,10 +56,12 @@ class Dialect(Protocol):
     """How one provider is asked, and what it answers."""
 
     name: str
-    path: str
 
-    def read(self, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
-        """Read a request, its headers by lower-case names; what is missing in it is empty."""
+    def takes(self, path: str, headers: Mapping[str, str]) -> bool:
+        """Tell whether a request to this path is for the provider; names of headers are in lower case."""
+
+    def read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
+        """Read a request that it takes; what is missing in it is empty."""
 
     def blank_key(self) -> Answer:
         """Refuse a request that has no key."""
@@ -73,17 +75,20 @@ class Dialect(Protocol):
     def rate_limited(self, ask: Ask, standing: Standing) -> Answer:
         """Refuse a request beyond a limit."""
 
-    def bad_request(self, ask: Ask) -> Answer | None:
-        """Refuse what is no request for a quote; None where it is one."""
+    def in_place_of_quote(self, ask: Ask) -> Answer | None:
+        """Answer or refuse what is no request for a quote; None where it is one."""
+
+    def knows(self, ask: Ask) -> bool:
+        """Tell whether there is what is asked for."""
 
     def unknown_symbol(self, ask: Ask) -> Answer:
         """Tell that there is no such symbol."""
 
     def quote(self, ask: Ask, second: int) -> Answer:
-        """Give the quote of an epoch second."""
+        """Return the quote of an epoch second."""
 
     def standing_headers(self, standing: Standing) -> dict[str, str]:
-        """Give the headers that tell what is left of a limit."""
+        """Return the headers that tell what is left of a limit."""
 
 
 OUTAGE = Answer("outage", ending=Ending.CLOSED)
@@ -97,7 +102,7 @@ def json_body(document: object) -> bytes:
 
 
 def gone_wrong(mode: ErrorMode, good: Answer) -> Answer:
-    """Give what a client gets in place of a good answer; `mode` is not ANY."""
+    """Return what a client gets in place of a good answer; `mode` is not ANY."""
     match mode:
         case ErrorMode.BAD_GATEWAY:
             return Answer(mode, _page(b"502 Bad Gateway"), 502, HTML)

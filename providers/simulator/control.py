@@ -42,7 +42,7 @@ def control(engine: Engine, method: str, path: str, *, query: Mapping[str, str],
 
 
 def refused(status: int, *problems: str) -> Answer:
-    """Give an error of a call that is for the simulator itself."""
+    """Return an error of a call that is for the simulator itself."""
     return _json({"errors": problems}, status)
 
 

@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
-from providers.limits import parse_limits
+from providers.rate_limits.limits import parse_limits
 from providers.simulator.alpha_vantage import AlphaVantageDialect
 from providers.simulator.answers import OUTAGE, Answer, Ask, Dialect, gone_wrong
 from providers.simulator.faults import ErrorMode, Faults
 from providers.simulator.finnhub import FinnhubDialect
 from providers.simulator.log import Received, RequestLog
-from providers.simulator.prices import is_known
 from providers.simulator.rate import RateCounter, Standing
+from providers.simulator.yahoo import YahooDialect
 
-DIALECTS: tuple[Dialect, ...] = (FinnhubDialect(), AlphaVantageDialect())
+DIALECTS: tuple[Dialect, ...] = (FinnhubDialect(), AlphaVantageDialect(), YahooDialect())
 PROVIDERS = tuple(dialect.name for dialect in DIALECTS)
 
 _MODES = [mode for mode in ErrorMode if mode != ErrorMode.ANY]
@@ -41,7 +41,7 @@ class Engine:
             return answer, desk.delay_s()
 
     def faults(self) -> dict[str, Faults]:
-        """Give each provider's faults."""
+        """Return each provider's faults."""
         with self._lock:
             return {name: desk.faults for name, desk in self._desks.items()}
 
@@ -57,7 +57,7 @@ class Engine:
                 desk.set(faults, counts_anew="rate_limit" in changes)
 
     def requests(self) -> tuple[list[Received], dict[str, Counter[str]]]:
-        """Give the requests that are kept, oldest first, and the counts of all by provider and outcome."""
+        """Return the requests that are kept, oldest first, and the counts of all by provider and outcome."""
         with self._lock:
             return self._log.newest(), self._log.counts()
 
@@ -102,15 +102,15 @@ class _Desk:
             answer = self._dialect.rate_limited(ask, standing)
         else:
             answer = self._by_chance(self._served(ask, now))
-        return replace(answer, headers=self._dialect.standing_headers(standing))
+        return replace(answer, headers={**answer.headers, **self._dialect.standing_headers(standing)})
 
     def _served(self, ask: Ask, now: float) -> Answer:
-        refusal = self._dialect.bad_request(ask)
-        if refusal is not None:
-            return refusal
+        other = self._dialect.in_place_of_quote(ask)
+        if other is not None:
+            return other
         if self.faults.not_entitled:
             return self._dialect.not_entitled()
-        if not is_known(ask.symbol):
+        if not self._dialect.knows(ask):
             return self._dialect.unknown_symbol(ask)
         return self._dialect.quote(ask, int(now) - self.faults.stale_s)
 

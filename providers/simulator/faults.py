@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
-from providers.limits import NO_LIMIT, parse_limits
+from providers.rate_limits.limits import NO_LIMIT, parse_limits
 
 
 class ErrorMode(StrEnum):
@@ -55,19 +55,19 @@ class Faults:
     outage: bool = False
 
     def changed(self, changes: Mapping[str, object]) -> "Faults":
-        """Give these faults with some of them changed; raises FaultsError with all that is wrong."""
+        """Return these faults with some of them changed; raises FaultsError with all that is wrong."""
         problems = [problem for name, value in changes.items() if (problem := _problem(name, value))]
         if problems:
             raise FaultsError(problems)
         return replace(self, **changes)  # type: ignore[arg-type]  # each value was checked above
 
     def as_dict(self) -> dict[str, object]:
-        """Give the faults by their names, as JSON takes them."""
+        """Return the faults by their names, as JSON takes them."""
         return asdict(self)
 
 
 def read_number(text: str) -> object:
-    """Give the number that a text is, else the text, so that `Faults.changed` can say what is wrong."""
+    """Return the number that a text is, else the text, so that `Faults.changed` can say what is wrong."""
     for read in (int, float):
         try:
             return read(text)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from providers.simulator.answers import Answer, Ask, json_body
-from providers.simulator.prices import day_prices
+from providers.simulator.prices import day_prices, is_known
 from providers.simulator.rate import Standing
 
 NO_QUOTE = b'{"c":0,"d":null,"dp":null,"h":0,"l":0,"o":0,"pc":0,"t":0}'
@@ -14,9 +14,12 @@ class FinnhubDialect:
     """Says errors by the status, and tells of its limit in the headers of every answer."""
 
     name = "finnhub"
-    path = "/api/v1/quote"
 
-    def read(self, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
+    def takes(self, path: str, headers: Mapping[str, str]) -> bool:
+        """Tell whether it is the one path that there is."""
+        return path == "/api/v1/quote"
+
+    def read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
         """Read a request; the key may also be in the query, as `token`."""
         key = headers.get("x-finnhub-token") or query.get("token", "")
         return Ask(call="quote", symbol=query.get("symbol", ""), key=key)
@@ -38,16 +41,20 @@ class FinnhubDialect:
         """Refuse with 429."""
         return _error("rate_limited", 429, "API limit reached. Please try again later.")
 
-    def bad_request(self, ask: Ask) -> Answer | None:
+    def in_place_of_quote(self, ask: Ask) -> Answer | None:
         """Refuse a request that names no symbol."""
         return None if ask.symbol else _error("bad_request", 422, "No symbol is named.")
 
+    def knows(self, ask: Ask) -> bool:
+        """Tell whether the symbol has a price."""
+        return is_known(ask.symbol)
+
     def unknown_symbol(self, ask: Ask) -> Answer:
-        """Give the quote that stands for none: 200, and zeros."""
+        """Return the quote that stands for none: 200, and zeros."""
         return Answer("unknown_symbol", NO_QUOTE)
 
     def quote(self, ask: Ask, second: int) -> Answer:
-        """Give the last price and when it was traded."""
+        """Return the last price and when it was traded."""
         prices = day_prices(ask.symbol, second)
         members = {
             "c": prices.last,
@@ -64,7 +71,7 @@ class FinnhubDialect:
         return Answer("quote", f"{{{text}}}".encode())
 
     def standing_headers(self, standing: Standing) -> dict[str, str]:
-        """Give the three x-ratelimit headers."""
+        """Return the three x-ratelimit headers."""
         return {
             "x-ratelimit-limit": str(standing.limit.requests),
             "x-ratelimit-remaining": str(standing.remaining),

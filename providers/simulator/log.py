@@ -25,7 +25,7 @@ class Received:
     outcome: str
 
     def as_dict(self) -> dict[str, object]:
-        """Give the request as JSON takes it."""
+        """Return the request as JSON takes it."""
         return asdict(self)
 
 
@@ -42,11 +42,11 @@ class RequestLog:
         self._counts.setdefault(received.provider, Counter())[received.outcome] += 1
 
     def newest(self) -> list[Received]:
-        """Give the requests that are kept, oldest first."""
+        """Return the requests that are kept, oldest first."""
         return list(self._newest)
 
     def counts(self) -> dict[str, Counter[str]]:
-        """Give the numbers of all requests, by provider and outcome."""
+        """Return the numbers of all requests, by provider and outcome."""
         return {provider: Counter(outcomes) for provider, outcomes in self._counts.items()}
 
     def clear(self) -> None:
@@ -56,7 +56,7 @@ class RequestLog:
 
 
 def summary(requests: Iterable[Received], counts: dict[str, Counter[str]]) -> dict[str, object]:
-    """Give the counts of each provider, with its busiest second and minute among the requests given."""
+    """Return the counts of each provider, with its busiest second and minute among the requests given."""
     times: dict[str, list[float]] = {}
     for received in requests:
         times.setdefault(received.provider, []).append(received.time)
@@ -72,7 +72,7 @@ def summary(requests: Iterable[Received], counts: dict[str, Counter[str]]) -> di
 
 
 def busiest_window(times: Iterable[float], *, window_s: float) -> int:
-    """Give the most times that lie within so many seconds of each other, both ends included."""
+    """Return the most times that lie within so many seconds of each other, both ends included."""
     inside: deque[float] = deque()
     most = 0
     for time in sorted(times):

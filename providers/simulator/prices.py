@@ -1,10 +1,10 @@
-"""The prices that the simulator tells: those of providers/simulated.py, for any symbol."""
+"""The prices that the simulator tells: those of providers/adapters/simulated.py, for any symbol."""
 
 import re
 from dataclasses import dataclass
 from decimal import Decimal
 
-from providers.simulated import price_at
+from providers.adapters.simulated import price_at
 
 UNKNOWN_PREFIX = "UNKNOWN"
 _SYMBOL = re.compile(r"[A-Za-z0-9.\-_&=^:/]{1,32}")
@@ -39,7 +39,7 @@ def is_known(symbol: str) -> bool:
 
 
 def day_prices(symbol: str, second: int) -> DayPrices:
-    """Give a symbol's prices at an epoch second, two decimals each; its case is of no matter."""
+    """Return a symbol's prices at an epoch second, two decimals each; its case is of no matter."""
     midnight = second - second % _DAY_S
     last, first, previous = (
         Decimal(price_at(symbol.upper(), moment)) for moment in (second, midnight, midnight - 1)

@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from providers.limits import Limit
+from providers.rate_limits.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,12 @@ from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs
 
-from providers.simulator.answers import Answer, Dialect, Ending
+from providers.simulator.answers import Answer, Ask, Dialect, Ending
 from providers.simulator.control import control, refused
 from providers.simulator.engine import DIALECTS, Engine
 
 MAX_BODY_BYTES = 64 * 1024
 _CLOSE_TIMEOUT_S = 5.0
-_DIALECTS: dict[str, Dialect] = {dialect.path: dialect for dialect in DIALECTS}
 # Closing the socket then sends a reset, and drops what was not sent yet.
 _LINGER_NONE = struct.pack("ii", 1, 0)
 
@@ -94,18 +93,20 @@ class _Handler(BaseHTTPRequestHandler):
         path, _, query_text = self.path.partition("?")
         query = {name: values[0] for name, values in parse_qs(query_text, keep_blank_values=True).items()}
         body = self._read_body()
-        dialect = _DIALECTS.get(path) if self.command == "GET" else None
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        takers = (dialect for dialect in DIALECTS if dialect.takes(path, headers))
+        dialect = next(takers, None) if self.command == "GET" else None
         if body is None:
             self._send(refused(413, f"the body must have a length of at most {MAX_BODY_BYTES} bytes"))
         elif dialect:
-            self._exchange(dialect, query)
+            self._exchange(dialect, dialect.read(path, query, headers))
         else:
             self._send(control(self.server.engine, self.command, path, query=query, body=body))
 
     do_PATCH = do_DELETE = do_POST = do_PUT = do_GET  # noqa: N815  # the names that the base class looks for
 
     def version_string(self) -> str:
-        """Give the header Server."""
+        """Return the header Server."""
         return "simulator"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the name of the base class
@@ -120,9 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return self.rfile.read(int(length))
 
-    def _exchange(self, dialect: Dialect, query: dict[str, str]) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        answer, delay_s = self.server.engine.answer(dialect.name, dialect.read(query, headers))
+    def _exchange(self, dialect: Dialect, ask: Ask) -> None:
+        answer, delay_s = self.server.engine.answer(dialect.name, ask)
         self.close_connection |= answer.ending != Ending.ANSWERED
         if answer.ending == Ending.CLOSED:
             return

@@ -11,7 +11,7 @@ from providers.simulator.server import Server
 
 
 class Simulator:
-    """A simulated Finnhub and Alpha Vantage on one port; a context manager that serves while it is open.
+    """Finnhub, Alpha Vantage and Yahoo on one port; a context manager that serves while it is open.
 
     Any key is taken, none is needed but a blank one is refused. Every symbol has a price that wanders,
     unless it begins with UNKNOWN. Port 0 is a free one. Raises OSError where the address cannot be had,
@@ -34,7 +34,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Where it is: what FINNHUB_BASE_URL and ALPHA_VANTAGE_BASE_URL are to be set to."""
+        """Where it is: what FINNHUB_BASE_URL, ALPHA_VANTAGE_BASE_URL and YAHOO_BASE_URL are to be set to."""
         host, port = str(self._server.server_address[0]), self._server.server_address[1]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -54,11 +54,11 @@ class Simulator:
         return self._engine.faults()
 
     def change(self, *, provider: str | None = None, **faults: object) -> None:
-        """Change faults of one provider, or of both; raises FaultsError, and then none is changed."""
+        """Change faults of one provider, or of all; raises FaultsError, and then none is changed."""
         self._engine.change(faults, provider=provider)
 
     def requests(self, provider: str | None = None) -> list[Received]:
-        """Give the requests that came, oldest first, for one provider or both."""
+        """Return the requests that came, oldest first, for one provider or all."""
         newest, _ = self._engine.requests()
         return [received for received in newest if provider in {None, received.provider}]
 

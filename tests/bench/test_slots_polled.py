@@ -6,8 +6,8 @@ import pytest
 
 from bench.poll_jobs import due_slots, forget_jobs, make_jobs
 from bench.slots_polled import Polled, Spread, Window, read_polled
+from prices.ledger.grid import run_id_of
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData
-from prices.slots import run_id_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING
 import django
 
 from dev.embedded.part import PartError
-from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place, Wishes
-from dev.guardian import ROOT, Guardian
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place
+from dev.guardian import Guardian
+from dev.loopback import keep_from_proxies
 from dev.pytest_services import FIXED, Service, Services
+from tests.chaos.clocks import Clocks
+from tests.clocks.wall_clock import NoCompilerError
 
 if TYPE_CHECKING:
     from tests.chaos.report import Report
@@ -35,8 +38,9 @@ def main() -> int:
         f"seed {options.seed}, {options.seconds:g} s; the processes' logs are in {options.folder}", flush=True
     )
     try:
-        with _parts(options.folder / "parts") as services:
-            report = _run(options, services)
+        clocks = _clocks(options)
+        with _parts(options.folder / "parts", clocks) as services:
+            report = _run(options, services, clocks)
     except PartError as error:
         print(error, file=sys.stderr)
         return 2
@@ -57,25 +61,40 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--interval", type=int, default=6, help="Of each, with --beats-only, in seconds (6).")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write the figures there as well.")
+    parser.add_argument("--without-clocks", action="store_true", help="Leave all clocks right.")
     options = parser.parse_args()
     options.seed = random.randrange(10**6) if options.seed is None else options.seed
     options.folder = Path(tempfile.mkdtemp(prefix="marketdata-chaos-"))
     return options
 
 
+def _clocks(options: argparse.Namespace) -> Clocks | None:
+    if options.beats_only or options.without_clocks:
+        return None
+    try:
+        return Clocks(options.folder / "clocks")
+    except NoCompilerError as error:
+        print(f"No clock is set: {error}.", flush=True)
+        return None
+
+
 @contextmanager
-def _parts(folder: Path) -> Iterator[Services]:
+def _parts(folder: Path, clocks: Clocks | None) -> Iterator[Services]:
     guardian = Guardian()
     # Kafka's and PostgreSQL's data are of no use afterwards.
     guardian.remove(folder)
     embedded = Embedded(
-        Place(folder, libs=ROOT / ".data" / "kafka-libs"),
-        Wishes(durable=False, apache_kafka_only=True, topic=TOPIC),
+        Place(folder),
+        durable=False,
         given=(),
         guardian=guardian,
         say=lambda text: print(text, flush=True),
     )
     try:
+        keep_from_proxies(os.environ)
+        if clocks is not None:
+            embedded.parts[DATABASE].variables |= clocks.of_postgres
+            embedded.parts[KAFKA].variables |= clocks.of_kafka
         embedded.start()
         parts = embedded.parts
         yield Services(*(Service(parts[name].address, parts[name]) for name in (DATABASE, REDIS, KAFKA)))
@@ -84,7 +103,7 @@ def _parts(folder: Path) -> Iterator[Services]:
         guardian.close()
 
 
-def _run(options: argparse.Namespace, services: Services) -> "Report":
+def _run(options: argparse.Namespace, services: Services, clocks: Clocks | None) -> "Report":
     os.environ |= FIXED | {
         DATABASE: services.postgres.address,
         REDIS: services.valkey.address,
@@ -118,8 +137,9 @@ def _run(options: argparse.Namespace, services: Services) -> "Report":
         steps = make_beat_plan(options.seed, options.seconds, beats=["beat", "beat-2"])
         report = run_chaos(setting, services, steps=steps, checks=BEAT_CHECKS)
     else:
-        steps = make_plan(options.seed, options.seconds, members=setting.members)
-        report = run_chaos(setting, services, steps=steps)
+        with_clocks = clocks is not None
+        steps = make_plan(options.seed, options.seconds, members=setting.members, with_clocks=with_clocks)
+        report = run_chaos(setting, services, steps=steps, clocks=clocks)
     print(report.as_text())
     if options.json:
         report.write_json(options.json)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Context, Decimal, Inexact
 from functools import reduce
+from typing import TypeAlias
 from uuid import UUID
 
 from tests.chaos.world import World
@@ -20,6 +21,7 @@ class Row:
     """What a row of symbol_averages has to say."""
 
     symbol: str
+    currency: str | None
     price: Decimal
     size: int
     average: Decimal | None
@@ -28,29 +30,35 @@ class Row:
 
 
 def wrong_averages(world: World) -> list[str]:
-    """Give the stored rows that differ from the definition over all points."""
-    points = world.database.rows("SELECT id, symbol, price, provider, observed_at FROM price_points")
+    """Return the stored rows that differ from the definition over all points."""
+    points = world.database.rows(
+        "SELECT id, symbol, currency, price, provider, observed_at FROM price_points"
+    )
     expected = expected_rows(points)
     stored = world.database.rows(
-        "SELECT event_id, symbol, price, window_size, average, provider, observed_at FROM symbol_averages"
+        "SELECT event_id, symbol, currency, price, window_size, average, provider, observed_at"
+        " FROM symbol_averages"
     )
     found = []
-    for event_id, symbol, price, size, average, provider, observed_at in stored:
-        row = Row(symbol, price, size, average, provider, observed_at)
+    for event_id, symbol, currency, price, size, average, provider, observed_at in stored:
+        row = Row(symbol, currency, price, size, average, provider, observed_at)
         if event_id in expected and row != expected[event_id]:
             found.append(f"{event_id}: stored {row}, right is {expected[event_id]}")
     return found
 
 
-def expected_rows(points: Iterable[tuple[UUID, str, Decimal, str, datetime | None]]) -> dict[UUID, Row]:
-    """Give the right row of each point: the mean of it and its four predecessors by id."""
-    windows: dict[str, list[Decimal]] = defaultdict(list)
+Point: TypeAlias = tuple[UUID, str, str | None, Decimal, str, datetime | None]
+
+
+def expected_rows(points: Iterable[Point]) -> dict[UUID, Row]:
+    """Return the right row of each point: the mean of it and its four predecessors by id."""
+    windows: dict[tuple[str, str | None], list[Decimal]] = defaultdict(list)
     rows = {}
-    for point_id, symbol, price, provider, observed_at in sorted(points):
-        window = windows[symbol]
+    for point_id, symbol, currency, price, provider, observed_at in sorted(points):
+        window = windows[symbol, currency]
         window.append(price)
         del window[:-WINDOW]
-        rows[point_id] = Row(symbol, price, len(window), _mean(window), provider, observed_at)
+        rows[point_id] = Row(symbol, currency, price, len(window), _mean(window), provider, observed_at)
     return rows
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import confluent_kafka
 import django
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import KafkaException, Message, TopicPartition
 from django.core.management import call_command
 
 # From PostgreSQL's side: a late event is stored, and the averages that follow it stay as they were.
@@ -26,18 +26,27 @@ class HastyConsumer(confluent_kafka.Consumer):
     """Commits what it gives, at once."""
 
     def consume(self, *args: Any, **kwargs: Any) -> list[Message]:
-        """Give messages whose offsets are committed."""
+        """Return messages whose offsets are committed."""
         return [self._committed(message) for message in super().consume(*args, **kwargs)]
 
     def poll(self, *args: Any, **kwargs: Any) -> Message | None:
-        """Give a message whose offset is committed."""
+        """Return a message whose offset is committed."""
         message = super().poll(*args, **kwargs)
         return None if message is None else self._committed(message)
 
     def _committed(self, message: Message) -> Message:
+        # Imported only now: after this consumer took the place of Kafka's.
+        from consumers.reading.offsets import metadata_of
+
         if message.error() is None:
+            # As the service commits: it makes up for what others have committed.
+            topic, partition, offset = message.topic(), message.partition(), message.offset()
+            assert topic is not None
+            assert partition is not None
+            assert offset is not None
+            position = TopicPartition(topic, partition, offset + 1, metadata=metadata_of(""))
             with suppress(KafkaException):
-                super().commit(message=message, asynchronous=False)
+                super().commit(offsets=[position], asynchronous=False)
         return message
 
     def commit(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]

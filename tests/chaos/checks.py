@@ -11,9 +11,10 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from tests.chaos.averages import wrong_averages
+from tests.chaos.faults import CLOCK_AHEAD
 from tests.chaos.log import Position
 from tests.chaos.poison import Poison
-from tests.chaos.slots import gaps_unsound, long_outages, slots_unaccounted
+from tests.chaos.slots import gaps_unsound, jobs_accounted_ahead, long_outages, slots_unaccounted
 from tests.chaos.world import World
 
 
@@ -26,7 +27,7 @@ class Check:
 
 
 def rows_of(statement: LiteralString) -> Callable[[World], list[str]]:
-    """Give a check of a query: each of its rows is wrong."""
+    """Return a check of a query: each of its rows is wrong."""
 
     def find(world: World) -> list[str]:
         return [" ".join(map(str, row)) for row in world.database.rows(statement)]
@@ -35,7 +36,7 @@ def rows_of(statement: LiteralString) -> Callable[[World], list[str]]:
 
 
 def differences_told(_world: World) -> list[str]:
-    """Give what `verify_averages` does not call right."""
+    """Return what `verify_averages` does not call right."""
     answer = StringIO()
     try:
         call_command("verify_averages", "--json", stdout=answer)
@@ -49,11 +50,19 @@ def differences_told(_world: World) -> list[str]:
 
 
 def letters_unexplained(world: World) -> list[str]:
-    """Give dead letters that are no poison, or are not told as what they are."""
+    """Return dead letters that are no poison, or are not told as what they are.
+
+    Where PostgreSQL's clock was ahead of Kafka's, those of points that were sent before anybody knew: the
+    consumer refuses them, and the outbox sends them again in their time. That they are among the averages in
+    the end, once, is looked at as for all points.
+    """
     poison = _poison_in_log(world)
+    points = _points_sent_early(world)
     found = []
     for where, key, value, reason in _letters(world):
         sent = poison.get(where)
+        if sent is None and AHEAD in reason and _event_id(value) in points:
+            continue
         if sent is None:
             found.append(f"{where}: {reason}")
         elif (sent.key, sent.value) != (key, value) or sent.reason not in reason:
@@ -61,8 +70,19 @@ def letters_unexplained(world: World) -> list[str]:
     return found
 
 
+def _points_sent_early(world: World) -> set[str]:
+    if not world.injected[CLOCK_AHEAD]:
+        return set()
+    return {str(point_id) for (point_id,) in world.database.rows("SELECT id FROM price_points")}
+
+
+def _event_id(value: bytes | None) -> str | None:
+    event_id = json.loads(value or b"{}").get("event_id")
+    return None if event_id is None else str(event_id)
+
+
 def poison_unnoticed(world: World) -> list[str]:
-    """Give poison of Kafka's log that is not among the dead letters exactly once, and what Kafka lost."""
+    """Return poison of Kafka's log that is not among the dead letters exactly once, and what Kafka lost."""
     poison = _poison_in_log(world)
     letters = Counter(where for where, *_ in _letters(world))
     found = [
@@ -87,6 +107,7 @@ def _letters(world: World) -> list[tuple[Position, bytes | None, bytes | None, s
     return [((partition, offset), key, value, reason) for partition, offset, key, value, reason in rows]
 
 
+AHEAD = "ahead of the message's time"
 NOT_RECOVERED = "not recovered in time"
 POINTS_MISSING = "points missing: published, without an average row"
 AVERAGES_WRONG = "averages wrong by the definition"
@@ -99,6 +120,8 @@ _FOREIGN: LiteralString = """
     SELECT event_id, symbol FROM symbol_averages
     WHERE NOT EXISTS (SELECT FROM price_points WHERE id = event_id)
 """
+# Also where PostgreSQL's clock is set back: by up to 5 s nothing is polled again, and time that was lived
+# through further ahead does not come back while there are jobs (tests/chaos/clocks.py).
 _FETCHED_TWICE: LiteralString = """
     SELECT poll, symbol, count(*) FROM raw_market_data, unnest(symbols) symbol
     WHERE poll IS NOT NULL GROUP BY poll, symbol HAVING count(*) > 1
@@ -155,6 +178,7 @@ CHECKS = [
     Check("slots claimed twice", rows_of(_CLAIMED_TWICE)),
     Check("slots without a run, and in no gap", slots_unaccounted),
     Check("gaps that are not right", gaps_unsound),
+    Check("jobs accounted for beyond their end", jobs_accounted_ahead),
     Check("answers without all their quotes", rows_of(_ANSWERS_INCOMPLETE)),
     Check("prices not stored once as a point", rows_of(_LOST)),
     Check("dead letters unexplained", letters_unexplained),

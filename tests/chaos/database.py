@@ -40,11 +40,11 @@ class Database:
                 time.sleep(PAUSE_S)
 
     def value(self, statement: LiteralString, arguments: Arguments = None) -> Any:
-        """Give the first column of the first row."""
+        """Return the first column of the first row."""
         return self.rows(statement, arguments)[0][0]
 
     def connection(self) -> psycopg.Connection:
-        """Give the connection. Raises psycopg.OperationalError where the server is away."""
+        """Return the connection. Raises psycopg.OperationalError where the server is away."""
         if self._connection is None:
             self._connection = psycopg.connect(
                 self._url, autocommit=True, application_name=APPLICATION, connect_timeout=5

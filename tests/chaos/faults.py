@@ -9,24 +9,30 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TypeAlias
 
 import psycopg
 
 from dev.pytest_services import Service
+from tests.chaos.clocks import Clocks
 from tests.chaos.database import APPLICATION
 from tests.chaos.world import World
+from tests.redis_troubles import Trouble, admin_of, full, refusing, replica
 
-Inject: TypeAlias = Callable[[World, str, float], bool]
 Members: TypeAlias = Mapping[str, str]
 
 # Kafka gives a consumer's partitions to others after 6 s.
 LONGER_THAN_A_SESSION_S = (6.5, 9.0)
 AT_ONCE_S = (0.0, 0.0)
 SOON_S = (0.0, 2.0)
+# Kafka refuses what is dated more than an hour ahead.
+ALMOST_AN_HOUR_S = (3_300.0, 3_300.0)
 ALL_WAIT_WITHIN_S = 5.0
 PAUSE_S = 0.02
+CLOCK_AHEAD = "clock of PostgreSQL and all processes ahead"
+_CLOCK = "'s clock"
 
 _END_BACKENDS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -41,70 +47,92 @@ _WAITING = """
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A fault that strikes its target `at_s` seconds after the beginning and holds for `hold_s`.
+
+    `by_s`: so far a clock is set ahead, or back by a negative number.
+    """
+
+    at_s: float
+    fault: str
+    target: str
+    hold_s: float
+    by_s: float = 0.0
+
+
+Inject: TypeAlias = Callable[[World, Step], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
-    """One kind of fault. `strikes` gives whom it may strike, among these members."""
+    """One kind of fault. `strikes` gives whom it may strike, among these members.
+
+    `clock_s`: the least and the most by which it sets a clock, in both directions with `sets_back`.
+    """
 
     name: str
     strikes: Callable[[Members], list[str]]
     hold_s: tuple[float, float]
     inject: Inject
     weight: int = 1
+    clock_s: tuple[float, float] | None = None
+    sets_back: bool = False
 
 
 def any_process(members: Members) -> list[str]:
-    """Give every process."""
+    """Return every process."""
     return list(members)
 
 
 def any_consumer(members: Members) -> list[str]:
-    """Give the consumers."""
+    """Return the consumers."""
     return [name for name, process in members.items() if process == "consumer"]
 
 
 def only(target: str) -> Callable[[Members], list[str]]:
-    """Give a part that is struck whatever the members are."""
+    """Return a part that is struck whatever the members are."""
     return lambda _: [target]
 
 
-def kill_process(world: World, name: str, hold_s: float) -> bool:
+def kill_process(world: World, step: Step) -> bool:
     """SIGKILL, and a while later a start."""
-    world.fleet.kill(name)
-    time.sleep(hold_s)
-    world.fleet.start(name)
+    world.fleet.kill(step.target)
+    time.sleep(step.hold_s)
+    world.fleet.start(step.target)
     return True
 
 
-def restart_process(world: World, name: str, hold_s: float) -> bool:
+def restart_process(world: World, step: Step) -> bool:
     """SIGTERM, the end that follows, and a while later a start."""
-    world.fleet.stop(name)
-    time.sleep(hold_s)
-    world.fleet.start(name)
+    world.fleet.stop(step.target)
+    time.sleep(step.hold_s)
+    world.fleet.start(step.target)
     return True
 
 
-def suspend_process(world: World, name: str, hold_s: float) -> bool:
+def suspend_process(world: World, step: Step) -> bool:
     """SIGSTOP, and SIGCONT when others have taken over its work."""
-    world.fleet.signal(name, signal.SIGSTOP)
-    time.sleep(hold_s)
-    world.fleet.signal(name, signal.SIGCONT)
+    world.fleet.signal(step.target, signal.SIGSTOP)
+    time.sleep(step.hold_s)
+    world.fleet.signal(step.target, signal.SIGCONT)
     return True
 
 
-def kill_while_writing(world: World, name: str, hold_s: float) -> bool:
+def kill_while_writing(world: World, step: Step) -> bool:
     """SIGKILL a consumer whose statement waits for a lock: after it read, before it committed."""
-    if not _while_it_writes(world, name, partial(world.fleet.kill, name)):
+    if not _while_it_writes(world, step.target, partial(world.fleet.kill, step.target)):
         return False
-    time.sleep(hold_s)
-    world.fleet.start(name)
+    time.sleep(step.hold_s)
+    world.fleet.start(step.target)
     return True
 
 
-def suspend_while_writing(world: World, name: str, hold_s: float) -> bool:
+def suspend_while_writing(world: World, step: Step) -> bool:
     """SIGSTOP a consumer in its transaction, and SIGCONT when its partitions are another's."""
-    if not _while_it_writes(world, name, partial(world.fleet.signal, name, signal.SIGSTOP)):
+    if not _while_it_writes(world, step.target, partial(world.fleet.signal, step.target, signal.SIGSTOP)):
         return False
-    time.sleep(hold_s)
-    world.fleet.signal(name, signal.SIGCONT)
+    time.sleep(step.hold_s)
+    world.fleet.signal(step.target, signal.SIGCONT)
     return True
 
 
@@ -133,17 +161,17 @@ def _wait_for_writers(locking: psycopg.Connection, wanted: int) -> int:
         time.sleep(PAUSE_S)
 
 
-def end_backends(world: World, _target: str, _hold_s: float) -> bool:
+def end_backends(world: World, _step: Step) -> bool:
     """End every connection to the database but the harness's own."""
     with world.new_database() as database:
         return bool(database.rows(_END_BACKENDS, [APPLICATION]))
 
 
-def stop_part(choose: Callable[[World], Service], world: World, _target: str, hold_s: float) -> bool:
+def stop_part(choose: Callable[[World], Service], world: World, step: Step) -> bool:
     """Stop a part as an operator would, and a while later start it."""
     part = choose(world)
     part.stop()
-    time.sleep(hold_s)
+    time.sleep(step.hold_s)
     part.start()
     return True
 
@@ -160,11 +188,50 @@ def _valkey(world: World) -> Service:
     return world.services.valkey
 
 
-def burst(kind: str, world: World, _target: str, _hold_s: float) -> bool:
+def have_valkey_refuse(trouble: Trouble, world: World, step: Step) -> bool:
+    """Let Valkey answer with errors for a while."""
+    with admin_of(world.services.valkey.address) as admin, trouble(admin):
+        time.sleep(step.hold_s)
+    return True
+
+
+def burst(kind: str, world: World, _step: Step) -> bool:
     """Let the traffic send many of one kind at once."""
     world.traffic.burst(kind)
     return True
 
+
+def any_clock(members: Members) -> list[str]:
+    """Return the clock of every process."""
+    return [f"{name}{_CLOCK}" for name in members]
+
+
+def have_clock_wrong(world: World, step: Step) -> bool:
+    """Set the clock of one process ahead or back, and right again a while later."""
+    with _clocks(world).wrong(step.target.removesuffix(_CLOCK), timedelta(seconds=step.by_s)):
+        time.sleep(step.hold_s)
+    return True
+
+
+def step_clock(world: World, step: Step) -> bool:
+    """Set the clock of PostgreSQL and of all processes, as NTP does with one that was wrong."""
+    _clocks(world).step(timedelta(seconds=step.by_s))
+    return True
+
+
+def have_clock_ahead(world: World, step: Step) -> bool:
+    """Set the clock of PostgreSQL and of all processes ahead, and back again a while later."""
+    with _clocks(world).ahead(timedelta(seconds=step.by_s)):
+        time.sleep(step.hold_s)
+    return True
+
+
+def _clocks(world: World) -> Clocks:
+    assert world.clocks is not None, "these clocks cannot be set"
+    return world.clocks
+
+
+_NO_LPUSH, _NO_BRPOP = (refusing(command, user="default") for command in ("lpush", "brpop"))
 
 FAULTS = [
     Fault("process killed", any_process, SOON_S, kill_process, weight=4),
@@ -176,8 +243,39 @@ FAULTS = [
     Fault("PostgreSQL restarted", only("PostgreSQL"), SOON_S, partial(stop_part, _postgres)),
     Fault("Kafka restarted", only("Kafka"), (0.5, 4.0), partial(stop_part, _kafka)),
     Fault("Valkey restarted", only("Valkey"), SOON_S, partial(stop_part, _valkey)),
+    Fault("Valkey read-only", only("Valkey"), (0.5, 4.0), partial(have_valkey_refuse, replica)),
+    Fault("Valkey full", only("Valkey"), (0.5, 4.0), partial(have_valkey_refuse, full)),
+    Fault("Valkey takes no messages", only("Valkey"), (0.5, 4.0), partial(have_valkey_refuse, _NO_LPUSH)),
+    Fault("Valkey gives no messages", only("Valkey"), (0.5, 4.0), partial(have_valkey_refuse, _NO_BRPOP)),
     Fault("burst of duplicates", only("traffic"), AT_ONCE_S, partial(burst, "duplicates")),
     Fault("burst of late events", only("traffic"), AT_ONCE_S, partial(burst, "late")),
     Fault("burst of poison", only("traffic"), AT_ONCE_S, partial(burst, "poison")),
 ]
-BY_NAME = {fault.name: fault for fault in FAULTS}
+CLOCK_FAULTS = [
+    Fault(
+        "clock of a process wrong",
+        any_clock,
+        (2.0, 6.0),
+        have_clock_wrong,
+        weight=4,
+        clock_s=(2.0, 7_200.0),
+        sets_back=True,
+    ),
+    Fault(
+        "clock of PostgreSQL and all processes set",
+        only(f"PostgreSQL{_CLOCK}"),
+        AT_ONCE_S,
+        step_clock,
+        weight=2,
+        clock_s=(0.5, 5.0),
+        sets_back=True,
+    ),
+    Fault(
+        CLOCK_AHEAD,
+        only(f"PostgreSQL{_CLOCK}"),
+        (2.0, 5.0),
+        have_clock_ahead,
+        clock_s=ALMOST_AN_HOUR_S,
+    ),
+]
+BY_NAME = {fault.name: fault for fault in [*FAULTS, *CLOCK_FAULTS]}

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from typing import LiteralString
 from uuid import UUID
@@ -11,14 +12,14 @@ from confluent_kafka import KafkaException
 from django.core.management import call_command
 from django.db import connection
 
-from consumers.lag import messages_left
+from consumers.reading.lag import messages_left
 from dev.pytest_services import Services
-from prices.jobs import create_job, stop_job
-from prices.topic import ensure_topic
+from prices.jobs.services import create_job, stop_job
+from prices.publishing.topic import ensure_topic
 from tests.chaos.checks import CHECKS, Check
-from tests.chaos.faults import BY_NAME
+from tests.chaos.clocks import Clocks
+from tests.chaos.faults import BY_NAME, Step
 from tests.chaos.log import read_log
-from tests.chaos.plan import Step
 from tests.chaos.report import Report
 from tests.chaos.world import SHARED_SYMBOLS, Setting, World
 from tests.waiting import wait_until
@@ -28,6 +29,13 @@ STARTED_WITHIN_S = 60.0
 
 # A stop waits for fetches that have begun.
 STOPPED_AT_ONCE = 8
+
+# What is dated so far ahead is waited for.
+WAITED_FOR_S = 10.0
+_FURTHEST_PENDING: LiteralString = """
+    SELECT extract(epoch FROM max(uuid_extract_timestamp(id)) - clock_timestamp())::float
+    FROM price_points WHERE published_at IS NULL
+"""
 
 # A process has begun to work once its table has a row.
 _WORKING: dict[str, LiteralString] = {
@@ -43,10 +51,18 @@ def prepare() -> None:
 
 
 def run_chaos(
-    setting: Setting, services: Services, *, steps: Sequence[Step], checks: Sequence[Check] = CHECKS
+    setting: Setting,
+    services: Services,
+    *,
+    steps: Sequence[Step],
+    checks: Sequence[Check] = CHECKS,
+    clocks: Clocks | None = None,
 ) -> Report:
-    """Run the service, do to it what the steps say, let it recover, and count what is wrong."""
-    world = World(setting, services)
+    """Run the service, do to it what the steps say, let it recover, and count what is wrong.
+
+    `clocks`: of PostgreSQL, which was started with them, and of the service's processes.
+    """
+    world = World(setting, services, clocks=clocks)
     try:
         with world.timed("to start"):
             _begin(world)
@@ -70,7 +86,6 @@ def _begin(world: World) -> None:
         create_job(symbols=symbols, interval=interval or 1 + number % 2, provider="simulated")
     # Django's own connection would end with the first fault.
     connection.close()
-    world.accounted_from = dict(world.database.rows("SELECT id, accounted_until FROM poll_jobs"))
     world.fleet.start_all()
     if not interval:
         world.traffic.start()
@@ -78,6 +93,9 @@ def _begin(world: World) -> None:
         if world.fleet.of_kind(process):
             what = f"{process} works; see {world.setting.folder}"
             wait_until(partial(world.database.value, statement), timeout_s=STARTED_WITHIN_S, what=what)
+    # What was due before a beat led is missed by nobody.
+    led = "SELECT id, (SELECT min(began_at) FROM beat_terms) FROM poll_jobs"
+    world.accounted_from = dict(world.database.rows(led))
 
 
 def _inject(world: World, steps: Sequence[Step]) -> None:
@@ -104,7 +122,7 @@ def _watch(world: World, *, until: float) -> None:
 
 def _strike(world: World, step: Step) -> None:
     try:
-        if BY_NAME[step.fault].inject(world, step.target, step.hold_s):
+        if BY_NAME[step.fault].inject(world, step):
             world.injected[step.fault] += 1
     finally:
         world.busy.discard(step.target)
@@ -115,6 +133,8 @@ def _recover(world: World) -> None:
     world.stopped_at = world.database.value("SELECT now()")
     with ThreadPoolExecutor(STOPPED_AT_ONCE) as pool:
         list(pool.map(_stop, world.accounted_from))
+    world.ended_at = world.database.value("SELECT now()")
+    _have_times_come(world)
     deadline = time.monotonic() + world.setting.recovery_s
     for name, reached in _RECOVERED.items():
         while not reached(world):
@@ -123,6 +143,16 @@ def _recover(world: World) -> None:
                 break
             world.fleet.revive()
             time.sleep(TURN_S)
+
+
+def _have_times_come(world: World) -> None:
+    """Let the time pass in a moment for which points wait that a clock which was ahead has dated.
+
+    The outbox sends them in their time, and no price may be lost.
+    """
+    (furthest,) = world.database.rows(_FURTHEST_PENDING)[0]
+    if world.clocks is not None and furthest is not None and furthest > WAITED_FOR_S:
+        world.clocks.pass_over(timedelta(seconds=furthest + 1))
 
 
 def _stop(job_id: UUID) -> None:

@@ -11,12 +11,13 @@ TIMEOUT_S = 30.0
 
 
 def read_log() -> dict[Position, Content]:
-    """Give every message of KAFKA_TOPIC. Raises AssertionError where Kafka does not give them in 30 s."""
+    """Return every message of KAFKA_TOPIC. Raises AssertionError where Kafka does not give them in 30 s."""
     consumer = Consumer(
         {
             "bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS,
             "group.id": "chaos-reader",
             "enable.auto.commit": False,
+            "log_level": 0,
         }
     )
     try:

@@ -25,14 +25,14 @@ class Poison:
 
 
 def id_at(milliseconds: int, rng: Random) -> uuid.UUID:
-    """Give a UUIDv7 of this epoch time."""
+    """Return a UUIDv7 of this epoch time."""
     return uuid.UUID(
         int=milliseconds << 80 | 7 << 76 | rng.getrandbits(12) << 64 | 2 << 62 | rng.getrandbits(62)
     )
 
 
 def make_poison(rng: Random, *, now_ms: int) -> Poison:
-    """Give one of the kinds by chance; each differs from all others by its symbol or its key."""
+    """Return one of the kinds by chance; each differs from all others by its symbol or its key."""
     kind = rng.choice(list(_KINDS))
     return _KINDS[kind](kind, rng, now_ms)
 
@@ -52,7 +52,7 @@ _Make: TypeAlias = Callable[[str, Random, int], Poison]
 
 
 def _changed(reason: str, **changes: object) -> _Make:
-    """Give a maker of events with other fields; a field that is None is left out."""
+    """Return a maker of events with other fields; a field that is None is left out."""
 
     def make(kind: str, rng: Random, now_ms: int) -> Poison:
         event = _event(rng, now_ms, **changes)
@@ -90,7 +90,7 @@ _KINDS: dict[str, _Make] = {
     "no text": _raw("cannot be read", b"\xff\xfe\x00"),
     "no value": _raw("there is no value", None),
     "missing field": _changed("cannot be read", source=None),
-    "wrong field": _changed("cannot be read", timestamp="yesterday"),
+    "wrong field": _changed("no time of RFC 3339", timestamp="yesterday"),
     "NaN price": _changed("cannot be read", price=float("nan")),
     "negative price": _changed("no positive number", price=-1),
     "price as text": _changed("no positive number", price="100.5"),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from tests.chaos.clocks import Clocks
 from tests.product import STOP_TIMEOUT_S, Product
 
 # A fourth consumer is one line more.
@@ -33,11 +34,21 @@ PAUSE_S = 0.02
 class Fleet:
     """Starts and ends the members; `members` gives the Procfile's name of each."""
 
-    def __init__(self, folder: Path, members: Mapping[str, str], *, commands: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        members: Mapping[str, str],
+        *,
+        commands: Mapping[str, str],
+        clocks: Clocks | None = None,
+    ) -> None:
         self.members = dict(members)
         self.revived: Counter[str] = Counter()
         self.stubborn: Counter[str] = Counter()  # not ended by SIGTERM
         self._products = {name: self._product(folder / name, commands) for name in members}
+        if clocks is not None:
+            for name, product in self._products.items():
+                product.set_environment(**clocks.of_member(name))
 
     @property
     def database_url(self) -> str:
@@ -45,7 +56,7 @@ class Fleet:
         return next(iter(self._products.values())).database_url
 
     def of_kind(self, process: str) -> list[str]:
-        """Give the members that run this process of the Procfile."""
+        """Return the members that run this process of the Procfile."""
         return [name for name, kind in self.members.items() if kind == process]
 
     def start(self, name: str) -> None:

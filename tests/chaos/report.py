@@ -36,7 +36,7 @@ class Report:
 
     @classmethod
     def of(cls, world: World, found: Mapping[str, Sequence[str]]) -> Self:
-        """Give the report of a run that is over."""
+        """Return the report of a run that is over."""
         return cls(
             seed=world.setting.seed,
             seconds=world.setting.seconds,
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Give how much each check found."""
+        """Return how much each check found."""
         return {name: len(findings) for name, findings in self.found.items()}
 
     @property
@@ -61,7 +61,7 @@ class Report:
         return not any(self.found.values())
 
     def as_text(self) -> str:
-        """Give the table, with the first findings of each check."""
+        """Return the table, with the first findings of each check."""
         parts = [
             f"seed {self.seed}, {self.seconds:g} s",
             *_section("seconds", self.took),

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from prices.slots import next_slot, phase_of
+from prices.ledger.grid import next_slot, phase_of
+from prices.ledger.set_back import BEYOND
 from tests.chaos.world import World
 
 # Another beat leads within so long of the death of the one before.
@@ -25,7 +26,7 @@ class GapRow:
     reason: str
 
     def due(self, interval: int) -> list[datetime]:
-        """Give its slots, if a job of this interval has them."""
+        """Return its slots, if a job of this interval has them."""
         return _each(self.first, self.last, interval)
 
 
@@ -43,24 +44,25 @@ class History:
     gaps: list[GapRow] = field(default_factory=list)
 
     def due(self, until: datetime) -> list[datetime]:
-        """Give its slots up to a moment."""
+        """Return its slots up to a moment."""
         return _each(next_slot(self.began, self.interval, self.phase), until, self.interval)
 
     @property
     def gap_slots(self) -> list[datetime]:
-        """Give the slots of all its gaps."""
+        """Return the slots of all its gaps."""
         return [slot for gap in self.gaps for slot in gap.due(self.interval)]
 
 
 def read_histories(world: World) -> list[History]:
-    """Give the history of each job of the run."""
+    """Return the history of each job of the run."""
     rows = world.database.rows("SELECT id, interval, provider, symbols, accounted_until FROM poll_jobs")
     histories = {
         job_id: History(
             job_id,
             interval,
             phase_of(provider, interval, symbols),
-            world.accounted_from.get(job_id, until),
+            # No beat has led yet: then nothing was due.
+            world.accounted_from.get(job_id) or until,
             max(world.stopped_at or until, until),
             until,
         )
@@ -75,7 +77,7 @@ def read_histories(world: World) -> list[History]:
 
 
 def slots_unaccounted(world: World) -> list[str]:
-    """Give the slots, up to where their job is accounted for, without a run and in no gap."""
+    """Return the slots, up to where their job is accounted for, without a run and in no gap."""
     found = []
     for history in read_histories(world):
         known = history.runs.keys() | set(history.gap_slots)
@@ -84,8 +86,22 @@ def slots_unaccounted(world: World) -> list[str]:
     return found
 
 
+def jobs_accounted_ahead(world: World) -> list[str]:
+    """Return the jobs that are accounted for beyond their end: nobody missed what was due after it.
+
+    Where PostgreSQL's clock was set back by up to 5 s just before, slots of the seconds to come were polled.
+    """
+    assert world.ended_at is not None
+    latest = world.ended_at + BEYOND
+    return [
+        f"job {history.job_id}: until {history.accounted_until}, ended at {world.ended_at}"
+        for history in read_histories(world)
+        if history.accounted_until > latest
+    ]
+
+
 def gaps_unsound(world: World) -> list[str]:
-    """Give gaps off their job's grid, of another number of slots, or with a slot of another gap or of a run.
+    """Return gaps off their job's grid, of a wrong number of slots, or with a slot of another gap or a run.
 
     A claim that its worker abandoned is both: a run, and in a gap.
     """
@@ -109,7 +125,7 @@ def _unsound_gaps(history: History) -> Iterator[str]:
 
 
 def long_outages(world: World) -> list[str]:
-    """Give the times in which nothing was polled for longer than another beat needs to take over."""
+    """Return the times in which nothing was polled for longer than another beat needs to take over."""
     return [
         f"{len(outage)} slots in {length_s(outage):.1f} s from {outage[0]}"
         for outage in _outages(world, read_histories(world))
@@ -128,12 +144,12 @@ def _outages(world: World, histories: Iterable[History]) -> list[list[datetime]]
 
 
 def length_s(outage: Sequence[datetime]) -> float:
-    """Give the seconds from its first slot to its last."""
+    """Return the seconds from its first slot to its last."""
     return (outage[-1] - outage[0]).total_seconds()
 
 
 def outages_of(histories: Iterable[History]) -> list[list[datetime]]:
-    """Give the slots of gaps as outages: those of all jobs between which none was polled, or hardly one."""
+    """Return the slots of gaps as outages: those of all jobs between which none was polled, or hardly one."""
     slots: list[tuple[datetime, bool]] = []
     for history in histories:
         missed = set(history.gap_slots)

@@ -15,13 +15,13 @@ from django.db import connection
 from django.utils import timezone
 
 from dev.pytest_services import Services
+from prices.ledger.grid import run_id_of
 from prices.models import PollRun
-from prices.slots import run_id_of
 from tests.chaos.careless import NEVER_RECOMPUTES, RECOMPUTES_AGAIN
 from tests.chaos.checks import AVERAGES_WRONG, CHECKS, NOT_RECOVERED, POINTS_MISSING
-from tests.chaos.faults import FAULTS
+from tests.chaos.faults import CLOCK_FAULTS, FAULTS, Step
 from tests.chaos.harness import run_chaos
-from tests.chaos.plan import Step, make_beat_plan, make_plan
+from tests.chaos.plan import make_beat_plan, make_plan
 from tests.chaos.processes import MEMBERS
 from tests.chaos.report import Report
 from tests.chaos.world import Setting
@@ -38,7 +38,7 @@ RunConsumer: TypeAlias = Callable[..., Report]
 
 @pytest.fixture
 def run_consumer(transactional_db: None, topic: str, services: Services, tmp_path: Path) -> RunConsumer:
-    """Give a function that runs a consumer alone, through these steps."""
+    """Return a function that runs a consumer alone, through these steps."""
 
     def run(*steps: Step, seconds: float, **commands: str) -> Report:
         setting = Setting(
@@ -68,6 +68,8 @@ def test_random_faults_lose_nothing_and_make_nothing_up(services: Services, tmp_
     assert services.kafka.pid  # else the test is skipped: it takes a real Kafka to stop
     figures = tmp_path / "figures.json"
     command = [sys.executable, "-m", "tests.chaos", "--seconds", str(SECONDS), "--json", str(figures)]
+    # Wrong clocks have tests of their own (tests/clocks), and `make chaos`.
+    command.append("--without-clocks")
     with subprocess.Popen(command, cwd=settings.BASE_DIR, stdout=PIPE, stderr=STDOUT, text=True) as chaos:
         try:
             told = chaos.communicate()[0]
@@ -122,7 +124,7 @@ def test_plan_follows_from_its_seed_and_holds_every_fault() -> None:
     steps = make_plan(7, SECONDS, members=MEMBERS)
     assert steps == make_plan(7, SECONDS, members=MEMBERS)
     assert steps != make_plan(8, SECONDS, members=MEMBERS)
-    assert {step.fault for step in steps} == {fault.name for fault in FAULTS}
+    assert {step.fault for step in steps} == {fault.name for fault in [*FAULTS, *CLOCK_FAULTS]}
     assert {step.target for step in steps} <= {
         *MEMBERS,
         "PostgreSQL",
@@ -130,7 +132,20 @@ def test_plan_follows_from_its_seed_and_holds_every_fault() -> None:
         "Valkey",
         "backends",
         "traffic",
+        "PostgreSQL's clock",
+        *(f"{name}'s clock" for name in MEMBERS),
     }
+
+
+def test_plan_sets_clocks_both_ways_by_seconds_and_by_hours() -> None:
+    steps = make_plan(7, 3_600, members=MEMBERS)
+    wrong_by = [step.by_s for step in steps if step.fault == "clock of a process wrong"]
+    assert min(wrong_by) < -3_600 < -60 < max(by_s for by_s in wrong_by if by_s < 0) <= -2
+    assert 2 <= min(by_s for by_s in wrong_by if by_s > 0) < 60 < 3_600 < max(wrong_by) <= 7_200
+    set_by = [step.by_s for step in steps if step.fault == "clock of PostgreSQL and all processes set"]
+    assert -5 <= min(set_by) < -1 < 1 < max(set_by) <= 5
+    steps = make_plan(7, 3_600, members=MEMBERS, with_clocks=False)
+    assert not any(step.by_s for step in steps)
 
 
 def test_plan_for_beats_strikes_each_in_turn() -> None:

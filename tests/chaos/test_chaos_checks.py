@@ -1,5 +1,6 @@
 """Each check finds nothing on tables that are right, and finds what was made wrong in them."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,11 +14,12 @@ from django.conf import settings
 from django.db import connection
 
 from dev.pytest_services import Services
-from prices.ids import new_ids
+from prices.database.uuid7 import new_ids
+from prices.ledger.grid import next_slot, phase_of, run_id_of
 from prices.models import PollGap, PollJob, PollRun, PricePoint, RawMarketData
-from prices.slots import next_slot, phase_of, run_id_of
 from tests.chaos.averages import expected_rows
 from tests.chaos.checks import BEAT_CHECKS
+from tests.chaos.faults import CLOCK_AHEAD
 from tests.chaos.poison import id_at, make_poison
 from tests.chaos.slots import GapRow, History, count_slots, gaps_unsound, outages_of
 from tests.chaos.world import Setting, World
@@ -49,6 +51,7 @@ SPOILT = {
     " WHERE due_at = (SELECT max(due_at) FROM poll_runs)",
     "slots without a run, and in no gap": "DELETE FROM poll_gaps",
     "gaps that are not right": "UPDATE poll_gaps SET slots = 3",
+    "jobs accounted for beyond their end": "UPDATE poll_jobs SET accounted_until = accounted_until + '1 h'",
     "outages longer than a takeover": "UPDATE poll_gaps SET to_due = to_due + interval '3 s', slots = 5",
     "answers without all their quotes": "UPDATE raw_market_data SET symbols = '{SIM-JOB,SIM-OTHER}'",
     "prices not stored once as a point": f"INSERT INTO price_points {COPY} FROM price_points one LIMIT 1",
@@ -69,7 +72,7 @@ FOUND_BY_THE_RUN = {"not recovered in time"}
 def world(
     transactional_db: None, topic: str, services: Services, tmp_path: Path, make_job: MakeJob
 ) -> Iterator[World]:
-    """Give the world of a run that went well, without the run."""
+    """Yield the world of a run that went well, without the run."""
     world = World(Setting(seed=1, seconds=0, folder=tmp_path / "run"), services)
     job = make_job(["SIM-JOB"])
     first = next_slot(BEGIN, job.interval, phase_of(job.provider, job.interval, job.symbols))
@@ -123,7 +126,7 @@ def miss(world: World, job: PollJob, first: datetime, *, slots: int) -> None:
     last = first + timedelta(seconds=slots - 1)
     PollGap.objects.create(job=job, from_due=first, to_due=last, slots=slots, reason="down")
     PollJob.objects.filter(id=job.id).update(accounted_until=last)
-    world.stopped_at = last
+    world.stopped_at = world.ended_at = last
 
 
 def swallow_poison(world: World) -> None:
@@ -199,14 +202,30 @@ def test_confirmed_message_that_kafka_lost_is_found(world: World) -> None:
     assert found(world) == {"dead letters unexplained": 1, "poison not once among the dead letters": 1}
 
 
+def test_point_sent_ahead_of_kafkas_clock_explains_a_dead_letter(world: World) -> None:
+    (point_id,) = PricePoint.objects.order_by("id").values_list("id", flat=True)[:1]
+    event = json.dumps({"event_id": str(point_id)}).encode()
+    world.database.rows(
+        'INSERT INTO dead_letters (topic, partition, "offset", message_timestamp, "group", value, reason)'
+        " VALUES (%s, 2, 8, now(), 'chaos', %s, 'event_id lies over 60 s ahead of the message''s time')",
+        [settings.KAFKA_TOPIC, event],
+    )
+    assert found(world) == {"dead letters unexplained": 1}
+    world.injected[CLOCK_AHEAD] += 1
+    assert found(world) == {}
+    PricePoint.objects.filter(id=point_id).delete()
+    assert "dead letters unexplained" in found(world)
+
+
 def test_every_check_is_tried() -> None:
     assert {check.name for check in BEAT_CHECKS} == {*SPOILT, *FOUND_BY_THE_RUN}
 
 
 def test_definition_takes_points_in_any_order() -> None:
     ids = [id_at(NOW_MS + number, Random(number)) for number in range(5)]
-    points: list[tuple[UUID, str, Decimal, str, None]] = [
-        (each, "SIM-A", Decimal(price), "chaos", None) for each, price in zip(ids, PRICES, strict=False)
+    points: list[tuple[UUID, str, str | None, Decimal, str, None]] = [
+        (each, "SIM-A", "USD", Decimal(price), "chaos", None)
+        for each, price in zip(ids, PRICES, strict=False)
     ]
     for order in permutations(points):
         rows = expected_rows(order)

@@ -1,15 +1,15 @@
 """The harness's own price events: fresh, late, twice, and between them what is no event at all.
 
 A point is stored before it is sent and marked once Kafka has confirmed it, as the outbox does; what
-Kafka does not take in time is sent by the service's own sweep as well.
+Kafka does not take in time is sent by the service's own sweep as well, and what PostgreSQL's clock has dated
+ahead of Kafka's by that alone.
 """
 
 import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
 from random import Random
@@ -18,12 +18,15 @@ from uuid import UUID
 from confluent_kafka import KafkaError, Message, Producer
 from django.conf import settings
 
-from prices.events import encode_event
+from prices.database.uuid7 import first_id_at, made_at_ms
 from prices.models import PricePoint
+from prices.publishing.events import encode_event
+from prices.publishing.kafka_clients import delivery_error
 from tests.chaos.database import Database
 from tests.chaos.poison import Headers, Poison, id_at, make_poison
 
 PROVIDER = "chaos"
+CURRENCIES = (None, "GBp", "GBP")
 TURN_S = 0.1
 POINTS_A_TURN = 4
 HELD_BACK, SENT_TWICE, POISONED = 0.15, 0.15, 0.1  # shares
@@ -31,12 +34,14 @@ LONGEST_HOLD_S = 12.0
 BURST = {"duplicates": 300, "late": 100, "poison": 30}
 BACK_DATED_MS = 60_000
 DELIVERY_S = 30
+SENT_AHEAD_MS = 30_000
 
 _STORE = """
-    INSERT INTO price_points (id, symbol, provider, price, observed_at, precision, received_at, raw)
-    SELECT id, symbol, %(provider)s, price, at, 'second', at, id
-    FROM unnest(%(ids)s::uuid[], %(symbols)s::text[], %(prices)s::numeric[], %(times)s::timestamptz[])
-        point (id, symbol, price, at)
+    INSERT INTO price_points (id, symbol, provider, price, currency, observed_at, precision, received_at, raw)
+    SELECT id, symbol, %(provider)s, price, currency, at, 'second', at, id
+    FROM unnest(%(ids)s::uuid[], %(symbols)s::text[], %(prices)s::numeric[], %(currencies)s::text[],
+                %(times)s::timestamptz[])
+        point (id, symbol, price, currency, at)
     ON CONFLICT DO NOTHING
 """
 _MARK = "UPDATE price_points SET published_at = now() WHERE id = ANY(%s) AND published_at IS NULL"
@@ -109,7 +114,7 @@ class Traffic:
             self._error = error
 
     def _turn(self) -> None:
-        fresh = self._points(self._ids(POINTS_A_TURN))
+        fresh = self._points(POINTS_A_TURN)
         late = [point for point in fresh if self._rng.random() < HELD_BACK]
         now = time.monotonic()
         self._held += [(now + self._rng.uniform(0.3, LONGEST_HOLD_S), point) for point in late]
@@ -130,9 +135,7 @@ class Traffic:
         elif kind == "poison":
             self._send_poison(number)
         else:
-            now_ms = _now_ms()
-            ids = [id_at(now_ms - self._rng.randrange(BACK_DATED_MS), self._rng) for _ in range(number)]
-            self._send(self._points(ids), "late")
+            self._send(self._points(number, back_dated_ms=BACK_DATED_MS), "late")
 
     def _repeat(self, number: int) -> None:
         for _ in range(number if self._old else 0):
@@ -145,12 +148,16 @@ class Traffic:
             "ids": [point.id for point in points],
             "symbols": [point.symbol for point in points],
             "prices": [point.price for point in points],
+            "currencies": [point.currency for point in points],
             "times": [point.received_at for point in points],
         }
         self._database.rows(_STORE, columns | {"provider": PROVIDER})
-        for point in points:
+        # The others are left to the sweep: by now the consumer would refuse them.
+        in_time = [point for point in points if made_at_ms(point.id) < _now_ms() + SENT_AHEAD_MS]
+        for point in in_time:
             self._send_point(point, kind)
-        self._old += points
+        self.sent["left to the sweep"] += len(points) - len(in_time)
+        self._old += in_time
 
     def _send_point(self, point: PricePoint, kind: str) -> None:
         message = encode_event(point, poll=None)
@@ -169,9 +176,9 @@ class Traffic:
     def _produce(
         self, key: bytes, value: bytes | None, headers: Headers, confirmed: Callable[[], None]
     ) -> None:
-        def report(error: KafkaError | None, _message: Message) -> None:
+        def report(error: KafkaError | None, message: Message) -> None:
             # A point that is not confirmed stays unpublished, and the service's sweep sends it.
-            if error is None:
+            if delivery_error(error, message) is None:
                 confirmed()
             else:
                 self.sent["unconfirmed"] += 1
@@ -185,18 +192,18 @@ class Traffic:
             self._database.rows(_MARK, [self._confirmed])
             self._confirmed.clear()
 
-    def _ids(self, number: int) -> list[UUID]:
-        made = self._database.rows("SELECT uuidv7() FROM generate_series(1, %s)", [number])
-        return [row[0] for row in made]
-
-    def _points(self, ids: Iterable[UUID]) -> list[PricePoint]:
-        at = datetime.now(UTC)
+    def _points(self, number: int, *, back_dated_ms: int = 1) -> list[PricePoint]:
+        # By PostgreSQL's clock, as the service's are. Its `uuidv7()` would not go back with that clock.
+        at = self._database.value("SELECT clock_timestamp()")
+        now_ms = made_at_ms(first_id_at(at))
+        ids = sorted(id_at(now_ms - self._rng.randrange(back_dated_ms), self._rng) for _ in range(number))
         return [
             PricePoint(
                 id=each,
                 symbol=self._rng.choice(self._symbols),
                 provider=PROVIDER,
-                price=Decimal(self._rng.randint(1, 10**11)).scaleb(-self._rng.randrange(13)),
+                price=Decimal(self._rng.randint(1, 10**11)).scaleb(-self._rng.randrange(17)),
+                currency=self._rng.choice(CURRENCIES),
                 observed_at=at,
                 precision="second",
                 received_at=at,

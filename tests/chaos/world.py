@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from dev.pytest_services import Services
+from tests.chaos.clocks import Clocks
 from tests.chaos.database import Database
 from tests.chaos.log import Content, Position
 from tests.chaos.processes import MEMBERS, Fleet
@@ -42,10 +43,11 @@ class Setting:
 class World:
     """Everything that faults act on and checks look at."""
 
-    def __init__(self, setting: Setting, services: Services) -> None:
+    def __init__(self, setting: Setting, services: Services, *, clocks: Clocks | None = None) -> None:
         self.setting = setting
         self.services = services
-        self.fleet = Fleet(setting.folder, setting.members, commands=setting.commands)
+        self.clocks = clocks
+        self.fleet = Fleet(setting.folder, setting.members, commands=setting.commands, clocks=clocks)
         self.database = self.new_database()
         symbols = [*OWN_SYMBOLS, *SHARED_SYMBOLS]
         self._traffic_database = self.new_database()
@@ -55,10 +57,12 @@ class World:
         self.injected: Counter[str] = Counter()
         self.unreached: list[str] = []
         self.log: dict[Position, Content] = {}
-        # Slots are due from the creation of their job on; faults strike between the two times below.
+        # By PostgreSQL's clock, all of these. Slots are due from the creation of their job on; faults strike
+        # between the two times below, and soon afterwards all jobs have ended.
         self.accounted_from: dict[UUID, datetime] = {}
         self.struck_from: datetime | None = None
         self.stopped_at: datetime | None = None
+        self.ended_at: datetime | None = None
         self.took: dict[str, int] = {}
 
     @contextmanager
@@ -69,7 +73,7 @@ class World:
         self.took[phase] = round(time.monotonic() - began)
 
     def new_database(self) -> Database:
-        """Give a connection of its own to whoever runs in another thread."""
+        """Return a connection of its own to whoever runs in another thread."""
         return Database(self.fleet.database_url)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from tests.consumers.samples import EventStore
 
 @pytest.fixture
 def make_store(transactional_db: None) -> Iterator[Callable[[], EventStore]]:
-    """Give a function that makes a store, as a process of its own would have one."""
+    """Yield a function that makes a store, as a process of its own would have one."""
     made: list[EventStore] = []
 
     def make() -> EventStore:
@@ -24,7 +24,7 @@ def make_store(transactional_db: None) -> Iterator[Callable[[], EventStore]]:
 
 @pytest.fixture
 def store(make_store: Callable[[], EventStore]) -> EventStore:
-    """Give a store on the database of the test."""
+    """Return a store on the database of the test."""
     return make_store()
 
 

@@ -3,23 +3,21 @@
 import ctypes
 import threading
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import partial
 from typing import Any, Self, TypeVar
 
-import pytest
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition, cimpl
-from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
-from consumers.columns import Flags
-from consumers.group import Begin
-from consumers.loop import ConsumerLoop
-from consumers.pipeline import BatchHandler, NotNowError
-from prices.topic import ensure_topic
-from tests.consumers.samples import kafka_producer
+from consumers.reading.group import Begin
+from consumers.reading.loop import ConsumerLoop
+from consumers.reading.pipeline import BatchHandler, RetryLaterError
+from prices.publishing.kafka_clients import make_admin, make_consumer
+from prices.publishing.topic import ensure_topic
+from tests.consumers.samples import Sender
 from tests.waiting import wait_until
 
 Handler = TypeVar("Handler", bound=BatchHandler[Any])
@@ -32,9 +30,6 @@ class Messages(list[Message]):
     def size_bytes(self) -> int:
         return sum(map(len, self))
 
-    def select(self, messages: Flags) -> "Messages":
-        return Messages(each for each, stays in zip(self, messages, strict=True) if stays)
-
 
 class Recorder:
     """A handler that keeps values in memory; `refuse` is asked before each batch."""
@@ -45,7 +40,9 @@ class Recorder:
         self.tried: list[int] = []
         self.read_so_far: list[int] = []
         self.forgets = 0
+        self.recoveries: list[datetime] = []
         self.is_closed = False
+        self.on_write: Callable[[Sequence[Message]], None] = lambda _: None
 
     def read(self, messages: Sequence[Message]) -> Messages:
         self.read_so_far.append(len(messages))
@@ -60,8 +57,15 @@ class Recorder:
     def _write(self, messages: Messages) -> None:
         self.tried.append(len(messages))
         if self.refuse(messages):
-            raise NotNowError("refused by the test")
+            raise RetryLaterError("refused by the test")
+        self.on_write(messages)
         self.batches.append([message.value() or b"" for message in messages])
+
+    def recover(self, *, before: datetime, is_first: bool, is_stopped: Callable[[], bool]) -> int | None:
+        if is_first:
+            return None
+        self.recoveries.append(before)
+        return 0
 
     def forget(self) -> None:
         self.forgets += 1
@@ -81,6 +85,11 @@ class RunningLoop:
         self.error: BaseException | None = None
         self._loop = ConsumerLoop(handler, begin=begin)
         self._thread = threading.Thread(target=self._run)
+
+    @property
+    def consumer(self) -> Consumer:
+        """The consumer that the loop reads by."""
+        return self._loop._consumer
 
     def start(self) -> Self:
         self._thread.start()
@@ -121,27 +130,21 @@ def running(handler: Handler, *, begin: Begin | None = None) -> Iterator[Handler
 
 def send(values: Iterable[bytes], *, partition: int | None = None) -> None:
     """Send values, spread over the partitions or to one, and wait until Kafka has them."""
-    producer = kafka_producer(settings.KAFKA_BOOTSTRAP_SERVERS)
+    sender = Sender()
     for value in values:
         if partition is None:
-            producer.produce(settings.KAFKA_TOPIC, key=uuid.uuid4().hex, value=value)
+            sender.produce(key=uuid.uuid4().hex, value=value)
         else:
-            producer.produce(settings.KAFKA_TOPIC, value=value, partition=partition)
-    assert producer.flush(10) == 0
+            sender.produce(value=value, partition=partition)
+    sender.finish()
 
 
 def send_parts(*messages: Message, partition: int = 0) -> None:
     """Send the keys, values and headers of these messages to one partition, and wait until Kafka has them."""
-    producer = kafka_producer(settings.KAFKA_BOOTSTRAP_SERVERS)
+    sender = Sender()
     for each in messages:
-        producer.produce(
-            settings.KAFKA_TOPIC,
-            key=each.key(),
-            value=each.value(),
-            headers=each.headers(),
-            partition=partition,
-        )
-    assert producer.flush(10) == 0
+        sender.produce(key=each.key(), value=each.value(), headers=each.headers(), partition=partition)
+    sender.finish()
 
 
 def send_with_header(name: bytes, *, partition: int = 0) -> None:
@@ -165,7 +168,7 @@ def send_with_header(name: bytes, *, partition: int = 0) -> None:
 
 
 def committed(partitions: Iterable[int] = range(3)) -> dict[int, int]:
-    """Give the group's committed offset of each partition; -1001 where there is none."""
+    """Return the group's committed offset of each partition; -1001 where there is none."""
     positions = [TopicPartition(settings.KAFKA_TOPIC, number) for number in partitions]
     with _bystander() as consumer:
         answer = consumer.committed(positions, timeout=5)
@@ -181,14 +184,14 @@ def commit(offset: int, *, partition: int, metadata: str = "") -> None:
 
 def trim(partition: int, *, before: int) -> None:
     """Delete a partition's messages before an offset, as the topic's retention would."""
-    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    admin = make_admin()
     for deleted in admin.delete_records([TopicPartition(settings.KAFKA_TOPIC, partition, before)]).values():
         deleted.result(10)
 
 
 def make_topic_anew() -> None:
     """Delete the topic, with all messages, and make one of the same name."""
-    admin = AdminClient({"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS})
+    admin = make_admin()
     admin.delete_topics([settings.KAFKA_TOPIC])[settings.KAFKA_TOPIC].result(10)
     # Its name is free a moment later.
     wait_until(topic_was_made)
@@ -204,14 +207,8 @@ def topic_was_made() -> bool:
 
 @contextmanager
 def _bystander() -> Iterator[Consumer]:
-    servers = {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}
-    consumer = Consumer(servers | {"group.id": settings.KAFKA_CONSUMER_GROUP})
+    consumer = make_consumer({})
     try:
         yield consumer
     finally:
         consumer.close()
-
-
-def events_logged(caplog: pytest.LogCaptureFixture) -> Counter[str]:
-    """Count the log's events by name."""
-    return Counter(record.msg["event"] for record in caplog.records if isinstance(record.msg, dict))

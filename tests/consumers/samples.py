@@ -11,15 +11,16 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-from confluent_kafka import Message, Producer
+from confluent_kafka import KafkaError, Message, Producer
 from django.conf import settings
 
-from consumers.columns import columns_of
-from consumers.rows import rows_of
-from consumers.store import AverageStore, Plan
-from prices.events import PriceEvent, encode_event
-from prices.ids import first_id_at
+from consumers.averages.columns import columns_of
+from consumers.averages.rows import rows_of
+from consumers.averages.store import AverageStore, Plan
+from prices.database.uuid7 import first_id_at
 from prices.models import DeadLetter, PricePoint, SymbolAverage
+from prices.publishing.events import PriceEvent, encode_event
+from prices.publishing.kafka_clients import delivery_error
 
 
 class EventStore:
@@ -56,34 +57,46 @@ RAW = UUID("01890000-0000-7000-8000-000000000001")
 
 
 def event_id(number: int, *, symbol: str = "SIM-A") -> UUID:
-    """Give a UUIDv7 whose order is that of `number`, one for each millisecond and symbol."""
+    """Return a UUIDv7 whose order is that of `number`, one for each millisecond and symbol."""
     first = first_id_at(BEGIN + timedelta(milliseconds=number))
     return UUID(int=first.int | 7 << 76 | 2 << 62 | zlib.crc32(symbol.encode()))
 
 
-def event(number: int, *, symbol: str = "SIM-A", price: str = "100") -> PriceEvent:
-    """Give the event of a symbol's point at `number` milliseconds."""
+def event(
+    number: int, *, symbol: str = "SIM-A", price: str = "100", currency: str | None = None
+) -> PriceEvent:
+    """Return the event of a symbol's point at `number` milliseconds."""
     return PriceEvent(
         event_id=event_id(number, symbol=symbol),
         symbol=symbol,
         price=Decimal(price),
         provider="simulated",
         observed_at=BEGIN,
+        currency=currency,
     )
 
 
 def events(prices: Iterable[str], *, symbol: str = "SIM-A") -> list[PriceEvent]:
-    """Give one event a price, in order."""
+    """Return one event a price, in order."""
     return [event(number, symbol=symbol, price=price) for number, price in enumerate(prices)]
 
 
-def point(number: int, *, symbol: str = "SIM-A", price: str = "100", published: bool = True) -> PricePoint:
+def point(
+    number: int,
+    *,
+    symbol: str = "SIM-A",
+    price: str = "100",
+    currency: str | None = None,
+    published: bool = True,
+) -> PricePoint:
     """Store the point of `event` with the same arguments."""
-    (stored,) = points_of(number, {symbol: price}, published=published)
+    (stored,) = points_of(number, {symbol: price}, currency=currency, published=published)
     return stored
 
 
-def points_of(number: int, prices: Mapping[str, str], *, published: bool = True) -> list[PricePoint]:
+def points_of(
+    number: int, prices: Mapping[str, str], *, currency: str | None = None, published: bool = True
+) -> list[PricePoint]:
     """Store a point of each symbol at `number` milliseconds."""
     points = [
         PricePoint(
@@ -91,6 +104,7 @@ def points_of(number: int, prices: Mapping[str, str], *, published: bool = True)
             symbol=symbol,
             provider="simulated",
             price=Decimal(price),
+            currency=currency,
             observed_at=BEGIN,
             precision="second",
             received_at=BEGIN,
@@ -104,30 +118,70 @@ def points_of(number: int, prices: Mapping[str, str], *, published: bool = True)
 
 @cache
 def kafka_producer(servers: str) -> Producer:
-    """Give a producer for these servers; the same one each time, as connecting takes a while."""
+    """Return a producer for these servers; the same one each time, as connecting takes a while."""
     return Producer(
         {
             "bootstrap.servers": servers,
+            # It outlives stops of Kafka, and would write a line to stderr for each retry.
+            "log_level": 0,
             "linger.ms": 1,
             # What is too large is for the broker to say.
             "message.max.bytes": 100_000_000,
-            # Else what is sent again on a slow machine comes after what was sent later.
+            # Else what is sent again on a slow machine comes after what was sent later, or is lost: the
+            # second batch for a new partition may be taken before the first.
             "enable.idempotence": True,
+            "max.in.flight.requests.per.connection": 1,
         }
     )
 
 
+class Sender:
+    """Sends messages to the topic of the test; one that Kafka does not confirm fails the test."""
+
+    def __init__(self) -> None:
+        self._producer = kafka_producer(settings.KAFKA_BOOTSTRAP_SERVERS)
+        self._errors: list[str] = []
+
+    def produce(self, **parts: Any) -> None:
+        """Send a message."""
+        self._producer.produce(settings.KAFKA_TOPIC, on_delivery=self._note, **parts)
+
+    def finish(self) -> None:
+        """Wait until Kafka has all."""
+        assert self._producer.flush(20) == 0
+        assert not self._errors, self._errors
+
+    def _note(self, error: KafkaError | None, message: Message) -> None:
+        problem = delivery_error(error, message)
+        if problem is not None:
+            self._errors.append(problem.str())
+
+
 def produce(points: Sequence[PricePoint]) -> None:
     """Send the points to the topic of the test, as the outbox would, and wait until Kafka has them."""
-    producer = kafka_producer(settings.KAFKA_BOOTSTRAP_SERVERS)
+    sender = Sender()
     for each in points:
-        message = encode_event(each, poll=None)
-        producer.produce(settings.KAFKA_TOPIC, key=message.key, value=message.value, headers=message.headers)
-    assert producer.flush(10) == 0
+        encoded = encode_event(each, poll=None)
+        sender.produce(key=encoded.key, value=encoded.value, headers=encoded.headers)
+    sender.finish()
+
+
+def dead_letter(offset: int = 0) -> DeadLetter:
+    """Return a dead letter as the consumer makes them."""
+    return DeadLetter(
+        topic="t",
+        partition=0,
+        offset=offset,
+        message_timestamp=BEGIN,
+        group="g",
+        key=None,
+        value=b"x",
+        reason="test",
+    )
 
 
 def message(offset: int = 0, **changes: Any) -> Message:
-    """Give the message of a sound event, with these parts changed."""
+    """Return the message of a sound event, with these parts changed."""
     unsaved = PricePoint(
         id=event_id(offset),
         symbol="SIM-A",
@@ -152,19 +206,19 @@ def message(offset: int = 0, **changes: Any) -> Message:
 
 
 def averages() -> list[Decimal | None]:
-    """Give all stored averages in the order of their ids."""
+    """Return all stored averages in the order of their ids."""
     return list(SymbolAverage.objects.order_by("event_id").values_list("average", flat=True))
 
 
 def assert_averages_right(expected: Iterable[PriceEvent]) -> None:
     """Compare the table with the definition: these events, each once, each with the mean of its window."""
-    wanted = {each.event_id: (each.symbol, each.price) for each in expected}
-    by_symbol = defaultdict(list)
+    wanted = {each.event_id: (each.symbol, each.currency, each.price) for each in expected}
+    by_series = defaultdict(list)
     for row in SymbolAverage.objects.order_by("event_id"):
-        assert wanted.pop(row.event_id) == (row.symbol, row.price)
-        by_symbol[row.symbol].append(row)
+        assert wanted.pop(row.event_id) == (row.symbol, row.currency, row.price)
+        by_series[row.symbol, row.currency].append(row)
     assert wanted == {}
-    for rows in by_symbol.values():
+    for rows in by_series.values():
         for number, row in zip(count(1), rows, strict=False):
             window = [each.price for each in rows[max(0, number - 5) : number]]
             assert row.window_size == len(window)

@@ -1,80 +1,21 @@
 """What is a price event is averaged, what is none becomes a dead letter, in one transaction."""
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import numpy as np
 import pytest
 from confluent_kafka import Message
 from django.db import connection
 
-from consumers.columns import id_of
-from consumers.decoding import Decoded, decode_messages
+from consumers.averages.columns import id_of
+from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.pipeline import NotNowError
-from consumers.store import AverageStore
+from consumers.reading.decoding import Decoded, decode_messages
+from consumers.reading.pipeline import RetryLaterError
 from prices.models import DeadLetter, SymbolAverage
+from tests.consumers.poison import POISON, sound_value
 from tests.consumers.samples import BEGIN, assert_averages_right, event, event_id, message
-
-
-def sound_value(offset: int = 0) -> bytes:
-    return message(offset).value() or b""
-
-
-def with_field(name: str, value: Any) -> dict[str, Any]:
-    return {"value": json.dumps(json.loads(sound_value()) | {name: value}).encode()}
-
-
-def without_field(name: str) -> dict[str, Any]:
-    fields = json.loads(sound_value())
-    del fields[name]
-    return {"value": json.dumps(fields).encode()}
-
-
-POISON: dict[str, dict[str, Any]] = {
-    "no value": {"value": None},
-    "empty": {"value": b""},
-    "no json": {"value": b"{"},
-    "no utf-8": {"value": b"\xff\xfe{}"},
-    "no object": {"value": b"[1, 2]"},
-    "nested without end": {"value": b'{"a":' * 50_000},
-    "a megabyte of value": {"value": b"x" * 1_000_000},
-    "zero bytes": {"value": b"\0" * 5},
-    "no utf-8 in a field": {"value": sound_value().replace(b"simulated", b"\xff\xfe")},
-    "nan": {"value": sound_value().replace(b":100,", b":NaN,")},
-    **{f"without {name}": without_field(name) for name in json.loads(sound_value())},
-    "price text": with_field("price", "100"),
-    "price infinite": {"value": sound_value().replace(b":100,", b":Infinity,")},
-    "price not a number in text": with_field("price", "NaN"),
-    "price beyond all bounds": {"value": sound_value().replace(b":100,", b":1e400,")},
-    "price null": with_field("price", None),
-    "price negative": with_field("price", -1),
-    "price zero": with_field("price", 0),
-    "price zero with decimals": {"value": sound_value().replace(b":100,", b":0.000,")},
-    "price too large": with_field("price", 10**12),
-    "price too fine": {"value": sound_value().replace(b":100,", b":0.0000000000001,")},
-    "id of version 4": with_field("event_id", "8c4e2f7e-6a2e-4bd1-9a63-3a3f1f6f2c11"),
-    "id of another variant": with_field("event_id", "019b8e2f-6a2e-7bd1-1a63-3a3f1f6f2c11"),
-    "id no uuid": with_field("event_id", "42"),
-    # Centuries ahead: of a real broker's time, too.
-    "id in the future": {"value": sound_value(10**13)},
-    "symbol lower case": with_field("symbol", "sim-a"),
-    "symbol with nul": with_field("symbol", "SIM\0"),
-    "source with nul": with_field("source", "a\0b"),
-    "source of a number": with_field("source", 5),
-    "time of no date": with_field("timestamp", "yesterday"),
-    "time before year 1": with_field("timestamp", "0001-01-01T00:00:00+14:00"),
-    "time without zone": with_field("timestamp", "2026-01-01T00:00:00"),
-    "key of another symbol": {"key": b"SIM-B"},
-    "no key": {"key": None},
-    "key no utf-8": {"key": b"\xff\xfe"},
-    "key with nul": {"key": b"SIM-A\0"},
-    "huge key": {"key": b"k" * 1_000_000},
-    "unknown version": {"headers": [("v", b"2"), ("precision", b"second")]},
-    "empty version": {"headers": [("v", None)]},
-}
 
 
 def handle(handler: AverageHandler, *messages: Message) -> None:
@@ -93,23 +34,6 @@ def test_messages_read_in_parts_are_stored_as_those_read_at_once(handler: Averag
     write(handler, handler.join(parts))
     assert_averages_right([event(number) for number in range(12) if number % 3 != 2])
     assert stored_offsets() == [2, 5, 8, 11]
-
-
-@pytest.mark.parametrize("marked", [[], [0], [2], [1, 2, 5, 6], [0, 3, 8], range(9)])
-def test_selected_messages_are_stored_alone(handler: AverageHandler, marked: list[int]) -> None:
-    messages = [message(number, **({"value": b"{"} if number % 3 == 2 else {})) for number in range(9)]
-    batch = handler.join([handler.read(messages[:4]), handler.read(messages[4:])])
-    write(handler, batch.select(np.isin(np.arange(9), marked)))
-    assert_averages_right([event(number) for number in marked if number % 3 != 2])
-    assert stored_offsets() == [number for number in marked if number % 3 == 2]
-
-
-def test_selection_of_a_selection_keeps_its_places(handler: AverageHandler) -> None:
-    messages = [message(number, **({"value": b"{"} if number % 3 == 2 else {})) for number in range(9)]
-    left = handler.read(messages).select(np.arange(9) >= 2)
-    write(handler, left.select(np.arange(7) % 2 == 0))
-    assert_averages_right([event(number) for number in (4, 6)])
-    assert stored_offsets() == [2, 8]
 
 
 def stored_offsets() -> list[int]:
@@ -178,7 +102,7 @@ def test_database_away_asks_for_the_batch_again(
     handler.close()
     with monkeypatch.context() as patch:
         patch.setitem(connection.settings_dict, "PORT", "1")
-        with pytest.raises(NotNowError, match=r"^connection [^\n]+$"):
+        with pytest.raises(RetryLaterError, match=r"^connection [^\n]+$"):
             handle(handler, message(1))
     handle(handler, message(1))
     assert SymbolAverage.objects.count() == 2

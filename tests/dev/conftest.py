@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def guardian() -> Iterator[Guardian]:
-    """Give a guardian that ends what the test has left."""
+    """Yield a guardian that ends what the test has left."""
     guardian = Guardian()
     yield guardian
     guardian.close()
@@ -22,7 +22,7 @@ def guardian() -> Iterator[Guardian]:
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Iterator[Callable[..., FakeRun]]:
-    """Give a function that starts a fake run; what it left is ended after the test."""
+    """Yield a function that starts a fake run; what it left is ended after the test."""
     started: list[FakeRun] = []
 
     def start(*, folder: Path = tmp_path, **options: Any) -> FakeRun:
@@ -32,4 +32,4 @@ def runs(tmp_path: Path) -> Iterator[Callable[..., FakeRun]]:
     yield start
     for run in started:
         run.kill()
-    wait_until(lambda: not processes_below(tmp_path), timeout_s=30, what="leftovers end")
+    wait_until(lambda: not processes_below(tmp_path), what="leftovers end")

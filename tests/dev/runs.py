@@ -79,7 +79,6 @@ def start_run(folder: Path, *, parts: tuple[str, ...] = (), **environment: str) 
     _write_missing(folder, "Procfile", PROCFILE)
     _write_missing(folder, "web.py", WEB)
     _write_missing(folder, "prepare.py", f"print({json.dumps(PREPARED)!r})")
-    _link_kafka(folder)
     given = {name: address for name, address in ELSEWHERE.items() if name not in parts}
     port = kept_port(folder / "port")
     printed = folder / f"output-{len(list(folder.glob('output-*')))}"
@@ -105,10 +104,3 @@ def start_run(folder: Path, *, parts: tuple[str, ...] = (), **environment: str) 
 def _write_missing(folder: Path, name: str, text: str) -> None:
     if not (folder / name).exists():
         (folder / name).write_text(text)
-
-
-def _link_kafka(folder: Path) -> None:
-    data = folder / ".data"
-    data.mkdir(mode=0o700, exist_ok=True)
-    if not (data / "kafka-libs").exists():
-        (data / "kafka-libs").symlink_to(ROOT / ".data" / "kafka-libs")

@@ -131,3 +131,10 @@ def test_write_private_replaces_a_file_that_others_could_read(tmp_path: Path) ->
     file.chmod(0o644)
     write_private(file, "new")
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("new", 0o600)
+
+
+def test_environment_text_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ADMIN_PASSWORD", raising=False)
+    (tmp_path / ".env").write_text("ADMIN_PASSWORD=$ecret\n")
+    assert Environment(tmp_path).text("ADMIN_PASSWORD") == "$ecret"
+    assert os.environ.pop("ADMIN_PASSWORD") == "$ecret"

@@ -35,12 +35,12 @@ def test_guardian_runner_killed_ends_lower_ranks_first(tmp_path: Path) -> None:
     (tmp_path / "settings").touch()
     (tmp_path / "child.py").write_text(CHILD)
     runner = subprocess.Popen([sys.executable, "-c", RUNNER, tmp_path], cwd=ROOT)
-    wait_until(lambda: len(list(tmp_path.glob("*-ready"))) == 2, timeout_s=30, what="both children are up")
+    wait_until(lambda: len(list(tmp_path.glob("*-ready"))) == 2, what="both children are up")
 
     runner.send_signal(signal.SIGKILL)
     runner.wait()
 
-    wait_until(lambda: not (tmp_path / "settings").exists(), timeout_s=30, what="the file is removed")
+    wait_until(lambda: not (tmp_path / "settings").exists(), what="the file is removed")
     assert (tmp_path / "ended").read_text() == "user server "
     assert processes_below(tmp_path) == []
 

@@ -9,72 +9,82 @@ import pytest
 
 from dev.guardian import ROOT
 
-# Plays a Python that makes an empty virtualenv whose own Python says what it is asked to do.
+# Plays a Python that installs itself, and else says what it is asked to do.
 GOOD_PYTHON = """#!/bin/sh
-if [ "$1" = -m ] && [ "$2" = venv ]; then
-    mkdir -p .venv/bin
-    printf '#!/bin/sh\\necho "$@" | tee -a asked\\n' > .venv/bin/python
-    chmod +x .venv/bin/python
-fi
+case "$1 $3" in
+    -c*) exit 0;;
+    "-m check") test -e .venv/has-$4; exit;;
+    "-m install") ;;
+    *) echo "$@"; exit;;
+esac
+mkdir -p .venv/bin
+touch .venv/has-$4
+echo "installing $4"
+test "$0" = .venv/bin/python || cat "$0" > .venv/bin/python
+chmod +x .venv/bin/python
+"""
+OTHER_PYTHON = """#!/bin/sh
+[ "$1" = --version ] && echo "Python 3.15.0"
+exit 1
 """
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "requirements-dev.txt").write_text("one==1\n")
     return tmp_path
 
 
-def make(checkout: Path, *words: str, python: str = GOOD_PYTHON) -> subprocess.CompletedProcess[str]:
-    program = checkout / "some-python"
-    program.write_text(python)
-    program.chmod(0o755)
+def make(checkout: Path, *words: str, **pythons: str) -> subprocess.CompletedProcess[str]:
+    """Run make where these are the only programs whose names begin with "python"."""
+    programs = checkout / "programs"
+    shutil.rmtree(programs, ignore_errors=True)
+    programs.mkdir()
+    for name in ("make", "sh", "mkdir", "touch", "cat", "chmod", "tee", "tail", "sed"):
+        (programs / name).symlink_to(shutil.which(name) or name)
+    for name, text in (pythons or {"python3": GOOD_PYTHON}).items():
+        program = programs / name.replace("_", ".")
+        program.write_text(text)
+        program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
-        ["make", *words, f"PYTHON={program}"],
+        ["make", *words],
         cwd=checkout,
-        env=environment,
+        env={**environment, "PATH": str(programs), "PYTHON": ""},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_make_run_with_an_old_python_says_so(checkout: Path) -> None:
-    answer = make(checkout, "run", python="#!/bin/sh\nexit 1\n")
+def test_make_without_a_fitting_python_says_what_is_supported(checkout: Path) -> None:
+    answer = make(checkout, "run", python3=OTHER_PYTHON)
     assert answer.returncode
-    assert "older than Python 3.11" in answer.stderr
+    (line,) = (line for line in answer.stderr.splitlines() if not line.startswith("make"))
+    assert "it takes Python 3.11 to 3.14 with its module venv" in line
+    assert "apt install python3-venv" in line
+    assert "python3 is: Python 3.15.0." in line
 
 
-def test_make_run_without_venv_names_the_package(checkout: Path) -> None:
-    answer = make(checkout, "run", python='#!/bin/sh\ncase "$2" in *ensurepip*) exit 1;; esac\n')
+def test_make_finds_a_python_that_fits(checkout: Path) -> None:
+    answer = make(checkout, "run", python3=OTHER_PYTHON, python3_11=OTHER_PYTHON, python3_13=GOOD_PYTHON)
+    assert answer.stdout.splitlines() == ["installing requirements-run.txt", "-m dev run"]
+
+
+def test_make_takes_the_python_that_is_named(checkout: Path) -> None:
+    named = checkout / "a python"
+    named.write_text(OTHER_PYTHON)
+    named.chmod(0o755)
+    answer = make(checkout, "run", f"PYTHON={named}")
     assert answer.returncode
-    assert "apt install python3-venv" in answer.stderr
+    assert f"{named} is: Python 3.15.0." in answer.stderr
 
 
-def test_make_installs_once_and_again_only_for_other_requirements(checkout: Path) -> None:
-    first = make(checkout, "run")
-    second = make(checkout, "run")
-    (checkout / "requirements-dev.txt").write_text("one==2\n")
-    third = make(checkout, "run")
-
-    assert [answer.stdout.count("Installing") for answer in (first, second, third)] == [1, 0, 1]
-    assert {answer.stdout.splitlines()[-1] for answer in (first, second, third)} == {"-m dev run"}
-
-
-def test_make_install_cut_off_is_done_again(checkout: Path) -> None:
-    failing = GOOD_PYTHON.replace("tee -a asked", "grep -v pip")
-    assert make(checkout, "run", python=failing).returncode
-    assert "Installing" in make(checkout, "run").stdout
-
-
-def test_make_virtualenv_of_another_path_is_made_anew(checkout: Path, tmp_path: Path) -> None:
-    make(checkout, "run")
-    moved = tmp_path.with_name(f"{tmp_path.name}-moved")
-    checkout.rename(moved)
-    assert "Installing" in make(moved, "run").stdout
-    moved.rename(checkout)
+def test_make_installs_once_what_is_asked_for(checkout: Path) -> None:
+    assert make(checkout, "run").stdout.splitlines() == ["installing requirements-run.txt", "-m dev run"]
+    assert make(checkout, "run").stdout.splitlines() == ["-m dev run"]
+    assert make(checkout, "soak").stdout.splitlines()[0] == "installing requirements-dev.txt"
+    assert len(make(checkout, "soak").stdout.splitlines()) == 1
 
 
 def test_make_test_passes_arguments(checkout: Path) -> None:
@@ -87,19 +97,10 @@ def test_make_chaos_passes_seconds_and_seed(checkout: Path) -> None:
     assert make(checkout, "chaos").stdout.splitlines()[-1] == "-m tests.chaos"
 
 
-def test_make_test_runs_each_test_in_one_of_two_halves(checkout: Path) -> None:
-    lines = make(checkout, "test").stdout.splitlines()
-    others, processes = (line.split() for line in lines if line.startswith("-m pytest"))
-    assert processes[2:]
-    assert all((ROOT / path).exists() for path in processes[2:])
-    assert others[2:] == ["tests", *(f"--ignore={path}" for path in processes[2:])]
-
-
-@pytest.mark.parametrize("half", ["tests/dev", "--ignore"])
-def test_make_test_fails_with_either_half(checkout: Path, half: str) -> None:
-    failing = GOOD_PYTHON.replace("asked", f'asked; case "$*" in *{half}*) exit 1;; esac')
-    make(checkout, "run", python=failing)
-    assert make(checkout, "test", python=failing).returncode
+def test_make_test_runs_all_tests_in_several_processes(checkout: Path) -> None:
+    words = make(checkout, "test").stdout.splitlines()[-1].split()
+    assert words[:5] == ["-m", "pytest", "--numprocesses", "4", "--dist"]
+    assert not [word for word in words if "/" in word]
 
 
 def test_make_help_lists_the_commands(checkout: Path) -> None:

@@ -29,9 +29,27 @@ def test_given_part_cannot_be_stopped(services):
     services.kafka.stop()
 """
 
+# Neither worker gets both tests: each waits for the other.
+TEST_OF_WORKERS = """
+import os, time
+from pathlib import Path
+import pytest
 
-def start_pytest(folder: Path, *words: str, more: str = "pass", **environment: str) -> subprocess.Popen[str]:
-    (folder / "test_it.py").write_text(TEST.format(more=more))
+@pytest.mark.parametrize("number", [1, 2])
+def test_addresses(services, number):
+    parts = (services.postgres, services.valkey, services.kafka)
+    draft = Path("draft-" + os.environ["PYTEST_XDIST_WORKER"])
+    draft.write_text(" ".join(part.address for part in parts))
+    draft.rename(os.environ["PYTEST_XDIST_WORKER"])
+    while len(list(Path().glob("gw*"))) < 2:
+        time.sleep(0.05)
+"""
+
+
+def start_pytest(
+    folder: Path, *words: str, more: str = "pass", test: str = TEST, **environment: str
+) -> subprocess.Popen[str]:
+    (folder / "test_it.py").write_text(test.format(more=more) if test is TEST else test)
     (folder / "pytest.ini").touch()
     given = {name: address for name, address in ELSEWHERE.items() if name != REDIS}
     plugins = ["-p", "dev.pytest_services", "-p", "no:django"]
@@ -65,13 +83,42 @@ def test_plugin_gives_the_parts_and_ends_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_plugin_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
     process = start_pytest(tmp_path, more="import time; time.sleep(600)")
-    wait_until((tmp_path / "started").exists, timeout_s=30, what="the test runs")
+    wait_until((tmp_path / "started").exists, what="the test runs")
 
     os.killpg(process.pid, number)
     process.communicate(timeout=60)
 
-    wait_until(lambda: not processes_below(tmp_path), timeout_s=30, what="nothing left")
-    wait_until(lambda: not list(tmp_path.glob("marketdata-tests-*")), timeout_s=30, what="no folder left")
+    wait_until(lambda: not processes_below(tmp_path), what="nothing left")
+    wait_until(lambda: not list(tmp_path.glob("marketdata-tests-*")), what="no folder left")
+
+
+def test_workers_have_parts_of_their_own(tmp_path: Path) -> None:
+    nothing_given = dict.fromkeys(ELSEWHERE, "")
+    process = start_pytest(tmp_path, "--numprocesses", "2", test=TEST_OF_WORKERS, **nothing_given)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "services: each worker starts its own" in output
+    parts = [set(file.read_text().split()) for file in tmp_path.glob("gw*")]
+    assert [len(addresses) for addresses in parts] == [3, 3]
+    assert not set.intersection(*parts)
+    assert list(tmp_path.glob("marketdata-tests-*")) == []
+
+
+def test_workers_refuse_parts_that_they_would_share(tmp_path: Path) -> None:
+    process = start_pytest(tmp_path, "--numprocesses", "2")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode
+    assert "DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS would be shared by workers" in output
+
+
+def test_plugin_keeps_this_machine_from_proxies(tmp_path: Path) -> None:
+    asks = "import requests, http.server, threading as t; s = http.server.HTTPServer(('127.0.0.1', 0), "
+    asks += "http.server.SimpleHTTPRequestHandler); t.Thread(target=s.handle_request).start(); "
+    asks += "assert requests.get(f'http://127.0.0.1:{s.server_port}/').ok; s.server_close()"
+    proxy = "http://127.0.0.1:1"
+    process = start_pytest(tmp_path, more=asks, ALL_PROXY=proxy, http_proxy=proxy)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--help"])

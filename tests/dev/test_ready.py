@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from pytest_httpserver import HTTPServer
 
 from dev.ready import tell_when_ready
@@ -19,6 +20,22 @@ def test_ready_is_said_once_after_the_first_200(httpserver: HTTPServer) -> None:
     assert said[0].startswith("ready after 100.")
     assert said[0].endswith(f"s: {httpserver.url_for('/')}")
     assert len(httpserver.log) == 2
+
+
+def test_ready_is_asked_for_without_a_proxy(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    httpserver.expect_request("/readyz").respond_with_data("ok")
+    said: list[str] = []
+
+    tell_when_ready(
+        httpserver.url_for("").rstrip("/"), started=time.monotonic(), say=said.append, patience_s=0.2
+    )
+
+    wait_until(lambda: said)
+    assert said[0].startswith("ready after")
 
 
 def test_ready_not_in_time_says_what_is_missing(httpserver: HTTPServer) -> None:

@@ -73,24 +73,35 @@ def test_run_asked_to_stop_while_preparing_leaves_nothing(runs: Start, tmp_path:
     assert "Traceback" not in run.output
 
 
-def test_run_process_crashed_names_it_and_leaves_nothing(runs: Start, tmp_path: Path) -> None:
-    (tmp_path / "Procfile").write_text("web: python web.py\nworker: sh -c 'echo no money; exit 3'\n")
-    run = runs(parts=(REDIS,))
-
-    assert run.wait_for_end() == 1
-    assert run.leftovers() == []
-    assert run.output.endswith("worker ended by itself (exit code 3). Its last lines:\n  | no money\n")
-
-
-def test_run_part_ended_stops_all(runs: Start) -> None:
+def test_run_goes_on_without_a_process_that_ends(runs: Start, tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("web: python web.py\nworker: sh -c 'echo no money; exit 78'\n")
     run = runs(parts=(REDIS,))
     run.wait_for("ready after")
-    pid = next(int(line.split()[0]) for line in run.leftovers() if "valkey" in line)
+    run.wait_for("worker ended by itself (exit code 78) and stays down; the others go on.")
+    note = run.folder / ".data" / "heartbeats" / "worker.stopped"
+    wait_until(note.exists, timeout_s=PATIENCE_S)
+    assert note.read_text() == "worker ended by itself (exit code 78) and stays down: no money"
+
+    assert run.end(signal.SIGTERM) == 0
+    assert run.leftovers() == []
+    assert not note.exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "title"), [(REDIS, "valkey", "Valkey"), (DATABASE, "postgres", "PostgreSQL")]
+)
+def test_run_starts_a_part_again(runs: Start, part: str, name: str, title: str) -> None:
+    run = runs(parts=(part,))
+    run.wait_for("ready after")
+    pid = next(int(line.split()[0]) for line in run.leftovers() if line.split()[1].startswith(name))
 
     os.kill(pid, signal.SIGKILL)
-    assert run.wait_for_end() == 1
+    run.wait_for(f"{title}: it ended by itself (killed by SIGKILL)")
+    run.wait_for(f"{title} is started again in 0.5 s.")
+    run.wait_for(f"{title} runs again.")
+    assert run.process.poll() is None
+    assert run.end(signal.SIGTERM) == 0
     assert run.leftovers() == []
-    assert "Valkey: it ended by itself (killed by SIGKILL)" in run.output
 
 
 def test_run_part_that_cannot_start_is_named_with_its_reason(runs: Start, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dev.guardian import Guardian
 from dev.screen import Output
 from dev.stopping import StopRequest
 from dev.supervisor import Supervisor
+from prices.maintenance.stopped_processes import stopped_processes
 from tests.dev.processes import processes_below
 from tests.waiting import wait_until
 
@@ -36,7 +37,7 @@ class Screen(io.StringIO):
     """What a person would see."""
 
     def wait_for(self, text: str) -> None:
-        wait_until(lambda: text in self.getvalue(), timeout_s=30, what=f"{text!r} on the screen")
+        wait_until(lambda: text in self.getvalue(), what=f"{text!r} on the screen")
 
 
 class SlowScreen(Screen):
@@ -47,19 +48,24 @@ class SlowScreen(Screen):
         return super().write(text)
 
 
+@pytest.fixture(autouse=True)
+def own_heartbeats(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HEARTBEAT_DIR", str(tmp_path / "heartbeats"))
+
+
 @pytest.fixture
 def screen() -> Screen:
     return Screen()
 
 
 def make_supervisor(
-    procfile: str, folder: Path, guardian: Guardian, screen: Screen, failure: Callable[[], str] = str
+    procfile: str, folder: Path, guardian: Guardian, screen: Screen, each_turn: Callable[[], list[str]] = list
 ) -> Supervisor:
     (folder / "Procfile").write_text(procfile)
     environment = Environment(folder).for_processes(GREETING="hello")
     output = Output(screen, on_closed=lambda: None)
     return Supervisor(
-        folder / "Procfile", environment=environment, guardian=guardian, output=output, failure=failure
+        folder / "Procfile", environment=environment, guardian=guardian, output=output, each_turn=each_turn
     )
 
 
@@ -108,11 +114,16 @@ def test_supervisor_asked_twice_kills_at_once(tmp_path: Path, guardian: Guardian
     assert processes_below(tmp_path) == []
 
 
-def test_supervisor_process_ended_with_zero_is_a_failure_too(
-    tmp_path: Path, guardian: Guardian, screen: Screen
-) -> None:
-    supervisor = make_supervisor("a: true\nb: sleep 600\n", tmp_path, guardian, screen)
-    assert supervisor.run(StopRequest()) == "a ended by itself (exit code 0). Its last lines: none"
+def test_supervisor_restarts_what_ends(tmp_path: Path, guardian: Guardian, screen: Screen) -> None:
+    stop = StopRequest()
+    after(screen, "a ended by itself (exit code 0) and is started again in 1 s", stop.ask)
+    supervisor = make_supervisor(
+        "a: sh -c 'echo one more'\nb: sh -c 'echo only once; sleep 600'\n", tmp_path, guardian, screen
+    )
+
+    assert supervisor.run(stop) == ""
+    assert screen.getvalue().count("a   | one more\n") == 2
+    assert screen.getvalue().count("b   | only once\n") == 1
     assert processes_below(tmp_path) == []
 
 
@@ -121,17 +132,62 @@ def test_supervisor_process_killed_ends_its_children(
 ) -> None:
     # The child keeps the output open: the end of the output cannot tell that the process ended.
     supervisor = make_supervisor("a: sh -c 'sleep 600 & echo $$; wait'\n", tmp_path, guardian, screen)
+    stop = StopRequest()
     after(screen, "a   | ", lambda: os.kill(int(screen.getvalue().split()[-1]), signal.SIGKILL))
-    assert supervisor.run(StopRequest()).startswith("a ended by itself (killed by SIGKILL).")
+    after(screen, "a ended by itself (killed by SIGKILL)", stop.ask)
+    assert supervisor.run(stop) == ""
     assert processes_below(tmp_path) == []
 
 
-def test_supervisor_failure_elsewhere_stops_all(tmp_path: Path, guardian: Guardian, screen: Screen) -> None:
-    supervisor = make_supervisor(
-        "a: sleep 600\n", tmp_path, guardian, screen, failure=lambda: "the database is gone"
+def test_supervisor_gives_up_what_ends_often(
+    tmp_path: Path, guardian: Guardian, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dev.restarts.FIRST_DELAY_S", 0.01)
+    stop = StopRequest()
+    noted: dict[str, str] = {}
+
+    def look_and_stop() -> None:
+        noted.update(wait_until(stopped_processes))
+        stop.ask()
+
+    after(screen, "stays down; the others go on", look_and_stop)
+    procfile = "a: sh -c 'echo no money; exit 3'\nb: sleep 600\n"
+    assert make_supervisor(procfile, tmp_path, guardian, screen).run(stop) == ""
+    assert screen.getvalue().count("a   | no money\n") == 5
+    assert noted == {"a": "a ended by itself (exit code 3) 5 times within a minute and stays down: no money"}
+    assert stopped_processes() == {}
+
+
+def test_supervisor_restarts_nothing_that_needs_its_operator(
+    tmp_path: Path, guardian: Guardian, screen: Screen
+) -> None:
+    stop = StopRequest()
+    after(screen, "a ended by itself (exit code 78) and stays down; the others go on", stop.ask)
+    procfile = "a: sh -c 'echo the log was trimmed; exit 78'\nb: sleep 600\n"
+    assert make_supervisor(procfile, tmp_path, guardian, screen).run(stop) == ""
+    assert screen.getvalue().count("a   | the log was trimmed\n") == 1
+
+
+def test_supervisor_web_that_cannot_start_ends_all(
+    tmp_path: Path, guardian: Guardian, screen: Screen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dev.restarts.FIRST_DELAY_S", 0.01)
+    procfile = "web: sh -c 'seq 100; exit 7'\nb: sleep 600\n"
+    reason = make_supervisor(procfile, tmp_path, guardian, screen).run(StopRequest())
+    assert reason.startswith(
+        "web ended by itself (exit code 7) 5 times within a minute. Its last lines:\n  | 86\n"
     )
-    assert supervisor.run(StopRequest()) == "the database is gone"
+    assert reason.endswith("\n  | 100")
     assert processes_below(tmp_path) == []
+
+
+def test_supervisor_prints_what_each_turn_says(tmp_path: Path, guardian: Guardian, screen: Screen) -> None:
+    stop = StopRequest()
+    after(screen, "run | the database\n run | is back\n", stop.ask)
+    supervisor = make_supervisor(
+        "a: sleep 600\n", tmp_path, guardian, screen, each_turn=lambda: ["the database\nis back"]
+    )
+    assert supervisor.run(stop) == ""
 
 
 def test_supervisor_flood_of_lines_does_not_keep_it_from_stopping(
@@ -143,11 +199,3 @@ def test_supervisor_flood_of_lines_does_not_keep_it_from_stopping(
     after(screen, "many", stop.ask)
     assert make_supervisor("a: yes many\n", tmp_path, guardian, screen).run(stop) == ""
     assert processes_below(tmp_path) == []
-
-
-def test_supervisor_keeps_the_last_lines_of_a_crash(
-    tmp_path: Path, guardian: Guardian, screen: Screen
-) -> None:
-    reason = make_supervisor("a: sh -c 'seq 100; exit 7'\n", tmp_path, guardian, screen).run(StopRequest())
-    assert reason.startswith("a ended by itself (exit code 7). Its last lines:\n  | 86\n")
-    assert reason.endswith("\n  | 100")

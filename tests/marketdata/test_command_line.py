@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from django.conf import settings
+from django.db import connection
 
 ROOT = Path(settings.BASE_DIR)
 AWAY = "postgres://nobody:canary@127.0.0.1:1/none"
@@ -43,3 +45,22 @@ def test_command_with_traceback_shows_it() -> None:
     done = manage("quota", "--traceback", database=AWAY)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.django_db(transaction=True)
+def test_command_that_waits_for_a_lock_in_vain_says_so() -> None:
+    parameters = connection.get_connection_params() | {"cursor_factory": psycopg.Cursor}
+    database = _of_the_test()
+    with psycopg.connect(**parameters) as other:
+        other.execute("LOCK TABLE poll_jobs IN ACCESS EXCLUSIVE MODE")
+        done = manage("quota", database=f"{database}&options=-c%20lock_timeout%3D50ms")
+    assert (done.returncode, done.stdout) == (1, "")
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("PostgreSQL is busy with other work: canceling statement due to lock timeout")
+    assert line.endswith("Try again.")
+
+
+def _of_the_test() -> str:
+    return urlunsplit(
+        urlsplit(os.environ["DATABASE_URL"])._replace(path=f"/{connection.settings_dict['NAME']}")
+    )

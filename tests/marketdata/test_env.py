@@ -1,9 +1,23 @@
+import traceback
 from pathlib import Path
 
+import certifi
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from environ.fileaware_mapping import FileAwareMapping
 
-from marketdata.env import env_bool, env_choice, env_int, env_list, env_required, env_text
+from marketdata.env import (
+    env_bool,
+    env_certificates,
+    env_choice,
+    env_database,
+    env_int,
+    env_list,
+    env_proxy,
+    env_required,
+    env_text,
+    load_env_files,
+)
 
 NAME = "MARKETDATA_TEST_VALUE"
 
@@ -71,3 +85,131 @@ def test_choice_of_something_else_names_what_is_allowed(monkeypatch: pytest.Monk
     monkeypatch.setenv(NAME, "z")
     with pytest.raises(ImproperlyConfigured, match=f"{NAME} must be one of a, b"):
         env_choice(NAME, "a", allowed=("a", "b"))
+
+
+@pytest.mark.parametrize("value", ["$ecret", "$HOME", "\\$5", "$", "a#b", "'x", "50%+1", "${HOME}"])
+def test_text_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str) -> None:
+    monkeypatch.setenv(f"{NAME}_C", value)
+    assert env_text(f"{NAME}_C") == value
+    (tmp_path / "secret").write_text(value)
+    monkeypatch.setenv(f"{NAME}_{abs(hash(value))}_FILE", str(tmp_path / "secret"))
+    assert env_text(f"{NAME}_{abs(hash(value))}") == value
+
+
+def test_env_file_value_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("D", "E"):
+        monkeypatch.delenv(f"{NAME}_{name}", raising=False)
+    (tmp_path / ".env").write_text(
+        f"\ufeff{NAME}_D=$ecret#1\n# comment\n\n{NAME}_E='$HOME'\n", encoding="utf-8"
+    )
+    monkeypatch.setattr("environ.FileAwareEnv.ENVIRON", FileAwareMapping({}))
+    load_env_files(tmp_path)
+    assert env_text(f"{NAME}_D") == "$ecret#1"
+    assert env_text(f"{NAME}_E") == "$HOME"
+
+
+def test_env_file_bad_line_is_named_and_not_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / ".env").write_text("A_NAME=1\nFINNHUB_API_KEY = hush-hush\n")
+    with pytest.raises(ImproperlyConfigured, match=r"^\.env, line 2: write NAME=value") as caught:
+        load_env_files(tmp_path)
+    assert "hush" not in str(caught.value) + caplog.text
+
+
+def test_file_that_is_no_text_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv(f"{NAME}_F_FILE", str(tmp_path / "secret"))
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME}_F_FILE names a file that is not UTF-8 text"):
+        env_text(f"{NAME}_F")
+
+
+@pytest.mark.parametrize(
+    "password", ["$ecret", "p+lus", "sh#arp", "per%25cent", "ques?tion", "b{ra}ce", "semi;colon"]
+)
+def test_database_password_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+    monkeypatch.setenv(NAME, f"postgres://me:{password}@db.example:5433/prices?sslmode=require")
+    assert env_database(NAME, hint="") == {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": "prices",
+        "USER": "me",
+        "PASSWORD": password.replace("%25", "%"),
+        "HOST": "db.example",
+        "PORT": "5433",
+        "OPTIONS": {"sslmode": "require"},
+    }
+
+
+def test_database_of_a_socket_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(NAME, "postgres://me@/prices?host=/tmp/a%20folder")
+    assert env_database(NAME, hint="")["HOST"] == "/tmp/a folder"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://me:hush@h/db",
+        "postgres://me:hush%zz@h/db",
+        "postgres://me:hush@h/db?no=1",
+        "postgres://me:hush@h",
+    ],
+)
+def test_database_that_cannot_be_read_is_not_shown(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv(NAME, url)
+    with pytest.raises(ImproperlyConfigured, match=f"^{NAME} ") as caught:
+        env_database(NAME, hint="")
+    assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("", ""),
+        ("http://proxy:3128", "http://proxy:3128"),
+        ("proxy.example:3128", "http://proxy.example:3128"),
+        ("https://user:p%40ss@[::1]:3128/", "https://user:p%40ss@[::1]:3128/"),
+        ("socks5h://127.0.0.1:1080", "socks5h://127.0.0.1:1080"),
+    ],
+)
+def test_proxy_is_read(monkeypatch: pytest.MonkeyPatch, text: str, url: str) -> None:
+    monkeypatch.setenv(NAME, text)
+    assert env_proxy(NAME) == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("http://", "proxy", "://:1", "ftp://secret@proxy:1", "http://user:secret@proxy"),
+        *("http://user:secret@proxy:99999", "http://user:secret/@proxy:1", "http://proxy:1/secret"),
+        "http://user:secret word@proxy:1",
+    ],
+)
+def test_proxy_that_cannot_be_read_is_not_shown(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv(NAME, text)
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME} cannot be read") as caught:
+        env_proxy(NAME)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "No such file"),
+        ("", "no certificate"),
+        ("text", "no certificate"),
+        ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no certificate"),
+    ],
+)
+def test_file_without_certificates_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, problem: str
+) -> None:
+    if content is not None:
+        (tmp_path / "ca.pem").write_text(content)
+    monkeypatch.setenv(NAME, str(tmp_path / "ca.pem"))
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME} names a file.*{problem}"):
+        env_certificates(NAME)
+
+
+def test_certificates_are_named_by_their_whole_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(certifi.where()).parent)
+    monkeypatch.setenv(NAME, "cacert.pem")
+    assert env_certificates(NAME) == certifi.where()

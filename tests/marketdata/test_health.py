@@ -5,10 +5,14 @@ from django.test import Client
 from pytest_django import Settings
 
 from marketdata import health
-from prices.topic import ensure_topic
+from prices.publishing.topic import ensure_topic
+from providers.rate_limits.redis_scripts import key_base
+from tests.redis_troubles import admin_of, full, own_user, refusing, wrong_type
 
-ALL_WELL = dict.fromkeys(["postgresql", "migrations", "redis", "kafka"], "ok")
-pytestmark = pytest.mark.django_db(transaction=True)
+ALL_WELL = dict.fromkeys(
+    ["postgresql", "migrations", "partitions", "redis", "kafka", "processes", "clocks"], "ok"
+)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("partitions")]
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +42,44 @@ def test_readyz_without_redis_is_degraded(client: Client, topic: str, settings: 
     assert body["parts"] == ALL_WELL | {"redis": "cannot be reached"}
 
 
+def test_readyz_is_degraded_while_redis_refuses_a_command(
+    client: Client, topic: str, settings: Settings
+) -> None:
+    with admin_of(settings.REDIS_URL) as admin, own_user(admin) as user:
+        settings.REDIS_URL = settings.REDIS_URL.replace("redis://", f"redis://{user}")
+        assert ask(client)[1]["parts"] == ALL_WELL
+        for name in ("lpush", "brpop", "ping", "llen", "lrange", "lrem", "evalsha", "script|load", "zadd"):
+            with refusing(name)(admin):
+                status, body = ask(client)
+            assert (status, body["status"]) == (200, "degraded")
+            assert f"has no permissions to run the '{name}' command" in body["parts"]["redis"]
+        assert ask(client)[1]["parts"] == ALL_WELL
+
+
+def test_readyz_is_degraded_while_redis_takes_no_writes(
+    client: Client, topic: str, settings: Settings
+) -> None:
+    with admin_of(settings.REDIS_URL) as admin, full(admin):
+        text = ask(client)[1]["parts"]["redis"]
+    assert text == "answers: OOM command not allowed when used memory > 'maxmemory'"
+
+
+def test_readyz_names_a_queue_that_is_no_list(client: Client, topic: str, settings: Settings) -> None:
+    with admin_of(settings.REDIS_URL) as admin, wrong_type("poll.finnhub")(admin):
+        text = ask(client)[1]["parts"]["redis"]
+    assert text == "answers: WRONGTYPE Operation against a key holding the wrong kind of value"
+
+
+@pytest.mark.parametrize("name", ["sent", "latest", "breaker"])
+def test_readyz_names_budgets_of_another_type(
+    client: Client, topic: str, settings: Settings, name: str
+) -> None:
+    key = f"{key_base('finnhub')}:{name}"
+    with admin_of(settings.REDIS_URL) as admin, wrong_type(key)(admin):
+        text = ask(client)[1]["parts"]["redis"]
+    assert text == "answers: WRONGTYPE Operation against a key holding the wrong kind of value"
+
+
 def test_readyz_without_kafka_is_degraded(client: Client, settings: Settings) -> None:
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     status, body = ask(client)
@@ -48,6 +90,12 @@ def test_readyz_without_kafka_is_degraded(client: Client, settings: Settings) ->
 def test_readyz_without_topic_says_how_to_make_it(client: Client, settings: Settings) -> None:
     settings.KAFKA_TOPIC = "no-such-topic"
     assert ask(client)[1]["parts"]["kafka"] == "there is no topic no-such-topic: run manage.py ensure_topic"
+
+
+def test_readyz_gives_kafkas_word_on_a_topic(client: Client, settings: Settings) -> None:
+    settings.KAFKA_TOPIC = "no name"
+    text = ask(client)[1]["parts"]["kafka"]
+    assert text == "answers for topic no name: Broker: Invalid topic"
 
 
 def test_readyz_without_migrations_is_unavailable(

@@ -38,3 +38,12 @@ def test_body_of_unknown_length_is_411(client: Client) -> None:
 def test_page_by_another_method_is_405(path: str, method: str) -> None:
     answer = Client(enforce_csrf_checks=True).generic(method, path)
     assert (answer.status_code, answer["Allow"]) == (405, "GET, HEAD")
+    assert answer["Content-Type"] == "application/problem+json"
+
+
+def test_host_that_is_not_served_is_told_the_setting(client: Client) -> None:
+    answer = client.get("/jobs", headers={"host": "prices.example"})
+    assert answer.status_code == 400
+    problem = json.loads(answer.content)
+    assert problem["type"] == "urn:marketdata:unknown-host"
+    assert "ALLOWED_HOSTS" in problem["detail"]

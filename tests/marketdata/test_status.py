@@ -1,7 +1,10 @@
 """manage.py status on the real parts: what it shows, and what it calls not right."""
 
 import json
-from collections.abc import Callable
+import os
+import re
+import uuid
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,24 +12,31 @@ import pytest
 from django.conf import settings as django_settings
 from django.core.management import CommandError, call_command
 from django.db import connection
-from django.test import override_settings
+from django.test import Client, override_settings
 from django.utils import timezone
 from pytest_django import Settings
 
-from consumers import lag
+from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.store import AverageStore
-from marketdata import health
+from consumers.reading import lag
+from marketdata import health, status
 from marketdata.status import read_status
-from prices.claims import claim_slots
-from prices.jobs import pause_job
-from prices.models import BeatTerm, DeadLetter, PollRun, PricePoint, SymbolAverage
+from prices.clock import database_now
+from prices.database.uuid7 import first_id_at
+from prices.jobs.services import pause_job
+from prices.ledger.runs import claim_slots
+from prices.maintenance.partitions import make_partitions
+from prices.models import BeatTerm, ClockDifference, DeadLetter, PollRun, PricePoint, SymbolAverage
 from tests.conftest import MakeJob
 from tests.consumers.running import commit, running, send, trim
 from tests.consumers.samples import point, produce
+from tests.redis_troubles import admin_of, full
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("topic", "heartbeats")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("topic", "heartbeats", "partitions"),
+]
 Show = Callable[..., str]
 
 
@@ -42,7 +52,7 @@ def forget_clients() -> None:
 
 @pytest.fixture
 def show(capsys: pytest.CaptureFixture[str]) -> Show:
-    """Give a function that runs the command and gives what it shows, well or not."""
+    """Return a function that runs the command and gives what it shows, well or not."""
 
     def run(*arguments: str, problem: str | None = None) -> str:
         if problem is None:
@@ -78,11 +88,21 @@ def add_letter() -> DeadLetter:
 def test_empty_service_is_well(show: Show) -> None:
     found = json.loads(show("--json"))
     assert (found["ok"], found["problems"]) == (True, [])
-    assert found["parts"] == dict.fromkeys(["postgresql", "migrations", "redis", "kafka"], "ok")
+    assert found["parts"] == dict.fromkeys(
+        ["postgresql", "migrations", "partitions", "redis", "kafka", "processes", "clocks"], "ok"
+    )
     assert found["jobs"] == {"active": 0, "paused": 0, "stopped": 0}
     assert found["outbox"] == {"points": 0, "oldest_age_s": None}
     assert found["last_average"] is None
     assert found["consumer"]["lag"] == 0
+
+
+def test_calendar_that_ends_soon_is_noted(show: Show, make_job: MakeJob) -> None:
+    make_job(["RELIANCE.NS", "AAPL", "BTC-USD"], provider="yfinance")
+    before, soon = datetime(2026, 10, 31, tzinfo=UTC), datetime(2026, 11, 1, tzinfo=UTC)
+    assert read_status(now=before).notes == []
+    (note,) = read_status(now=soon).notes
+    assert note.startswith("calendar XBOM: holidays are known until 2026-12-31; then its usual week goes on")
 
 
 def test_active_jobs_without_a_beat_are_a_problem(show: Show, make_job: MakeJob, beat_term: BeatTerm) -> None:
@@ -104,6 +124,22 @@ def test_last_term_tells_who_leads_also_where_the_clock_was_set_back(
     then = timezone.now() - timedelta(seconds=11)
     BeatTerm.objects.create(holder="host:2", began_at=then, renewed_at=then, until=then)
     assert "host:2 led 11." in show(problem="none has led for over 10 s")
+
+
+def test_beat_that_leads_just_now_led_at_no_later_time(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = health.check_parts
+
+    def look_while_beat_renews() -> Sequence[health.PartHealth]:
+        found = look()
+        BeatTerm.objects.update(renewed_at=database_now())
+        return found
+
+    monkeypatch.setattr(status, "check_parts", look_while_beat_renews)
+    assert json.loads(show("--json"))["beat"]["age_s"] >= 0
+
+
+def test_lead_by_a_clock_that_was_ahead_is_told_as_such(show: Show) -> None:
+    assert "host:1 led by a clock that was 3" in show()
 
 
 def test_status_tells_what_there_is(show: Show, make_job: MakeJob) -> None:
@@ -136,6 +172,15 @@ def test_dead_letters_are_not_right_until_replayed(show: Show) -> None:
     letter.replayed_at = timezone.now()
     letter.save(update_fields=["replayed_at"])
     assert "0 not replayed" in show()
+
+
+def test_dead_letters_without_room_for_more_are_named(settings: Settings) -> None:
+    letter = add_letter()
+    letter.value, letter.replayed_at = os.urandom(1_100_000), timezone.now()
+    letter.save()
+    assert problems() == ""
+    settings.DEAD_LETTERS_MAX_MB = 1
+    assert problems().startswith("consumer: dead letters take 1 MB, and DEAD_LETTERS_MAX_MB allows 1")
 
 
 def test_point_that_the_sweep_should_have_sent_is_not_right() -> None:
@@ -172,6 +217,11 @@ def test_redis_away_is_named_and_the_rest_shown(show: Show, settings: Settings) 
     assert found["consumer"]["lag"] == 0
 
 
+def test_redis_that_refuses_writes_is_named_in_its_own_words(show: Show, settings: Settings) -> None:
+    with admin_of(settings.REDIS_URL) as admin, full(admin):
+        show(problem="redis: answers: OOM command not allowed when used memory > 'maxmemory'")
+
+
 def test_kafka_away_is_named_and_the_rest_shown(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lag, "TIMEOUT_S", 0.3)
     with override_settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1"):
@@ -189,7 +239,49 @@ def test_postgresql_away_is_named_and_the_rest_shown(show: Show, monkeypatch: py
     assert found["consumer"]["lag"] == 0
 
 
+def test_rows_in_no_days_partition_are_shown(show: Show) -> None:
+    point(0)
+    assert "unpartitioned price_points: rows of 2026-01-05 to 2026-01-05 lie in no day's partition" in show()
+    assert json.loads(show("--json"))["unpartitioned"] == {"price_points": ["2026-01-05", "2026-01-05"]}
+
+
+def test_partition_that_is_missing_is_named(show: Show) -> None:
+    name = f"poll_runs_{database_now().date() + timedelta(days=2):%Y%m%d}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE {name}")
+    show(problem=f"partitions: no {name} yet: is `upkeep` running")
+    make_partitions(database_now().date())
+    show()
+
+
 def test_topic_that_is_missing_is_named(show: Show) -> None:
     with override_settings(KAFKA_TOPIC="no-such-topic"):
         found = json.loads(show("--json", problem="there is no topic no-such-topic"))
     assert found["consumer"] is None
+
+
+def test_clock_that_was_set_back_is_named(show: Show) -> None:
+    now = timezone.now()
+    noted = BeatTerm.objects.create(holder="x", began_at=now, renewed_at=now, until=now, clock_ahead_s=3600.0)
+    show(
+        problem=r"clock: PostgreSQL's was set back by 3600 s at .* UTC: what was stored before is dated up to"
+    )
+    BeatTerm.objects.filter(id=noted.id).update(renewed_at=now - timedelta(seconds=3601))
+    show()
+
+
+def test_average_of_a_time_to_come_is_not_the_last() -> None:
+    later = uuid.UUID(int=first_id_at(timezone.now() + timedelta(hours=1)).int | 7 << 76 | 2 << 62)
+    SymbolAverage.objects.create(event_id=later, symbol="SIM-A", price=1, window_size=1, provider="simulated")
+    stored = read_status(now=timezone.now()).stored
+    assert stored is not None
+    assert stored.last_average is None
+
+
+def test_processes_whose_clocks_differ_are_named(show: Show, client: Client) -> None:
+    ClockDifference.objects.create(process="poller-finnhub@b", ahead_s=8.04, noted_at=timezone.now())
+    told = r"differ from PostgreSQL's: poller-finnhub@b by \+8.0 s"
+    show(problem=f"clocks: {told}")
+    body = client.get("/readyz").json()
+    assert body["status"] == "degraded"
+    assert re.fullmatch(told, body["parts"]["clocks"])

@@ -1,16 +1,14 @@
 """Fixtures of the tests that ask providers."""
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
 import redis
-from django.conf import settings as django_settings
 from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 
-from prices import fetching
-from providers import shared_state
+from prices.fetching import requests as fetching
+from providers.rate_limits import breaker
 from tests.prices.two_providers import TwoProviders, two_providers, two_servers
 
 
@@ -22,25 +20,32 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_counts(monkeypatch: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
-    """Give each test budgets and breakers of its own in Redis."""
-    prefix = f"test-{uuid.uuid4().hex}"
-    monkeypatch.setattr(shared_state, "PREFIX", prefix)
-    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
-        yield client
-        for key in client.scan_iter(f"{prefix}:*"):
-            client.delete(key)
+def long_deadline(settings: Settings) -> None:
+    """Leave GET latest the time that a busy machine takes; a test of the deadline sets its own."""
+    settings.LATEST_DEADLINE_S = 60
+
+
+@pytest.fixture
+def long_cooldown(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a breaker open for the whole test."""
+    monkeypatch.setattr(breaker, "FIRST_COOLDOWN_S", 3600)
+    settings.BREAKER_MAX_COOLDOWN_S = 3600
+
+
+@pytest.fixture(autouse=True)
+def _own_counts(own_counts: redis.Redis) -> None:
+    """Count each test's requests for itself."""
 
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[dict[str, HTTPServer]]:
-    """Give local servers in place of Finnhub and Alpha Vantage; one takes a second to end."""
+    """Yield local servers in place of Finnhub and Alpha Vantage; one takes a second to end."""
     with two_servers() as running:
         yield running
 
 
 @pytest.fixture
 def providers(servers: dict[str, HTTPServer], settings: Settings, topic: str) -> Iterator[TwoProviders]:
-    """Give Finnhub and Alpha Vantage, asked in this order."""
+    """Yield Finnhub and Alpha Vantage, asked in this order."""
     with two_providers(servers, settings) as found:
         yield found

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from prices.gaps import GapReason
+from prices.ledger.gaps import GapReason
+from prices.ledger.grid import phase_of
 from prices.models import PollGap, PollRun, RunState
-from prices.slots import phase_of
 
 Due = datetime
 
@@ -33,6 +33,7 @@ class History:
     """What happened to a job, told apart from what the service wrote."""
 
     job_id: UUID
+    created_at: datetime
     grids: list[Grid]
     changes: list[tuple[datetime, str]] = field(default_factory=list)
     cut_off: dict[Due, str] = field(default_factory=dict)
@@ -69,8 +70,15 @@ class History:
         return GapReason.NOT_POLLED if led else GapReason.DOWN
 
 
+def first_led(history: History, terms: list[tuple[datetime, datetime]]) -> datetime | None:
+    """Return when a beat first led once the job was created; None: it never did."""
+    created_at = history.created_at
+    led = [began for began, renewed in terms if renewed + timedelta(seconds=0.5) >= created_at]
+    return max(min(led), created_at) if led else None
+
+
 def gap_slots(job_id: UUID) -> list[tuple[Due, str, UUID]]:
-    """Give each slot of each gap, with the reason and the row."""
+    """Return each slot of each gap, with the reason and the row."""
     found = []
     for gap in PollGap.objects.filter(job_id=job_id).order_by("from_due"):
         step = (gap.to_due - gap.from_due) / max(gap.slots - 1, 1)
@@ -80,10 +88,15 @@ def gap_slots(job_id: UUID) -> list[tuple[Due, str, UUID]]:
 
 def check(history: History, until: datetime, terms: list[tuple[datetime, datetime]]) -> None:
     """Compare what is stored with what was due up to this moment."""
-    grids = history.grid_dues(until)
+    runs = dict(PollRun.objects.filter(job_id=history.job_id).values_list("due_at", "state"))
+    first = first_led(history, terms)
+    # What was due before is missed by nobody.
+    grids = [
+        [slot for slot in dues if slot in runs or (first is not None and slot >= first)]
+        for dues in history.grid_dues(until)
+    ]
     due = [slot for dues in grids for slot in dues]
     in_gaps = gap_slots(history.job_id)
-    runs = dict(PollRun.objects.filter(job_id=history.job_id).values_list("due_at", "state"))
     polled = [slot for slot, state in runs.items() if state != RunState.ABANDONED]
     assert sorted([*polled, *(slot for slot, _, _ in in_gaps)]) == due
     row_of = {slot: (reason, row) for slot, reason, row in in_gaps}

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+from prices.ledger.grid import run_id_of
 from prices.models import PollGap, PollJob, PollRun
-from prices.slots import run_id_of
 
 # A slot of its own second.
 START = datetime(2026, 11, 22, 14, 30, 0, 250_000, tzinfo=UTC)
@@ -11,7 +11,7 @@ REASONS = {"failed": "finnhub: upstream_error", "skipped": "finnhub: budget: use
 
 
 def slot(number: int, *, interval: int = 1, start: datetime = START) -> datetime:
-    """Give the time of a slot by its number."""
+    """Return the time of a slot by its number."""
     return start + number * timedelta(seconds=interval)
 
 

@@ -12,8 +12,8 @@ from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
-from prices.flights import forget_flights
-from prices.ids import new_ids
+from prices.database.uuid7 import new_ids
+from prices.latest.single_flight import forget_flights
 from prices.models import PricePoint
 
 KEYS = {"finnhub": "canary-key-123456", "alpha_vantage": "canary-key-654321"}
@@ -53,13 +53,13 @@ class TwoProviders:
         self.handle(name, answer_late)
 
     def requests(self, name: str) -> int:
-        """Give how often a provider was asked."""
+        """Return how often a provider was asked."""
         return self._begun[name]
 
 
 @contextmanager
 def two_servers() -> Iterator[dict[str, HTTPServer]]:
-    """Give a server for each of the two."""
+    """Yield a server for each of the two."""
     with ExitStack() as stack:
         yield {name: stack.enter_context(HTTPServer("127.0.0.1", 0, threaded=True)) for name in KEYS}
 
@@ -84,19 +84,19 @@ def two_providers(servers: dict[str, HTTPServer], settings: Settings) -> Iterato
 
 
 def finnhub_quote(price: str = "150.25", *, observed_s_ago: int = 0) -> str:
-    """Give Finnhub's answer."""
+    """Return Finnhub's answer."""
     seconds = int(datetime.now(UTC).timestamp()) - observed_s_ago
-    return f'{{"c":{price},"d":1,"dp":1,"h":1,"l":1,"o":1,"pc":1,"t":{seconds}}}'
+    return f'{{"c":{price},"d":1,"dp":1,"h":0,"l":0,"o":0,"pc":0,"t":{seconds}}}'
 
 
 def alpha_vantage_quote(price: str = "99.5", *, day: str = "2026-11-20") -> str:
-    """Give Alpha Vantage's answer for AAPL: a price of a day."""
+    """Return Alpha Vantage's answer for AAPL: a price of a day."""
     row = {"01. symbol": "AAPL", "05. price": price, "07. latest trading day": day}
     return json.dumps({"Global Quote": row})
 
 
 def running_day() -> str:
-    """Give a date that has begun somewhere, and on which New York has not closed yet."""
+    """Return a date that has begun somewhere, and on which New York has not closed yet."""
     return f"{datetime.now(UTC) + timedelta(hours=14):%Y-%m-%d}"
 
 

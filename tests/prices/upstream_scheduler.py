@@ -11,8 +11,8 @@ def pytest_configure() -> None:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django_celery_beat import schedulers
 
-    from prices import scheduler
-    from prices.scheduler import PriceEntry, PriceScheduler
+    from prices.scheduling import scheduler
+    from prices.scheduling.scheduler import PriceEntry, PriceScheduler
 
     # As a scheduler that leads from the beginning, and looks for changes in every turn.
     ours: Any = PriceScheduler

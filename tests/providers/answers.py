@@ -22,7 +22,7 @@ def make_answer(
     url: str = "https://provider.example/",
     received_at: datetime = RECEIVED_AT,
 ) -> RawAnswer:
-    """Give an answer; a body that is neither bytes nor text is sent as JSON."""
+    """Return an answer; a body that is neither bytes nor text is sent as JSON."""
     text = body if isinstance(body, str | bytes) else json.dumps(body)
     return RawAnswer(
         provider=provider,
@@ -37,28 +37,28 @@ def make_answer(
 
 
 def parse_one(provider: str, symbol: str, body: Any, **answer: Any) -> Quote | ProviderError:
-    """Give what the provider's adapter reads in an answer about one symbol."""
+    """Return what the provider's adapter reads in an answer about one symbol."""
     (result,) = get_provider(provider).parse(make_answer(provider, (symbol,), body, **answer)).values()
     return result
 
 
 def quote_of(result: Quote | ProviderError) -> Quote:
-    """Give the quote; fails with the error's text where there is none."""
+    """Return the quote; fails with the error's text where there is none."""
     assert isinstance(result, Quote), result
     return result
 
 
 def price_of(result: Quote | ProviderError) -> Decimal:
-    """Give the quote's price."""
+    """Return the quote's price."""
     return quote_of(result).price
 
 
 def error_of(result: Quote | ProviderError) -> ProviderError:
-    """Give the error; fails where there is a quote."""
+    """Return the error; fails where there is a quote."""
     assert isinstance(result, ProviderError), result
     return result
 
 
 def kind_of(result: Quote | ProviderError) -> ErrorKind:
-    """Give the error's kind."""
+    """Return the error's kind."""
     return error_of(result).kind

@@ -8,8 +8,8 @@ from multiprocessing.synchronize import Barrier
 from django.conf import settings
 
 from providers.base import Results
-from providers.budget import SentTimes
-from providers.permits import Granted, report_outcome, request_permit
+from providers.rate_limits.budget import SentTimes
+from providers.rate_limits.permits import Granted, report_outcome, request_permit
 
 HAMMERED_FOR_S = 2.0
 NOTHING: Results = {}

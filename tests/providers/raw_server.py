@@ -10,7 +10,7 @@ Serve = Callable[[socket.socket, threading.Event], None]
 
 @contextmanager
 def raw_server(serve: Serve) -> Iterator[str]:
-    """Give the url of a server that hands each connection, its request read, to `serve`.
+    """Yield the url of a server that hands each connection, its request read, to `serve`.
 
     The event is set at the end of the test: `serve` returns then.
     """

@@ -67,7 +67,7 @@ class Recording:
 
 
 def load_recordings() -> list[Recording]:
-    """Give every recorded answer to a REST call; none where the folder is absent."""
+    """Return every recorded answer to a REST call; none where the folder is absent."""
     recordings = []
     for path in sorted(FOLDER.glob("*/*.meta.json")):
         meta = json.loads(path.read_text())

@@ -11,9 +11,9 @@ from django.conf import settings as django_settings
 from pytest_django import Settings
 
 from providers.base import ErrorKind, ProviderError, Quote, RawAnswer, Results
-from providers.budget import SentTimes
-from providers.permits import Caller, Granted, Refused, report_outcome, request_permit
-from providers.shared_state import keys_of
+from providers.rate_limits.budget import SentTimes
+from providers.rate_limits.permits import Caller, Granted, Refusal, Refused, report_outcome, request_permit
+from providers.rate_limits.redis_scripts import keys_of
 from tests.providers.hammering import no_history
 from tests.waiting import wait_until
 
@@ -21,7 +21,7 @@ PROVIDER = "finnhub"
 
 
 def use_own_scope(settings: Settings, budget: str, *, timeout_s: float = 0.2, **others: Any) -> str:
-    """Give this test counts of its own, with these limits; give the API key that they are under."""
+    """Let this test have counts of its own, with these limits; return the API key that they are under."""
     api_key = f"canary-{uuid.uuid4().hex}"
     settings.FINNHUB_API_KEY = api_key
     settings.PROVIDER_BUDGETS = {PROVIDER: budget, "simulated": "none"}
@@ -40,8 +40,15 @@ def lose_counts() -> None:
         client.delete(*keys_of(PROVIDER))
 
 
+def run_out(key: str) -> None:
+    """Let the time of a key in Redis be over; it must have one."""
+    with connect() as client:
+        assert client.pttl(key) > 0
+        client.pexpire(key, 1)
+
+
 def history(*, job: Iterable[float] = (), latest: Iterable[float] = ()) -> Callable[[str, float], SentTimes]:
-    """Give a history of requests so many seconds ago."""
+    """Return a history of requests so many seconds ago."""
     now = datetime.now(UTC)
     times = SentTimes(
         job=[now - timedelta(seconds=age) for age in job],
@@ -50,14 +57,20 @@ def history(*, job: Iterable[float] = (), latest: Iterable[float] = ()) -> Calla
     return lambda provider, seconds: times
 
 
-def ask(caller: Caller = "job") -> Granted | Refused:
-    return request_permit(PROVIDER, caller=caller, load_history=no_history)
+def ask(caller: Caller = "job", provider: str = PROVIDER) -> Granted | Refused:
+    return request_permit(provider, caller=caller, load_history=no_history)
 
 
 def granted(caller: Caller = "job") -> Granted:
-    permit = ask(caller)
+    # A Redis that gets no time on a busy machine answers too late.
+    permit = wait_until(lambda: _answered(ask(caller)), what="an answer of Redis")
     assert isinstance(permit, Granted), permit
     return permit
+
+
+def _answered(permit: Granted | Refused) -> Granted | Refused | None:
+    is_unavailable = isinstance(permit, Refused) and permit.refusal == Refusal.UNAVAILABLE
+    return None if is_unavailable else permit
 
 
 def refused(caller: Caller = "job") -> Refused:
@@ -66,9 +79,9 @@ def refused(caller: Caller = "job") -> Refused:
     return permit
 
 
-def granted_soon(*, timeout_s: float = 5.0) -> Granted:
+def granted_soon(provider: str = PROVIDER, *, timeout_s: float = 60.0) -> Granted:
     def attempt() -> Granted | None:
-        permit = ask()
+        permit = ask(provider=provider)
         return permit if isinstance(permit, Granted) else None
 
     found = wait_until(attempt, timeout_s=timeout_s, what="a permit")

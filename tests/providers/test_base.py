@@ -30,7 +30,8 @@ from providers.base import (
         (Decimal("1E-7"), "0.0000001"),
         ("0.000000000001", "0.000000000001"),
         ("0.0000000000010", "0.000000000001"),
-        ("999999999999.999999999999", "999999999999.999999999999"),
+        ("999999999999.9999999999999999", "999999999999.9999999999999999"),
+        ("1.23456789e-8", "0.0000000123456789"),
         ("007.50", "7.5"),
         ("1" + "." + "0" * 5000, "1"),
     ],
@@ -75,8 +76,8 @@ def test_price_keeps_the_digits_without_zeros_and_exponent(value: str | Decimal,
             "1e",
             "1e99999999",
         ),
-        *("1000000000000", "1e12", "0.0000000000001", "1.0000000000001", "1e1000000", "1e-1000000"),
-        *("999999999999.9999999999999", "1." + "0" * 5000 + "1"),
+        *("1000000000000", "1e12", "0.00000000000000001", "1.00000000000000001", "1e1000000", "1e-1000000"),
+        *("999999999999.99999999999999999", "1." + "0" * 5000 + "1"),
         *(
             Decimal("NaN"),
             Decimal("sNaN"),
@@ -95,15 +96,15 @@ def test_price_refused(value: str | Decimal) -> None:
 
 
 def test_price_of_a_megabyte_of_digits_is_refused_at_once() -> None:
-    started = time.monotonic()
+    started = time.thread_time()
     for value in ("9" * 1_000_000, "0." + "1" * 1_000_000, Decimal("1E+999999999999999999")):
         with pytest.raises(ProviderError):
             to_price(value)
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
 
 @settings(deadline=None)
-@given(st.decimals(min_value="0.000000000001", max_value="999999999999.999999999999", places=12))
+@given(st.decimals(min_value="1e-16", max_value="999999999999.9999999999999999", places=16))
 def test_price_of_allowed_number_is_that_number(number: Decimal) -> None:
     assert to_price(number) == number
     assert to_price(format(number, "f")) == number
@@ -115,7 +116,7 @@ def test_price_of_anything_is_in_range_or_refused(value: str | Decimal) -> None:
     with contextlib.suppress(ProviderError):
         price = to_price(value)
         assert 0 < price < 10**12
-        assert -12 <= int(price.as_tuple().exponent) <= 0
+        assert -16 <= int(price.as_tuple().exponent) <= 0
 
 
 def test_price_does_not_depend_on_the_thread_decimal_context() -> None:

@@ -6,13 +6,21 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
+import structlog
+from confluent_kafka import KafkaException
 from django.core.management.base import BaseCommand, CommandError
 
-from consumers.group import Begin, LogTrimmedError
+from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.loop import ConsumerLoop
-from consumers.store import AverageStore
-from consumers.topic_watch import TopicReplacedError
+from consumers.reading.group import Begin, LogTrimmedError
+from consumers.reading.loop import ConsumerLoop
+from consumers.reading.stall import StalledError
+from consumers.reading.topic_watch import TopicReplacedError
+from prices.maintenance.stopped_processes import NEEDS_OPERATOR
+from prices.publishing.kafka_clients import make_admin
+from prices.publishing.topic_settings import UnsuitableTopicError, refuse_unsuitable
+
+log = structlog.get_logger(__name__)
 
 
 class Command(BaseCommand):
@@ -30,8 +38,12 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, begin: str | None, **options: Any) -> None:
-        """Run until a signal comes; what was read by then is stored first. Exit 1 where it cannot go on."""
+        """Run until a signal comes; what was read by then is stored first.
+
+        Exit 78 where somebody has to decide how it goes on.
+        """
         _tune_interpreter()
+        _look_at_topic()
 
         loop = ConsumerLoop(AverageHandler(AverageStore()), begin=Begin(begin) if begin else None)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -39,7 +51,20 @@ class Command(BaseCommand):
         try:
             loop.run()
         except (LogTrimmedError, TopicReplacedError) as error:
+            raise CommandError(str(error), returncode=NEEDS_OPERATOR) from error
+        except StalledError as error:
             raise CommandError(str(error)) from error
+
+
+def _look_at_topic() -> None:
+    """Say what is odd about the topic, and refuse one that loses messages; while Kafka is away, go on."""
+    try:
+        for odd in refuse_unsuitable(make_admin()):
+            log.warning("topic.odd", reason=odd)
+    except UnsuitableTopicError as error:
+        raise CommandError(str(error), returncode=NEEDS_OPERATOR) from error
+    except KafkaException as error:
+        log.warning("topic.not_looked_at", reason=error.args[0].str())
 
 
 def _tune_interpreter() -> None:

@@ -1,8 +1,9 @@
 """manage.py dead_letters: what the consumer could not read, to look at, send again or delete."""
 
 import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import replace as changed
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,28 +12,37 @@ import msgspec
 from confluent_kafka import KafkaException
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
+from django.db.models import QuerySet
 from rich.console import Console
 from rich.table import Table
 
-from consumers.dead_letters import (
+from consumers.management.progress import shown_progress
+from consumers.reading.messages import StoredHeaders
+from consumers.repair.dead_letters import (
     Filter,
     Replay,
     Summary,
     UnknownLettersError,
-    check_known,
     discard,
     matching,
     replay,
+    select,
     summaries,
+    with_ids,
 )
 from prices.models import DeadLetter
 
 LISTED = 50
 SHOWN_BYTES = 2_000
 SHOWN_KEY = 24
-NAMED_FAILURES = 5
 # Wide enough for the table, where output goes to a file.
 WIDTH = 160
+
+
+EXAMPLES = """examples:
+  manage.py dead_letters list --reason "version"
+  manage.py dead_letters replay --all --reason "version" --since 2026-11-23T14:30
+  manage.py dead_letters discard --all --replayed --yes"""
 
 
 class Command(BaseCommand):
@@ -43,6 +53,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take what to do, and with which."""
+        parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
         actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay|discard")
         listing = actions.add_parser("list", help="Show the newest in a table.")
         _add_filters(listing, limit=LISTED)
@@ -56,6 +67,10 @@ class Command(BaseCommand):
             changing.add_argument("--all", action="store_true", help="All that fit the filters.")
             changing.add_argument("--yes", action="store_true", help="Do not ask.")
             _add_filters(changing, limit=None)
+            if name == "discard":
+                changing.add_argument(
+                    "--replayed", action="store_true", help="Only those that were replayed."
+                )
 
     def handle(self, *, action: str, **options: Any) -> None:
         """Do it."""
@@ -80,13 +95,12 @@ class Command(BaseCommand):
         width = None if self.stdout.isatty() else WIDTH
         console = Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)  # type: ignore[arg-type]  # has all that rich calls
         console.print(_table(found))
-        left = matching(Filter(wanted.reason, wanted.since, wanted.topic)).count() - len(found)
+        left = matching(changed(wanted, limit=None)).count() - len(found)
         if left > 0:
             console.print(f"and {left:,} older ones; --limit shows more")
 
     def _show(self, *, letter_id: UUID, whole: bool, **options: Any) -> None:
-        check_known([letter_id])
-        letter = DeadLetter.objects.get(id=letter_id)
+        letter = with_ids([letter_id]).get()
         replayed = "never" if letter.replayed_at is None else _time(letter.replayed_at)
         lines = [
             f"id         {letter.id}",
@@ -98,28 +112,34 @@ class Command(BaseCommand):
             f"replayed   {replayed}",
         ]
         most = None if whole else SHOWN_BYTES
+        lines += ["", *_header_lines(letter.headers, most=most)]
         for name, value in (("key", letter.key), ("value", letter.value)):
             lines += ["", *_in_full(name, value, most=most)]
         self.stdout.write("\n".join(lines))
 
     def _replay(self, **options: Any) -> None:
-        ids = _chosen(options, only_open=True)
-        if options["all"] and not options["yes"] and ids:
-            _confirm(f"Send {_count(ids)} to the topic again?")
-        result = replay(ids)
+        letters, count = _chosen(options, is_replayed=False)
+        if options["all"] and not options["yes"] and count:
+            _confirm(f"Send {_count(count)} to the topic again?")
+        with shown_progress() as show:
+            result = replay(
+                letters, on_progress=lambda done: show(done.done, count, f"{done.sent:,} replayed")
+            )
         self.stdout.write(_in_words(result))
         if result.failed:
             raise CommandError(_failures(result))
 
     def _discard(self, **options: Any) -> None:
-        ids = _chosen(options, only_open=False)
-        if not options["yes"] and ids:
-            _confirm(f"Delete {_count(ids)} for good?")
-        self.stdout.write(f"{discard(ids):,} deleted")
+        letters, count = _chosen(options, is_replayed=True if options["replayed"] else None)
+        if not options["yes"] and count:
+            _confirm(f"Delete {_count(count)} for good?")
+        with shown_progress() as show:
+            deleted = discard(letters, on_progress=lambda done: show(done, count, f"{done:,} deleted"))
+        self.stdout.write(f"{deleted:,} deleted")
 
 
 def printable(text: str) -> str:
-    """Give the text with whatever a terminal would act on written as an escape."""
+    """Return the text with whatever a terminal would act on written as an escape."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
@@ -157,20 +177,19 @@ def _moment(text: str) -> datetime:
 _moment.__name__ = "time"
 
 
-def _filter(options: dict[str, Any]) -> Filter:
-    return Filter(options["reason"], options["since"], options["topic"], options["limit"])
+def _filter(options: dict[str, Any], *, is_replayed: bool | None = None) -> Filter:
+    return Filter(options["reason"], options["since"], options["topic"], options["limit"], is_replayed)
 
 
-def _chosen(options: dict[str, Any], *, only_open: bool) -> list[UUID]:
-    ids, wanted = options["ids"], _filter(options)
+def _chosen(options: dict[str, Any], *, is_replayed: bool | None) -> tuple[QuerySet[DeadLetter], int]:
+    """Return the letters that are meant, and how many there are."""
+    ids, is_filtered = options["ids"], _filter(options) != Filter() or options.get("replayed")
     if bool(ids) == options["all"]:
         raise CommandError("Give ids, or --all.", returncode=2)
-    if ids and wanted != Filter():
+    if ids and is_filtered:
         raise CommandError("Filters go with --all, not with ids.", returncode=2)
-    if not ids:
-        return list(matching(wanted, only_open=only_open).values_list("id", flat=True))
-    check_known(ids)
-    return list(dict.fromkeys(ids))
+    letters = with_ids(ids) if ids else select(_filter(options, is_replayed=is_replayed))
+    return letters, letters.count()
 
 
 def _confirm(question: str) -> None:
@@ -182,19 +201,19 @@ def _confirm(question: str) -> None:
         raise CommandError("Nothing was done.")
 
 
-def _count(ids: Sequence[UUID]) -> str:
-    return f"{len(ids):,} dead letter{'s' * (len(ids) != 1)}"
+def _count(letters: int) -> str:
+    return f"{letters:,} dead letter{'s' * (letters != 1)}"
 
 
 def _in_words(result: Replay) -> str:
-    passed = f", {result.passed_over:,} passed over: replayed before" if result.passed_over else ""
-    return f"{result.sent:,} replayed{passed}"
+    skipped = f", {result.skipped:,} skipped: replayed before" if result.skipped else ""
+    return f"{result.sent:,} replayed{skipped}"
 
 
 def _failures(result: Replay) -> str:
-    named = "; ".join(f"{letter}: {reason}" for letter, reason in result.failed[:NAMED_FAILURES])
-    left = len(result.failed) - NAMED_FAILURES
-    return f"{len(result.failed):,} not replayed. {named}{f'; and {left:,} more' if left > 0 else ''}"
+    named = "; ".join(f"{letter}: {reason}" for letter, reason in result.failures)
+    left = result.failed - len(result.failures)
+    return f"{result.failed:,} not replayed. {named}{f'; and {left:,} more' if left > 0 else ''}"
 
 
 def _table(found: Sequence[Summary]) -> Table:
@@ -239,6 +258,18 @@ def _plain(summary: Summary) -> dict[str, Any]:
         "reason": letter.reason,
         "replayed_at": letter.replayed_at,
     }
+
+
+def _header_lines(headers: StoredHeaders | None, *, most: int | None) -> list[str]:
+    if headers is None:
+        return ["headers: not known"]
+    if not headers:
+        return ["headers: none"]
+    return ["headers:", *(f"{_short(name, most)}: {_short(value, most)}" for name, value in headers)]
+
+
+def _short(part: bytes | memoryview | None, most: int | None) -> str:
+    return "none" if part is None else printable(bytes(part).decode(errors="backslashreplace")[:most])
 
 
 def _in_full(name: str, value: bytes | memoryview | None, *, most: int | None) -> list[str]:

@@ -1,23 +1,28 @@
 """Are the averages right?"""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
 
-from consumers.verify import Difference, Facts, Verdict, Verification, verify_averages
-from prices.symbols import SYMBOL_ALPHABET, normalise_symbol
+from consumers.management.arguments import parse_since, parse_symbol
+from consumers.management.progress import shown_progress
+from consumers.repair.verify import Difference, Facts, Verdict, Verification, verify_averages
 
-# For the user, in few words; consumers/verify.py has them in full.
+# For the user, in few words; consumers/repair/verify.py has them in full.
 MEANINGS = {
     Verdict.RIGHT: "the stored row agrees with its price and its window",
-    Verdict.WRONG: "the stored price, symbol, window or average differs",
+    Verdict.WRONG: "the stored price, symbol, window or average differs, or leaves out a missing one",
     Verdict.MISSING: "the price was published and consumed, but there is no row",
     Verdict.PENDING: "the price is still on its way: not published, or perhaps not consumed yet",
     Verdict.FOREIGN: "a row from an event of another program; no error",
     Verdict.UNVERIFIABLE: "prices in its window are no longer kept",
 }
+
+EXAMPLES = """examples:
+  manage.py verify_averages
+  manage.py verify_averages --symbol AAPL --since 2026-11-23T09:30:00Z"""
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -30,16 +35,22 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take a symbol and the form of the answer."""
+        """Take a symbol, a time and the form of the answer."""
+        parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
         parser.add_argument("--symbol", help="Look at this symbol alone.")
+        parser.add_argument(
+            "--since", metavar="TIME", help="Only points made from this time on, in ISO 8601."
+        )
         parser.add_argument("--json", action="store_true", help="Answer in JSON.")
 
-    def handle(self, *, symbol: str | None, json: bool, **options: Any) -> None:
+    def handle(self, *, symbol: str | None, since: str | None, json: bool, **options: Any) -> None:
         """Verify and report."""
-        stored_form = normalise_symbol(symbol) if symbol is not None else None
-        if symbol is not None and stored_form is None:
-            raise CommandError(f"--symbol takes up to 32 of: {SYMBOL_ALPHABET}.", returncode=2)
-        verification = verify_averages(symbol=stored_form)
+        with shown_progress() as show:
+            verification = verify_averages(
+                symbol=parse_symbol(symbol),
+                since=parse_since(since),
+                on_progress=lambda done: show(done.symbols_done, done.symbols, str(done)),
+            )
         self.stdout.write(_as_json(verification) if json else _as_text(verification))
         if verification.failed:
             raise CommandError(f"{verification.failed} averages are wrong or missing.")
@@ -77,4 +88,5 @@ def _in_words(facts: Facts | None) -> str:
     if facts is None:
         return "-"
     average = "none" if facts.average is None else f"{facts.average:f}"
-    return f"average {average} of {facts.window_size}, price {facts.price:f} ({facts.symbol})"
+    currency = facts.currency or "without a currency"
+    return f"average {average} of {facts.window_size}, price {facts.price:f} {currency} ({facts.symbol})"

@@ -7,9 +7,8 @@ from typing import Any
 import msgspec
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 
-from consumers.lag import PartitionLag
+from consumers.reading.lag import PartitionLag
 from marketdata.status import Status, Stored, read_status
 
 
@@ -25,7 +24,7 @@ class Command(BaseCommand):
 
     def handle(self, *, json: bool, **options: Any) -> None:
         """Look and report."""
-        status = read_status(now=timezone.now())
+        status = read_status()
         if json:
             self.stdout.write(msgspec.json.encode(_plain(status)).decode())
         else:
@@ -39,6 +38,7 @@ def _plain(status: Status) -> dict[str, Any]:
     return {
         "ok": not status.problems,
         "problems": status.problems,
+        "notes": status.notes,
         "parts": {part.name: part.problem or "ok" for part in status.parts},
         "jobs": None if stored is None else stored.jobs,
         "beat": None if stored is None or stored.last_lead is None else _plain_beat(status, stored),
@@ -48,6 +48,7 @@ def _plain(status: Status) -> dict[str, Any]:
         if stored is None or stored.last_average is None
         else _plain_last(status, stored),
         "dead_letters": None if stored is None else stored.open_dead_letters,
+        "unpartitioned": None if stored is None else stored.unpartitioned,
         "consumer": None if status.lag is None else _plain_consumer(status, status.lag),
     }
 
@@ -87,6 +88,9 @@ def _lines(status: Status) -> Iterator[str]:
     if status.lag is not None:
         yield ""
         yield from _lag_lines(status, status.lag)
+    if status.notes:
+        yield ""
+        yield from (f"note: {note}" for note in status.notes)
 
 
 def _stored_lines(status: Status, stored: Stored) -> Iterator[str]:
@@ -95,15 +99,20 @@ def _stored_lines(status: Status, stored: Stored) -> Iterator[str]:
         "" if stored.oldest_pending is None else f", the oldest {status.age_s(stored.oldest_pending)} s old"
     )
     last = "none" if stored.last_average is None else f"{status.age_s(stored.last_average)} s old"
-    leads = (
-        f"{stored.leader} led {status.age_s(stored.last_lead)} s ago" if stored.last_lead else "none led yet"
-    )
+    age_s = status.age_s(stored.last_lead)
+    leads = "none led yet" if age_s is None else f"{stored.leader} led {_ago(age_s)}"
     yield f"jobs          {jobs}"
     yield f"beat          {leads}"
     yield f"open polls    {stored.open_runs:,}"
     yield f"outbox        {stored.pending_points:,} points{oldest}"
     yield f"last average  {last}"
     yield f"dead letters  {stored.open_dead_letters:,} not replayed"
+    for table, (first_day, last_day) in stored.unpartitioned.items():
+        yield f"unpartitioned {table}: rows of {first_day} to {last_day} lie in no day's partition"
+
+
+def _ago(age_s: float) -> str:
+    return f"{age_s} s ago" if age_s >= 0 else f"by a clock that was {-age_s} s ahead"
 
 
 def _lag_lines(status: Status, lag: Sequence[PartitionLag]) -> Iterator[str]:

@@ -6,7 +6,9 @@ from confluent_kafka import KafkaException
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from prices.topic import ensure_topic
+from prices.publishing.kafka_clients import make_admin
+from prices.publishing.topic import ensure_topic
+from prices.publishing.topic_settings import UnsuitableTopicError, refuse_unsuitable
 
 
 class Command(BaseCommand):
@@ -18,7 +20,12 @@ class Command(BaseCommand):
         """Make it and report."""
         try:
             made = ensure_topic()
+            odd = refuse_unsuitable(make_admin())
+        except UnsuitableTopicError as error:
+            raise CommandError(str(error)) from error
         except KafkaException as error:
             raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
         state = f"made with {settings.KAFKA_PARTITIONS} partitions" if made else "exists"
         self.stdout.write(f"{settings.KAFKA_TOPIC}: {state}")
+        for each in odd:
+            self.stderr.write(each)

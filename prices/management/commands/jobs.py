@@ -3,20 +3,21 @@
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Q, QuerySet
-from django.utils import timezone
 from rich.console import Console
 
-from prices.api import answers
-from prices.job_choice import JobChoiceError, find_jobs, short_ids
-from prices.jobs import JobStoppedError, pause_job, resume_job, stop_job
-from prices.ledger import DAY, count_last_day, runs_of, unpolled_slots
-from prices.management.job_tables import detail_table, hindrance_table, job_table, run_table, unpolled_table
+from prices.api import responses as answers
+from prices.clock import database_now
+from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
+from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
+from prices.ledger.reports import DAY, count_last_day, runs_of, unpolled_slots
+from prices.management.tables import detail_table, hindrance_table, job_table, run_table, unpolled_table
 from prices.models import JobStatus, PollJob
 from prices.quota import all_hindrances, plan_of_active
 from providers.registry import UnknownProviderError, normalise_name
@@ -26,7 +27,11 @@ SHOWN_ROWS = 10
 # Wide enough for the tables, where output goes to a file.
 WIDTH = 120
 IDS = "Its id, or the first 8 or more characters where no other job's begins so."
-CHANGES: dict[str, Callable[[UUID], PollJob]] = {"pause": pause_job, "resume": resume_job, "stop": stop_job}
+CHANGES: dict[str, Callable[[UUID], PollJob]] = {
+    "pause": partial(pause_job, waits=False),
+    "resume": resume_job,
+    "stop": partial(stop_job, waits=False),
+}
 
 
 class Command(BaseCommand):
@@ -72,7 +77,7 @@ class Command(BaseCommand):
     def _list(
         self, *, status: str | None, provider: str | None, limit: int, json: bool, **options: Any
     ) -> None:
-        chosen, now = _chosen(status, provider), timezone.now()
+        chosen, now = _chosen(status, provider), database_now()
         jobs = list(chosen.select_related("periodic_task").order_by("-id")[:limit])
         if json:
             self._write([answers.job(job, plan_of_active(job, now=now)) for job in jobs])
@@ -93,7 +98,7 @@ class Command(BaseCommand):
             console.print(f"\nand {left:,} older ones; --limit shows more")
 
     def _show(self, *, id: str, json: bool, **options: Any) -> None:  # noqa: A002 - the option's name
-        (job,), now = find_jobs([id]), timezone.now()
+        (job,), now = find_jobs([id]), database_now()
         plan, last_day = plan_of_active(job, now=now), count_last_day(job, now=now)
         runs = list(runs_of(job)[:SHOWN_ROWS])
         ranges = unpolled_slots(job, since=now - DAY, until=now, limit=SHOWN_ROWS)
@@ -113,15 +118,21 @@ class Command(BaseCommand):
         ended = [str(job.id) for job in jobs if job.status == JobStatus.STOPPED]
         if ended and action != "stop":
             raise JobChoiceError(f"stopped for good before: {', '.join(ended)}")
-        for job in jobs:
-            try:
-                changed = CHANGES[action](job.id)
-            except JobStoppedError as error:
-                raise CommandError(
-                    f"{job.id} was stopped for good meanwhile; it and the next were left."
-                ) from error
-            before = " before" if changed.status == job.status else ""
-            self.stdout.write(f"{job.id}  {changed.status}{before}: {job}")
+        changed: list[PollJob] = []
+        try:
+            for job in jobs:
+                changed.append(CHANGES[action](job.id))  # noqa: PERF401 - kept as far as it got
+        except JobStoppedError as error:
+            left = jobs[len(changed)].id
+            raise CommandError(
+                f"{left} was stopped for good meanwhile; it and the next were left."
+            ) from error
+        finally:
+            if action != "resume":
+                wait_for_started_fetches([job.id for job in changed])
+            for job, after in zip(jobs, changed, strict=False):
+                before = " before" if after.status == job.status else ""
+                self.stdout.write(f"{job.id}  {after.status}{before}: {job}")
 
     def _write(self, data: Any) -> None:
         self.stdout.write(msgspec.json.encode(data).decode())

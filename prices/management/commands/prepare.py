@@ -8,8 +8,10 @@ from confluent_kafka import KafkaException
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from prices.prepare import ADMIN_NAME, alone, ensure_admin, ensure_demo_job, prepare_database
-from prices.topic import ensure_topic
+from prices.maintenance.prepare import ADMIN_NAME, alone, ensure_admin, ensure_demo_job, prepare_database
+from prices.publishing.kafka_clients import make_admin
+from prices.publishing.topic import ensure_topic
+from prices.publishing.topic_settings import UnsuitableTopicError, refuse_unsuitable
 
 
 class Command(BaseCommand):
@@ -26,6 +28,10 @@ class Command(BaseCommand):
         """Prepare and report."""
         try:
             ensure_topic()
+            for odd in refuse_unsuitable(make_admin()):
+                self.stderr.write(odd)
+        except UnsuitableTopicError as error:
+            raise CommandError(str(error)) from error
         except KafkaException as error:
             raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
         with alone():

@@ -3,18 +3,19 @@
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import ceil
 from typing import Any
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
-from django.utils import timezone
 from rich.console import Console
 from rich.table import Table
 
+from prices.clock import database_now
 from prices.quota import NotConfigured, QuotaPlan, figure, plain_plan
 from prices.quota.overview import BudgetUse, JobUse, Overview, read_overview
-from providers.budget import limits_of
-from providers.limits import Limit, binding_limit, time_in_words, window_in_words
+from providers.rate_limits.budget import limits_of
+from providers.rate_limits.limits import Limit, binding_limit, time_in_words, window_in_words
 from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
 
 # A screen of jobs; they are in order, so that these are the ones that lack most.
@@ -45,7 +46,7 @@ class Command(BaseCommand):
             names = PROVIDER_NAMES if provider is None else (normalise_name(provider),)
         except UnknownProviderError as error:
             raise CommandError(f"--provider: {error}", returncode=2) from error
-        overview = read_overview(names, now=timezone.now())
+        overview = read_overview(names, now=database_now())
         if json:
             self.stdout.write(msgspec.json.encode(_plain(overview)).decode())
         else:
@@ -117,7 +118,10 @@ def _used(use: BudgetUse) -> str:
 def _note(use: BudgetUse) -> str:
     if use.missing_setting:
         return str(NotConfigured(use.provider, use.missing_setting))
-    return use.unknown or ""
+    singly = "each symbol takes a request: calls for several are refused just now" if use.asks_singly else ""
+    held_s = ceil(use.held_for_s)
+    held = f"rate limited: nothing is sent for another {time_in_words(held_s)}" if held_s else ""
+    return "\n".join(filter(None, (use.unknown, held, singly)))
 
 
 def _job_table(jobs: Sequence[JobUse]) -> Table:

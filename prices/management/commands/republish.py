@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from prices.outbox import republish_missing
+from prices.publishing.outbox import republish_missing
 
 
 class Command(BaseCommand):

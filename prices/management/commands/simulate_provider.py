@@ -1,4 +1,4 @@
-"""manage.py simulate_provider: a Finnhub and an Alpha Vantage that misbehave on demand."""
+"""manage.py simulate_provider: Finnhub, Alpha Vantage and Yahoo, misbehaving on demand."""
 
 import signal
 from argparse import ArgumentParser
@@ -28,7 +28,7 @@ class Command(BaseCommand):
     """Serve until Ctrl-C or SIGTERM."""
 
     help = (
-        "Serves a simulated Finnhub and Alpha Vantage on this machine, until Ctrl-C. Any key is taken. "
+        "Serves Finnhub, Alpha Vantage and Yahoo, simulated, on this machine until Ctrl-C. Any key is taken. "
         "Faults are given here, and changed while it runs at /_faults."
     )
     # It needs no database, Redis or Kafka.
@@ -80,9 +80,10 @@ def _faults(options: dict[str, Any]) -> dict[str, object]:
 def _introduction(simulator: Simulator) -> str:
     return "\n".join(
         [
-            f"Finnhub and Alpha Vantage are simulated at {simulator.url}. Let the service ask there:",
+            f"Finnhub, Alpha Vantage and Yahoo are simulated at {simulator.url}. Let the service ask there:",
             f"  FINNHUB_BASE_URL={simulator.url} FINNHUB_API_KEY=any-key-will-do",
             f"  ALPHA_VANTAGE_BASE_URL={simulator.url} ALPHA_VANTAGE_API_KEY=any-key-will-do",
+            f"  YAHOO_BASE_URL={simulator.url}",
             "Change faults, see them, and end them (of one provider alone: /_faults/finnhub):",
             f'  curl -X PATCH {simulator.faults_url} -d \'{{"error_rate": 0.5, "error": "hang"}}\'',
             f"  curl {simulator.faults_url}",

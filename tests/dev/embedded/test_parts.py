@@ -1,7 +1,8 @@
 """The embedded parts start, keep their data and address, and say why they do not."""
 
+import pwd
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import redis
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from environ import Env
 
-from dev.embedded.memory_kafka import MemoryKafka
 from dev.embedded.part import Part, PartError
-from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place, Wishes
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place
 from dev.embedded.postgres import PostgreSQL
 from dev.embedded.valkey import NO_RETRY, Valkey
 from dev.guardian import Guardian
@@ -25,7 +26,6 @@ from tests.dev.processes import processes_below
 LONG = "a-folder-with-a-long-name-" * 4
 # It takes some tenths of a second to read these again.
 MANY_WRITES = "for i = 1, 500000 do redis.call('SET', i, i) end"
-MEMORY = Wishes(durable=False, apache_kafka_only=False, topic="price-events")
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def test_valkey_killed_keeps_data_and_address(tmp_path: Path, guardian: Guardian
 
 def test_valkey_is_ready_when_it_has_read_its_log(tmp_path: Path, guardian: Guardian) -> None:
     valkey = Valkey(tmp_path / "valkey", logs=tmp_path, guardian=guardian)
-    with running(valkey), redis.Redis.from_url(valkey.address) as client:
+    with running(valkey), redis.Redis.from_url(valkey.address, socket_timeout=60) as client:
         client.eval(MANY_WRITES, 0)
     with running(valkey), redis.Redis.from_url(valkey.address, retry=NO_RETRY) as client:
         assert client.dbsize() == 500_000
@@ -96,7 +96,7 @@ def test_valkey_port_taken_meanwhile_takes_another(tmp_path: Path, guardian: Gua
 
 def test_kafka_restart_keeps_data_and_address(services: Services) -> None:
     address = services.kafka.address
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
     admin.create_topics([NewTopic("kept", num_partitions=3)])["kept"].result(timeout=30)
     produce(address, topic="kept")
 
@@ -106,12 +106,40 @@ def test_kafka_restart_keeps_data_and_address(services: Services) -> None:
     assert consume(address, topic="kept") == [b"value"]
 
 
-def test_memory_kafka_carries_messages(tmp_path: Path, guardian: Guardian) -> None:
-    kafka = MemoryKafka(tmp_path / "kafka", logs=tmp_path, guardian=guardian, topic="price-events")
-    with running(kafka):
-        produce(kafka.address, topic="price-events")
-        assert consume(kafka.address, topic="price-events") == [b"value"]
-    assert processes_below(tmp_path) == []
+def test_parts_start_again_in_a_folder_of_any_name(
+    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "C")
+    # Options for other Java programs.
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx1k")
+    folder = tmp_path / "Prüfung, 'zwei' #1 50%20"
+    folder.mkdir()
+    for _ in range(2):
+        embedded = embed(folder, guardian, only=(DATABASE, REDIS, KAFKA))
+        try:
+            embedded.start()
+            addresses = embedded.addresses()
+            options = Env.db_url_config(addresses[DATABASE])["OPTIONS"]
+            psycopg.connect(host=options["host"], user="postgres", dbname="marketdata").close()
+            psycopg.connect(addresses[DATABASE]).close()
+            assert redis.Redis.from_url(addresses[REDIS]).ping()
+            AdminClient({"bootstrap.servers": addresses[KAFKA], "log_level": 0}).list_topics(timeout=30)
+        finally:
+            embedded.stop()
+    assert (folder / "kafka" / "data" / "meta.properties").exists()
+    assert (folder / "valkey" / "appendonlydir").exists()
+    assert processes_below(folder) == []
+
+
+def test_postgres_as_root_needs_no_entry_for_nobody(
+    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(name: str) -> None:
+        raise KeyError(name)
+
+    monkeypatch.setattr(pwd, "getpwnam", unknown)
+    with running(PostgreSQL(tmp_path / "postgres", logs=tmp_path, guardian=guardian, durable=False)) as part:
+        psycopg.connect(part.address).close()
 
 
 def test_embedded_part_that_fails_is_named_and_the_others_are_stopped(
@@ -142,93 +170,21 @@ def test_embedded_interrupted_leaves_nothing(tmp_path: Path, guardian: Guardian)
     assert processes_below(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("java", "reason"),
-    [
-        (None, "there is no `java` in PATH"),
-        ("exit 1", "does not work"),
-        ("echo 'openjdk version \"11.0.2\"' >&2", "is older than Java 17"),
-        ("echo 'java version \"1.8.0_412\"' >&2", "is older than Java 17"),
-        ("echo 'openjdk version \"21\" 2023-09-19' >&2", "there is no `mvn` in PATH"),
-    ],
-)
-def test_kafka_without_java_or_maven_is_replaced_openly(
-    tmp_path: Path,
-    guardian: Guardian,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    java: str | None,
-    reason: str,
-) -> None:
-    put_programs(tmp_path, monkeypatch, java=java)
-    said: list[str] = []
-
-    embedded = embed(tmp_path, guardian, only=(KAFKA,), say=said.append)
-
-    assert isinstance(embedded.parts[KAFKA], MemoryKafka)
-    assert len(said) == 1
-    assert reason in said[0]
-    assert "in-memory broker" in said[0]
-
-
-def test_kafka_that_maven_cannot_fetch_is_replaced_openly(
-    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_programs(
-        tmp_path, monkeypatch, java="echo 'openjdk version \"17\"' >&2", mvn="echo no network; exit 1"
-    )
-    said: list[str] = []
-    embedded = embed(tmp_path, guardian, only=(KAFKA,), say=said.append)
-    try:
-        embedded.start()
-    finally:
-        embedded.stop()
-    assert isinstance(embedded.parts[KAFKA], MemoryKafka)
-    assert "Maven could not fetch it" in said[-1]
-    assert "no network" in (tmp_path / "logs" / "kafka.log").read_text()
-
-
-def test_kafka_required_and_not_there_is_refused(
-    tmp_path: Path, guardian: Guardian, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_programs(tmp_path, monkeypatch)
-    wishes = Wishes(durable=False, apache_kafka_only=True, topic="price-events")
-    with pytest.raises(PartError, match="REQUIRE_APACHE_KAFKA is set, but there is no `java`"):
-        embed(tmp_path, guardian, only=(KAFKA,), wishes=wishes)
-
-
-def put_programs(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str | None) -> None:
-    """Make these shell scripts the only programs on the PATH."""
-    programs = folder / "bin"
-    programs.mkdir()
-    for name, text in scripts.items():
-        if text is not None:
-            (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-            (programs / name).chmod(0o755)
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.delenv("JAVA_HOME", raising=False)
-
-
-def embed(
-    folder: Path,
-    guardian: Guardian,
-    *,
-    only: tuple[str, ...],
-    wishes: Wishes = MEMORY,
-    say: Callable[[str], None] = print,
-) -> Embedded:
+def embed(folder: Path, guardian: Guardian, *, only: tuple[str, ...]) -> Embedded:
     given = {DATABASE, REDIS, KAFKA} - set(only)
-    return Embedded(Place(folder, folder / "libs"), wishes, given=given, guardian=guardian, say=say)
+    return Embedded(Place(folder), durable=False, given=given, guardian=guardian, say=print)
 
 
 def produce(address: str, *, topic: str) -> None:
-    producer = Producer({"bootstrap.servers": address, "acks": "all"})
+    producer = Producer({"bootstrap.servers": address, "acks": "all", "log_level": 0})
     producer.produce(topic, b"value", partition=0)
     assert producer.flush(30) == 0
 
 
 def consume(address: str, *, topic: str) -> list[bytes]:
-    consumer = Consumer({"bootstrap.servers": address, "group.id": "test", "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {"bootstrap.servers": address, "group.id": "test", "auto.offset.reset": "earliest", "log_level": 0}
+    )
     consumer.assign([TopicPartition(topic, 0, 0)])
     messages = consumer.consume(1, timeout=30)
     consumer.close()

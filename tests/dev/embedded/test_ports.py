@@ -1,11 +1,14 @@
 """Ports are kept, and lie where no outgoing connection can take them."""
 
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from dev.embedded.ports import HIGHEST, HOST, LOWEST, is_free, kept_port
+from dev.guardian import ROOT
 
 
 def test_kept_port_is_the_same_at_the_next_start(tmp_path: Path) -> None:
@@ -39,3 +42,11 @@ def test_is_free_with_connections_that_are_still_closing() -> None:
         client.close()
         assert not is_free(port)
     assert is_free(port)
+
+
+def test_ports_chosen_at_once_differ() -> None:
+    choose = "from dev.embedded.ports import free_port; print(free_port(), free_port(), free_port())"
+    command = [sys.executable, "-c", choose]
+    neighbours = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    chosen = [port for process in neighbours for port in process.communicate(timeout=60)[0].split()]
+    assert len(set(chosen)) == 24

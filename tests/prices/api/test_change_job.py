@@ -7,7 +7,7 @@ import pytest
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from prices.jobs import stop_job
+from prices.jobs.services import stop_job
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db

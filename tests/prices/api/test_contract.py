@@ -12,12 +12,15 @@ from django.http import HttpResponse
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
-from prices.ids import new_ids
+from prices.database.uuid7 import new_ids
 from prices.models import PollJob, PricePoint
 from tests.conftest import MakeJob
 
 GOOD = {"symbols": ["AAPL", "MSFT"], "interval": 60, "provider": "alpha_vantage"}
 pytestmark = pytest.mark.django_db
+
+# Written down: the names of tests are the same in each process.
+UNKNOWN_JOB = "01a20694-6b2e-7c1d-9a55-0f3e8d1c7b42"
 
 
 def send(
@@ -63,6 +66,12 @@ def assert_problem(answer: HttpResponse, status: int, *, field: str | None = Non
     return problem
 
 
+@pytest.fixture(autouse=True)
+def no_network(settings: Settings) -> None:
+    """Ask nobody: the only provider has no key, and what it answered before is stored."""
+    settings.PROVIDER_ORDER = ["alpha_vantage"]
+
+
 # --- GET /prices/latest ---------------------------------------------------------------------------
 
 
@@ -77,7 +86,9 @@ def test_latest_answers_exactly_the_contracts_keys(api: APIClient, path: str) ->
     )
 
 
-@pytest.mark.parametrize("price", ["150.25", "100", "0.0000001", "999999999999.000000000001", "218.3"])
+@pytest.mark.parametrize(
+    "price", ["150.25", "100", "0.0000001", "0.0000000123456789", "999999999999.0000000000000001", "218.3"]
+)
 def test_latest_price_has_the_providers_digits(api: APIClient, price: str) -> None:
     add_point(price, observed_at=datetime.now(UTC))
     assert f'"price":{price},'.encode() in api.get("/prices/latest", {"symbol": "AAPL"}).content
@@ -136,9 +147,9 @@ def test_latest_with_wrong_query_names_the_field(api: APIClient, query: Any, fie
         ("/prices/latest?symbol=SIM-A&", "symbol, provider, expand, max_age"),
         ("/averages?", "limit, before, symbol"),
         ("/jobs?", "limit, before"),
-        (f"/jobs/{uuid.uuid4()}?", "none"),
-        (f"/jobs/{uuid.uuid4()}/runs?", "limit, before, state, since, until"),
-        (f"/jobs/{uuid.uuid4()}/gaps?", "limit, since, until"),
+        (f"/jobs/{UNKNOWN_JOB}?", "none"),
+        (f"/jobs/{UNKNOWN_JOB}/runs?", "limit, before, state, since, until"),
+        (f"/jobs/{UNKNOWN_JOB}/gaps?", "limit, since, until"),
         ("/providers?", "none"),
     ],
 )
@@ -296,8 +307,8 @@ def test_stop_of_unknown_job_is_404(api: APIClient) -> None:
 @pytest.mark.parametrize(
     "job_id",
     [
-        f"{{{uuid.uuid4()}}}",
-        f"urn:uuid:{uuid.uuid4()}",
+        f"{{{UNKNOWN_JOB}}}",
+        f"urn:uuid:{UNKNOWN_JOB}",
         "0x" + "1" * 30,
         ...,
         None,
@@ -305,7 +316,7 @@ def test_stop_of_unknown_job_is_404(api: APIClient) -> None:
         "abc",
         5,
         ["a"],
-        str(uuid.uuid4())[:-1],
+        UNKNOWN_JOB[:-1],
         {"a": 1},
     ],
 )
@@ -427,3 +438,55 @@ def test_latest_with_wrong_quality_query_names_the_field(api: APIClient, query: 
 def test_number_below_0_is_told_that_it_is_out_of_range(api: APIClient, address: str) -> None:
     problem = assert_problem(api.get(address), 400)
     assert problem["errors"][0]["problem"] == "is out of range"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/prices/stop", b'{"job_id": "1", "job_id": "2"}', "job_id"),
+        ("/prices/poll", b'{"symbols": ["SIM-A"], "interval": 5, "interval": 5}', "interval"),
+        ("/prices/poll", b'{"symbols": [{"a": 1, "a": 2}], "interval": 5}', "a"),
+        ("/prices/poll", b'{"symb\\u006fls": ["SIM-A"], "symbols": ["SIM-B"], "interval": 5}', "symbols"),
+    ],
+)
+def test_name_given_twice_is_refused(db: None, api: APIClient, path: str, body: bytes, field: str) -> None:
+    answer = api.post(path, body, content_type="application/json")
+    assert (answer.status_code, answer.json()["type"]) == (400, f"urn:marketdata:invalid-{field}")
+    assert answer.json()["errors"] == [
+        {"field": field, "problem": "is given more than once", "allowed": "once"}
+    ]
+
+
+def test_byte_order_mark_is_passed(db: None, api: APIClient) -> None:
+    body = json.dumps({"symbols": ["SIM-A"], "interval": 5}).encode("utf-8-sig")
+    assert api.post("/prices/poll", body, content_type="application/json").status_code == 202
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32"])
+def test_other_encodings_are_named(db: None, api: APIClient, encoding: str) -> None:
+    body = json.dumps({"symbols": ["SIM-A"], "interval": 5}).encode(encoding)
+    answer = api.post("/prices/poll", body, content_type="application/json")
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:marketdata:invalid-body")
+    assert f"the body is in {encoding.upper()}, and must be in UTF-8" in answer.json()["detail"]
+
+
+def test_many_wrong_fields_are_told_in_a_short_answer(db: None, api: APIClient) -> None:
+    answer = api.post("/prices/poll", {f"field{number}": 1 for number in range(5000)}, format="json")
+    assert answer.status_code == 400
+    assert len(answer.json()["errors"]) == 10
+
+
+@pytest.mark.parametrize("name", ["", "a b", "é", 'quote"'])
+def test_type_of_a_problem_is_a_uri_whatever_the_field(db: None, api: APIClient, name: str) -> None:
+    body = {"symbols": ["SIM-A"], "interval": 5, name: 1}
+    answer = api.post("/prices/poll", body, format="json")
+    assert answer.json()["type"] == "urn:marketdata:invalid-request"
+    assert answer.json()["errors"][0]["field"] == name
+
+
+def test_age_of_a_price_too_old_is_never_told_as_less(api: APIClient) -> None:
+    add_point("1", observed_at=datetime.now(UTC) - timedelta(seconds=50.1))
+    problem = assert_problem(api.get("/prices/latest?symbol=AAPL&max_age=50"), 404)
+    told = re.search(r"([0-9]+) s old", problem["detail"])
+    assert told is not None
+    assert int(told[1]) >= problem["age_seconds"]

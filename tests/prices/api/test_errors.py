@@ -1,16 +1,23 @@
 """Every way in which a provider can fail has an answer of the one error shape."""
 
 import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
+import psycopg
 import pytest
+from django.db import connection
 from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 
+from dev.pytest_services import Services
 from prices.api.errors import STATUS_OF_KIND, problem_response
-from prices.flights import forget_flights
-from prices.jobs import JobNotFoundError, JobStoppedError
-from prices.latest_errors import (
+from prices.jobs.services import JobNotFoundError, JobStoppedError
+from prices.latest.errors import (
     Failure,
     FetchError,
     LatestTimeoutError,
@@ -18,8 +25,11 @@ from prices.latest_errors import (
     RequestRefusedError,
     TooManyFetchesError,
 )
+from prices.latest.single_flight import forget_flights
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
-from providers.permits import Refusal, Refused
+from providers.rate_limits.permits import Refusal, Refused
+
+LOCKED = "LOCK TABLE poll_jobs IN ACCESS EXCLUSIVE MODE"
 
 KEY = "canary-key-123456"
 ERRORS: list[tuple[Exception, int, str | None]] = [
@@ -113,3 +123,74 @@ def test_latest_maps_what_the_provider_says_and_never_shows_the_key(
     assert answer["Content-Type"] == "application/problem+json"
     assert json.loads(answer.content)["status"] == expected
     assert KEY not in answer.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_locked_table_is_busy_and_not_away(api: APIClient) -> None:
+    other = psycopg.connect(**connection.get_connection_params() | {"cursor_factory": psycopg.Cursor})
+    with other, connection.cursor() as cursor:
+        other.execute(LOCKED)
+        cursor.execute("SET lock_timeout = '50ms'")
+        answer = api.post("/prices/poll", {"symbols": ["SIM-A"], "interval": 60}, format="json")
+        cursor.execute("RESET lock_timeout")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:marketdata:database-busy")
+    assert answer.headers["Retry-After"] == "1"
+
+
+@pytest.mark.django_db
+def test_database_that_takes_no_writes_says_so(api: APIClient) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+    answer = api.post("/prices/poll", {"symbols": ["SIM-A"], "interval": 60}, format="json")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:marketdata:database-read-only")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_full_disk_is_named_and_nothing_is_lost(api: APIClient, small_disk: Path) -> None:
+    job = {"symbols": ["SIM-A"], "interval": 60, "provider": "simulated"}
+    assert api.post("/prices/poll", job, format="json").status_code == 202
+    filling = small_disk / "filling"
+    fill(filling)
+    answers = [
+        api.post("/prices/poll", job | {"interval": 60 + number}, format="json") for number in range(200)
+    ]
+    refused = [answer.json() for answer in answers if answer.status_code != 202]
+    assert {problem["type"] for problem in refused} == {"urn:marketdata:disk-full"}
+    assert "no room left" in refused[0]["detail"]
+    assert api.get("/jobs").status_code == 200
+
+    filling.unlink()
+    assert api.post("/prices/poll", job, format="json").status_code == 202
+
+
+@pytest.fixture
+def small_disk(services: Services, tmp_path: Path) -> Iterator[Path]:
+    """Yield the folder of a disk of 1 MB that holds the table of jobs."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mount.returncode:
+        pytest.skip("only root can mount a small disk")
+    owner = Path(f"/proc/{services.postgres.pid}").stat()
+    folder = disk / "tablespace"
+    folder.mkdir()
+    os.chown(folder, owner.st_uid, owner.st_gid)
+    for path in [tmp_path, *list(tmp_path.parents)[:2]]:
+        path.chmod(0o755)
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLESPACE small_disk LOCATION '{folder}'")
+        cursor.execute("ALTER TABLE poll_jobs SET TABLESPACE small_disk")
+    yield disk
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE poll_jobs SET TABLESPACE pg_default")
+        cursor.execute("DROP TABLESPACE small_disk")
+    subprocess.run(["umount", disk], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until there is no room left."""
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"x" * 4096):
+            pass

@@ -126,6 +126,64 @@ def test_max_age_is_met_by_a_newer_stored_price_of_another_provider(
     assert providers.requests("finnhub") == 1
 
 
+def test_delayed_price_of_a_job_keeps_nobody_from_the_first_provider(
+    api: APIClient, providers: TwoProviders
+) -> None:
+    add_point("yfinance", price="7", observed_s_ago=900, received_s_ago=5)
+    providers.answer("finnhub", finnhub_quote("5", observed_s_ago=5))
+    assert api.get(f"{ADDRESS}&max_age=60").json()["provider"] == "finnhub"
+    assert providers.requests("finnhub") == 1
+
+
+@pytest.mark.parametrize("query", ["", "&max_age=60"])
+def test_order_of_providers_holds_whoever_was_polled_last(
+    api: APIClient, providers: TwoProviders, query: str
+) -> None:
+    add_point("alpha_vantage", price="7", observed_s_ago=50, received_s_ago=3)
+    providers.answer("finnhub", finnhub_quote("5"))
+    assert api.get(f"{ADDRESS}{query}").json()["provider"] == "finnhub"
+
+
+def test_delayed_provider_is_not_asked_again_for_each_call(
+    api: APIClient, providers: TwoProviders, settings: Settings
+) -> None:
+    settings.PROVIDER_ORDER = ["finnhub"]
+    providers.answer("finnhub", finnhub_quote("5", observed_s_ago=900))
+    for _ in range(3):
+        assert problem_of(api, f"{ADDRESS}&max_age=60")[0] == 404
+    assert providers.requests("finnhub") == 1
+
+
+def test_provider_polled_just_now_answers_in_its_turn(api: APIClient, providers: TwoProviders) -> None:
+    add_point("alpha_vantage", price="7", observed_s_ago=20, received_s_ago=10)
+    providers.answer("finnhub", "down", status=503)
+    assert api.get(ADDRESS).json()["price"] == 7
+    assert providers.requests("alpha_vantage") == 0
+
+
+def test_price_too_old_for_the_caller_is_followed_by_the_next_provider(
+    api: APIClient, providers: TwoProviders, settings: Settings
+) -> None:
+    settings.PROVIDER_ORDER = ["alpha_vantage", "finnhub"]
+    providers.answer("alpha_vantage", alpha_vantage_quote())
+    providers.answer("finnhub", finnhub_quote("5"))
+    body = api.get(f"{ADDRESS}&max_age=60&expand=quality").json()
+    assert (body["provider"], body["price"]) == ("finnhub", 5)
+    (attempt,) = body["attempts"]
+    assert (attempt["provider"], attempt["error"]) == ("alpha_vantage", "too_old")
+
+
+def test_prices_that_are_all_too_old_are_told_with_the_newest_age(
+    api: APIClient, providers: TwoProviders
+) -> None:
+    providers.answer("finnhub", finnhub_quote("5", observed_s_ago=900))
+    providers.answer("alpha_vantage", alpha_vantage_quote())
+    status, problem = problem_of(api, f"{ADDRESS}&max_age=60")
+    assert (status, problem["type"]) == (404, "urn:marketdata:too-old")
+    assert 900 <= problem["age_seconds"] < 960
+    assert [attempt["provider"] for attempt in problem["attempts"]] == ["alpha_vantage"]
+
+
 @pytest.mark.parametrize(("received_s_ago", "max_age"), [(10, 5), (1, 0)])
 def test_max_age_below_what_is_reused_fetches_anew(
     api: APIClient, providers: TwoProviders, received_s_ago: int, max_age: int
@@ -230,3 +288,6 @@ def test_schema_tells_headers_attempts_and_statuses(api: APIClient) -> None:
     for name in ("Latest", "Problem"):
         attempts = schema["components"]["schemas"][name]["properties"]["attempts"]
         assert attempts["items"] == {"$ref": "#/components/schemas/Attempt"}
+    assert "too_old" in json.dumps(schema["components"]["schemas"]["Attempt"]) + json.dumps(
+        schema["components"]["schemas"].get("ErrorEnum")
+    )

@@ -213,7 +213,7 @@ def test_detail_tells_how_the_last_day_went(
     start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
     add_runs(job, "ssshffk..a", start=start)
     add_gap(job, 7, 9, start=start)
-    with django_assert_num_queries(2):
+    with django_assert_num_queries(3):
         body = api.get(f"/jobs/{job.id}").json()
     assert body["success_rate"] == 0.4
     expected = {"slots": 10, "stored": 3, "shared": 1, "failed": 2, "skipped": 1, "in_gaps": 3}

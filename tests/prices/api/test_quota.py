@@ -9,7 +9,7 @@ from django.http import HttpResponse
 from pytest_django import DjangoAssertNumQueries, Settings
 from rest_framework.test import APIClient
 
-from prices.jobs import pause_job
+from prices.jobs.services import pause_job
 from prices.models import PollJob
 from tests.conftest import MakeJob
 
@@ -112,7 +112,7 @@ def test_jobs_tell_hindrances_without_a_query_a_row(
     for number in range(5):
         make_job([f"{chr(65 + number)}"], interval=60, provider="alpha_vantage")
     # The page; whether a job has changed; the active jobs.
-    with django_assert_num_queries(3):
+    with django_assert_num_queries(4):
         rows = api.get("/jobs").json()["results"]
     assert [row["hindrances"][0].partition(" of ")[0] for row in rows] == ["budget: 4"] * 5
     assert "quota_plan" not in rows[0]

@@ -2,17 +2,17 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from pytest_django import DjangoAssertNumQueries, Settings
 from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 
-from prices.ids import new_ids
-from prices.jobs import stop_job
+from prices.database.uuid7 import new_ids
+from prices.jobs.services import stop_job
 from prices.models import SymbolAverage
-from prices.polling import claim_and_poll
+from prices.polling.poll import claim_and_poll
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
@@ -48,6 +48,7 @@ def test_averages_are_newest_first_with_null_before_the_fifth(api: APIClient) ->
         "event_id",
         "symbol",
         "price",
+        "currency",
         "average",
         "window_size",
         "provider",
@@ -131,7 +132,7 @@ def test_job_detail_of_stopped_job_says_so(api: APIClient, make_job: MakeJob) ->
     assert (body["status"], body["hindrances"]) == ("stopped", [])
 
 
-@pytest.mark.parametrize("job_id", [str(uuid4()), "abc"])
+@pytest.mark.parametrize("job_id", ["01a20694-6b2e-7c1d-9a55-0f3e8d1c7b42", "abc"])
 def test_job_detail_of_unknown_job_is_404(api: APIClient, job_id: str) -> None:
     answer = api.get(f"/jobs/{job_id}")
     assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
@@ -150,7 +151,7 @@ def test_jobs_cost_no_query_a_row(
 ) -> None:
     for _ in range(5):
         make_job()
-    with django_assert_num_queries(1):
+    with django_assert_num_queries(2):
         assert len(api.get("/jobs").json()["results"]) == 5
 
 

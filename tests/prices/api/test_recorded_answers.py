@@ -12,21 +12,23 @@ from uuid import uuid4
 
 import pytest
 from django.test.utils import override_settings
-from pytest_django import DjangoDbBlocker, Settings
+from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 from werkzeug import Request, Response
 
-from prices import outbox
 from prices.api.errors import STATUS_OF_KIND
-from prices.flights import forget_flights
+from prices.latest.single_flight import forget_flights
 from prices.models import PricePoint, RawMarketData, RunState
-from prices.topic import ensure_topic
-from providers import yahoo_session
+from prices.publishing import outbox
+from prices.publishing.topic import ensure_topic
+from providers.adapters.yahoo import session as yahoo_session
 from providers.base import ErrorKind
+from providers.registry import PROVIDER_NAMES
+from providers.warm_up import warm_up
 from tests.conftest import MakeJob
 from tests.polling import poll_job
-from tests.providers.recordings import FOLDER, PROVIDERS, WEBSOCKET, Recording, load_recordings
+from tests.providers.recordings import FOLDER, WEBSOCKET, Recording, load_recordings
 
 RECORDINGS = load_recordings()
 # One for each symbol that an answer tells of: a batch has several.
@@ -54,27 +56,24 @@ def _topic() -> Iterator[None]:
         outbox.forget_publisher()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_crumb() -> Iterator[None]:
+    """Let one test take Yahoo's crumb for all: that takes a second of the budget."""
+    yahoo_session.forget_clients()
+    # As each process does: a poll that imports them first may take longer than one that has just begun.
+    warm_up(PROVIDER_NAMES)
+    yield
+    yahoo_session.forget_clients()
+
+
 @pytest.fixture(autouse=True)
-def _asked_at_once(settings: Settings, httpserver: HTTPServer) -> Iterator[None]:
+def _asked_here(settings: Settings, httpserver: HTTPServer) -> Iterator[None]:
     settings.ALPHA_VANTAGE_API_KEY = settings.FINNHUB_API_KEY = "canary-key-123456"
     base = httpserver.url_for("").rstrip("/")
     settings.ALPHA_VANTAGE_BASE_URL = settings.FINNHUB_BASE_URL = settings.YAHOO_BASE_URL = base
-    settings.PROVIDER_BUDGETS = dict.fromkeys([*PROVIDERS.values(), "simulated"], "none")
-    yahoo_session.forget_clients()
     forget_flights()
     yield
     forget_flights()
-    yahoo_session.forget_clients()
-
-
-@pytest.fixture
-def _committed(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Let other threads see what is stored, and delete it: to empty all tables takes as long as a test."""
-    with django_db_blocker.unblock():
-        yield
-        forget_flights()
-        PricePoint.objects.all().delete()
-        RawMarketData.objects.all().delete()
 
 
 def serve(server: HTTPServer, recording: Recording) -> None:
@@ -98,7 +97,7 @@ def errors_allowed(recording: Recording, expected: dict[str, Any]) -> set[str]:
 
 
 def digits(price: str) -> str:
-    """Give the price as the contract writes it: the provider's digits, no trailing zeros."""
+    """Return the price as the contract writes it: the provider's digits, no trailing zeros."""
     return re.sub(r"\.?0+$", "", price) if "." in price else price
 
 
@@ -113,7 +112,7 @@ def assert_time(body: dict[str, Any], expected: dict[str, Any]) -> None:
         assert (body["precision"], body["timestamp"]) == ("second", expected["timestamp"])
 
 
-@pytest.mark.usefixtures("_committed")
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("recording", "symbol", "expected"),
     ITEMS,

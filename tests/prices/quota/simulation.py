@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
+from prices.ledger.grid import next_slot, phase_of
 from prices.models import PollJob
 from prices.quota.allowance import Allowance, make_allowance
 from prices.quota.demand import demand_of, key_of
-from prices.slots import next_slot, phase_of
 
 # A Monday; Thursday is Thanksgiving, and New York closes at 13:00 on Friday.
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
@@ -17,7 +17,7 @@ Slot = tuple[datetime, PollJob, tuple[str, ...]]
 
 
 def job_of(symbols: Sequence[str], interval: int, provider: str = "alpha_vantage") -> PollJob:
-    """Give a job that has polled before."""
+    """Return a job that has polled before."""
     return PollJob(symbols=list(symbols), interval=interval, provider=provider, last_run_at=MONDAY)
 
 
@@ -29,19 +29,19 @@ def share(jobs: Sequence[PollJob], *, now: datetime = MONDAY) -> Allowance:
 
 
 def run(jobs: Sequence[PollJob], *, days: float, start: datetime = MONDAY) -> list[Slot]:
-    """Give every slot of some days, in order."""
+    """Return every slot of some days, in order."""
     allowance = share(jobs, now=start)
     slots = [slot for job in jobs for slot in _slots_of(job, allowance, start, start + days * DAY)]
     return sorted(slots, key=lambda slot: slot[0])
 
 
 def requests_of(slots: Sequence[Slot]) -> list[datetime]:
-    """Give when requests were sent, where each symbol is one."""
+    """Return when requests were sent, where each symbol is one."""
     return [due_at for due_at, _, symbols in slots for _ in symbols]
 
 
 def most_in_a_window(times: Sequence[datetime], window: timedelta) -> int:
-    """Give how many the fullest window holds, both of its ends included."""
+    """Return how many the fullest window holds, both of its ends included."""
     most = first = 0
     for number, moment in enumerate(times):
         while times[first] < moment - window:

@@ -6,7 +6,7 @@ import pytest
 from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from prices.jobs import create_job, pause_job, resume_job, stop_job
+from prices.jobs.services import create_job, pause_job, resume_job, stop_job
 from prices.models import PollJob
 from prices.quota import allowance_of
 from prices.quota.allowance import REUSE

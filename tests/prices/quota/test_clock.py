@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prices.quota.clock import Clock, PlainClock, market_clock
-from providers.calendars import CURRENCY_WEEK
+from providers.markets.calendars import CURRENCY_WEEK
 
 NEW_YORK = ZoneInfo("America/New_York")
 DAY_US = 86_400_000_000
@@ -113,9 +113,10 @@ def test_market_clock_stands_for_a_week_of_holidays() -> None:
     assert passed(clock, wednesday - timedelta(days=6), wednesday + timedelta(days=1)) == 0
 
 
-@pytest.mark.parametrize("calendars", [frozenset({"XIDX"}), frozenset({"XNYS", "XIDX"})])
-def test_market_clock_of_unknown_hours_is_none(calendars: frozenset[str]) -> None:
-    assert market_clock(calendars, window_us=DAY_US, now=datetime(2026, 11, 23, tzinfo=UTC)) is None
+def test_market_clock_of_an_ended_calendar_goes_by_the_usual_week() -> None:
+    monday = datetime(2026, 11, 23, tzinfo=UTC)
+    clock = clock_of(frozenset({"XIDX"}), now=monday)
+    assert passed(clock, monday, monday + timedelta(days=1)) == 1
 
 
 def test_plain_clock_never_stands_and_does_not_drift() -> None:

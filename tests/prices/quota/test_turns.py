@@ -6,13 +6,14 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as property_settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
 from prices.models import PollJob
 from prices.quota.demand import key_of
+from tests.examples import examples
 from tests.prices.quota.simulation import (
     DAY,
     MONDAY,
@@ -32,7 +33,7 @@ TRADING_DAYS = {23, 24, 25, 27}
 
 @pytest.fixture(scope="module")
 def week() -> list[Slot]:
-    """Give a week of the contract's own example, and of the weekend and Monday after it."""
+    """Return a week of the contract's own example, and of the weekend and Monday after it."""
     return run([job_of(["AAPL", "MSFT"], 60)], days=8)
 
 
@@ -182,9 +183,7 @@ def test_share_of_latest_is_kept(settings: Settings, percent: int) -> None:
 JOBS = st.lists(
     st.tuples(st.integers(1, 4), st.integers(5, 26)), min_size=1, max_size=6, unique_by=lambda job: job
 )
-BY_THE_HOUR = property_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+BY_THE_HOUR = property_settings(max_examples=examples(40))
 
 
 def jobs_by_the_hour(settings: Settings, sizes: list[tuple[int, int]], budget: int) -> list[PollJob]:

@@ -7,6 +7,7 @@ import pytest
 import requests
 
 from providers.base import ErrorKind
+from providers.simulator.engine import PROVIDERS
 from providers.simulator.faults import Faults
 from providers.simulator.simulator import Simulator
 from tests.providers.answers import kind_of, quote_of
@@ -22,14 +23,15 @@ def call(simulator: Simulator, method: str, path: str, body: Any = None) -> requ
 
 
 def test_faults_are_told_changed_and_ended(simulator: Simulator) -> None:
-    assert call(simulator, "GET", "/_faults").json() == {"finnhub": NO_FAULTS, "alpha_vantage": NO_FAULTS}
+    assert call(simulator, "GET", "/_faults").json() == dict.fromkeys(PROVIDERS, NO_FAULTS)
     changed = call(simulator, "PATCH", "/_faults", {"not_entitled": True, "rate_limit": "60/1m"})
     wrong = NO_FAULTS | {"not_entitled": True, "rate_limit": "60/1m"}
-    assert changed.json() == {"finnhub": wrong, "alpha_vantage": wrong}
+    assert changed.json() == dict.fromkeys(PROVIDERS, wrong)
     assert kind_of(ask("finnhub")) == ErrorKind.NOT_ENTITLED
     ended = call(simulator, "DELETE", "/_faults/finnhub")
     assert ended.json() == NO_FAULTS
-    assert call(simulator, "GET", "/_faults").json() == {"finnhub": NO_FAULTS, "alpha_vantage": wrong}
+    told = call(simulator, "GET", "/_faults").json()
+    assert told == dict.fromkeys(PROVIDERS, wrong) | {"finnhub": NO_FAULTS}
     quote_of(ask("finnhub"))
     assert kind_of(ask("alpha_vantage")) == ErrorKind.NOT_ENTITLED
 

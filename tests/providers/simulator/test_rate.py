@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from providers.limits import Limit, parse_limits
+from providers.rate_limits.limits import Limit, parse_limits
 from providers.simulator.log import busiest_window
 from providers.simulator.rate import RateCounter, Standing
 

@@ -57,7 +57,7 @@ def test_answer_comes_after_the_latency(simulator: Simulator) -> None:
     simulator.change(latency_s=0.3)
     started = time.monotonic()
     quote_of(ask("finnhub"))
-    assert 0.3 <= time.monotonic() - started < 5
+    assert 0.3 <= time.monotonic() - started < 30
 
 
 def test_connection_is_kept_over_many_requests(simulator: Simulator) -> None:
@@ -99,7 +99,7 @@ def test_end_closes_idle_slow_and_hanging_connections() -> None:
         hanging.sendall(REQUEST)
         wait_until(lambda: len(simulator.requests()) == 2)
         started = time.monotonic()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 30
     for connection in (idle, slow, hanging):
         assert connection.recv(1) == b""
         connection.close()

@@ -1,0 +1,151 @@
+"""What a consumer remembers of its series: the last points of each, so that it need not read them again.
+
+Remembered points are compared with the table before they are relied on: another writer may have been there.
+"""
+
+import random
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from psycopg import Cursor
+
+from consumers.averages.columns import HIGH, LOW, NO_POINTS, WHOLE, Integers, Series, id_of
+from consumers.averages.statements import read_last_points
+from consumers.averages.windows import PREDECESSORS, Averaged, Batch
+from prices.models.symbol_average import WINDOW_POINTS
+
+# An event that is late by more points of its series than are remembered is averaged in SQL, or read again.
+MOST_POINTS = 64
+LEAST_POINTS = 8
+# 40 MB. The more series there are, the fewer points of each are remembered.
+MOST_POINTS_IN_ALL = 1_280_000
+# 70 MB with what Python needs for each; what is left out is read again.
+MOST_SERIES = 100_000
+
+Halves: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The last points of a series, by id; `is_whole` where it has no others."""
+
+    points: Integers
+    is_whole: bool
+
+    def start_below(self, lowest: Halves) -> int | None:
+        """Return the place of the fourth point below an id, or of the first; None where it is deeper."""
+        points = self.points
+        below = len(points)
+        if below and _halves(points[-1]) >= lowest:
+            high, low = lowest
+            is_below = (points[:, HIGH] < high) | ((points[:, HIGH] == high) & (points[:, LOW] < low))
+            below = int(np.count_nonzero(is_below))
+        if below >= PREDECESSORS:
+            return below - PREDECESSORS
+        return 0 if self.is_whole else None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A series' history, and the place in it from which a batch needs it."""
+
+    history: History
+    start: int
+
+    @property
+    def points(self) -> Integers:
+        """The points that the batch needs."""
+        return self.history.points[self.start :]
+
+
+class Histories:
+    """The histories of series: of all or, where there are very many, of as many as there is room for."""
+
+    def __init__(self) -> None:
+        self._known: dict[Series, History] = {}
+
+    def forget(self, series: Sequence[Series] | None = None) -> None:
+        """Drop what is known of these series, or of all."""
+        if series is None:
+            self._known = {}
+        else:
+            for each in series:
+                self._known.pop(each, None)
+
+    def contexts(self, batch: Batch) -> dict[Series, Context]:
+        """Return what the batch needs of each series; those are missing of which too little is remembered."""
+        contexts = {}
+        for series, lowest in _lowest(batch).items():
+            history = self._known.get(series)
+            start = history.start_below(lowest) if history is not None else None
+            # With fewer than four points below, one that came before all of them would not be seen.
+            if history is not None and start is not None and _has_predecessors(history, start, lowest):
+                contexts[series] = Context(history, start)
+        return contexts
+
+    def remember(self, averaged: Averaged, contexts: Mapping[Series, Context]) -> None:
+        """Take note of points that are stored, or are about to be."""
+        most = MOST_POINTS_IN_ALL // max(len(self._known), 1)
+        most = min(max(most, LEAST_POINTS), MOST_POINTS)
+        bounds = averaged.bounds.tolist()
+        for number, series in enumerate(averaged.series):
+            context = contexts[series]
+            older = context.history.points[: context.start]
+            newer = averaged.points[bounds[number] : bounds[number + 1]]
+            # Copied, also where nothing is older: a view would keep the points of the whole batch.
+            points = np.concatenate([older, newer])
+            self._known.pop(series, None)
+            if len(points) >= WINDOW_POINTS:
+                is_whole = context.history.is_whole and len(points) <= most
+                self._known[series] = History(points[-most:].copy(), is_whole)
+        excess = len(self._known) - MOST_SERIES
+        if excess > 0:
+            # By chance: of series that come in turn, those that came first are the next to come.
+            for series in random.sample(list(self._known), excess):
+                del self._known[series]
+
+
+def read_contexts(cursor: Cursor, batch: Batch, *, but: Collection[Series]) -> dict[Series, Context]:
+    """Read what the batch needs of its series, but of these; they must be locked.
+
+    As far back as events in order need it, and further for those that are not. Series are missing that have
+    an event below all that is looked at.
+    """
+    contexts = {}
+    left = {series: lowest for series, lowest in _lowest(batch).items() if series not in but}
+    for most in (WINDOW_POINTS, MOST_POINTS):
+        for series, history in _read_histories(cursor, left, most=most).items():
+            start = history.start_below(left[series])
+            if start is not None:
+                contexts[series] = Context(history, start)
+                del left[series]
+    return contexts
+
+
+def _has_predecessors(history: History, start: int, lowest: Halves) -> bool:
+    last = start + PREDECESSORS - 1
+    return last < len(history.points) and _halves(history.points[last]) < lowest
+
+
+def _lowest(batch: Batch) -> dict[Series, Halves]:
+    """Return the lowest id of each series of the batch."""
+    first = batch.points[batch.bounds[:-1], :WHOLE].tolist()
+    return {series: (high, low) for series, (high, low) in zip(batch.series, first, strict=True)}
+
+
+def _read_histories(cursor: Cursor, lowest: Mapping[Series, Halves], *, most: int) -> dict[Series, History]:
+    if not lowest:
+        return {}
+    near = id_of(np.array(min(lowest.values())))
+    points = read_last_points(cursor, list(lowest), near=near, most=most)
+    return {
+        series: History(found, is_whole=len(found) < most)
+        for series in lowest
+        for found in [points.get(series, NO_POINTS)]
+    }
+
+
+def _halves(point: Integers) -> Halves:
+    return int(point[HIGH]), int(point[LOW])

@@ -1,0 +1,1 @@
+"""From Kafka to events, and back to committed offsets."""

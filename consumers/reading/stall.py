@@ -1,0 +1,115 @@
+"""Whether Kafka has messages of a partition that do not come.
+
+librdkafka has lost track of partitions that it was told to read, without a word: nothing came, the loop
+turned, and the lag grew. So what is silent is compared with where Kafka says that its end is.
+"""
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented
+from django.conf import settings
+
+from prices.publishing.kafka_clients import make_admin
+
+# For how long messages may wait in Kafka, and none come.
+STALL_S = 30.0
+ASK_INTERVAL_S = 5.0
+ANSWER_TIMEOUT_S = 2.0
+
+
+class StalledError(Exception):
+    """Kafka has messages of a partition, and the consumer gets none; the text names it."""
+
+
+@dataclass(slots=True)
+class _Silence:
+    """Since when nothing came of a partition, and since when Kafka is known to have something."""
+
+    since: float
+    behind_since: float | None = None
+    was_sought: bool = False
+
+
+class StallWatch:
+    """Asks Kafka for the ends of silent partitions, without waiting for the answer."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._client: AdminClient | None = None
+        self._silences: dict[int, _Silence] = {}
+        self._asked: dict[int, Future[Any]] = {}
+        self._asked_at = 0.0
+
+    def follow(self, partitions: Collection[int]) -> None:
+        """Watch these partitions and no others, each as if something of it had come just now."""
+        self._silences = {partition: _Silence(self._clock()) for partition in partitions}
+        self._asked = {}
+
+    def note(self, partitions: Collection[int]) -> None:
+        """Take note that something of these partitions has come, were it that there is nothing more."""
+        for partition in partitions:
+            if partition in self._silences:
+                self._silences[partition] = _Silence(self._clock())
+
+    def look(self, positions: Mapping[int, int]) -> list[int]:
+        """Return partitions that are to be sought to their position, as nothing of them came for 30 s
+        although Kafka has some. To be called where all that had come was taken. Raises StalledError for one
+        that was sought before.
+        """
+        if self._asked and all(future.done() for future in self._asked.values()):
+            self._compare(positions)
+        elif not self._asked and self._clock() - self._asked_at >= ASK_INTERVAL_S:
+            self._ask()
+        stalled = [
+            partition
+            for partition, silence in self._silences.items()
+            if silence.behind_since is not None and self._clock() - silence.behind_since >= STALL_S
+        ]
+        for partition in stalled:
+            if self._silences[partition].was_sought:
+                raise StalledError(
+                    f"Kafka has messages of {settings.KAFKA_TOPIC}, partition {partition}, from offset"
+                    f" {positions.get(partition)} on, and none came for {2 * STALL_S:g} s: start the consumer"
+                    " anew."
+                )
+            self._silences[partition] = _Silence(self._clock(), was_sought=True)
+        return stalled
+
+    def _ask(self) -> None:
+        self._asked_at = self._clock()
+        silent = [
+            partition
+            for partition, silence in self._silences.items()
+            if self._asked_at - silence.since >= ASK_INTERVAL_S
+        ]
+        if silent:
+            self._client = self._client or make_admin({"reconnect.backoff.max.ms": 1_000})
+            wanted = {TopicPartition(settings.KAFKA_TOPIC, each): OffsetSpec.latest() for each in silent}  # type: ignore[no-untyped-call]
+            answers = self._client.list_offsets(
+                wanted,
+                # As the consumer: what a transaction has not committed yet does not come.
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=ANSWER_TIMEOUT_S,
+            )
+            self._asked = {each.partition: answer for each, answer in answers.items()}
+
+    def _compare(self, positions: Mapping[int, int]) -> None:
+        answers, self._asked = self._asked, {}
+        for partition, answer in answers.items():
+            silence = self._silences.get(partition)
+            try:
+                end = answer.result().offset
+            except KafkaException:
+                # Kafka, or the partition's broker, is away: nothing can come.
+                end = -1
+            if silence is None or partition not in positions:
+                continue
+            if end <= positions[partition]:
+                silence.behind_since = None
+            elif silence.behind_since is None and silence.since < self._asked_at:
+                silence.behind_since = self._clock()

@@ -1,0 +1,1 @@
+"""Prove, rebuild and replay what was stored."""

@@ -1,0 +1,231 @@
+"""symbol_averages from price_points, while consumers go on.
+
+The work is cut into chunks, each a part of one symbol's ids and a transaction of its own that holds the
+locks that a consumer holds for that symbol. A chunk leaves every row right that it looked at, and the four
+after it, so the rebuild can end after any of them. It raises the epoch where it changed a row: a consumer
+compares the epoch once it has the locks, and drops what it remembers.
+
+Published points without a row get theirs here, also those that a consumer is about to read: for it they
+are duplicates then. Points that are not published yet are left to the consumer.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+from psycopg import Connection, errors
+
+from consumers.averages.connection import connect, time_limit
+from consumers.averages.statements import NO_ID, lock_symbols
+from consumers.repair.rebuild_sql import (
+    Span,
+    correct,
+    move_stray,
+    plan_corrections,
+    read_end,
+    read_newest_id,
+    read_strays,
+    read_symbols,
+    use_one_plan,
+)
+from prices.database.uuid7 import first_id_at
+
+# A consumer waits for a chunk at most so long: longer ones are broken off, and tried again with less.
+MOST_CHUNK_S = 0.4
+AIM_CHUNK_S = 0.15
+FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 500, 8, 20_000
+# Each is moved by statements of its own.
+MOST_STRAYS = 8
+MOST_TRIES = 10
+# A rebuild that is stopped in the middle of a chunk must not keep consumers waiting.
+TRANSACTION_TIMEOUT_MS = 3_000
+# All tries of a chunk take less, unless the process that serves the connection has stopped.
+CHUNK_LIMIT_S = 60.0
+
+# The chunk took too long, or a consumer held the locks for longer than one waits for them.
+_AGAIN = (errors.QueryCanceled, errors.LockNotAvailable, errors.DeadlockDetected)
+
+
+class RebuildError(Exception):
+    """The rebuild cannot go on; what it has written is right, and another one does the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a rebuild or a verification is: symbols that are done, of how many, and rows."""
+
+    symbols_done: int
+    symbols: int
+    looked_at: int
+
+    def __str__(self) -> str:
+        return f"{self.symbols_done:,} of {self.symbols:,} symbols, {self.looked_at:,} rows"
+
+
+@dataclass(slots=True)
+class Rebuilt:
+    """What a rebuild did. `longest_s` is the longest time for which a chunk held its locks.
+
+    Each row that was looked at is new, corrected or unchanged. `is_complete` is False where it was told
+    to stop before its end.
+    """
+
+    looked_at: int = 0
+    inserted: int = 0
+    corrected: int = 0
+    chunks: int = 0
+    longest_s: float = 0.0
+    is_complete: bool = True
+
+    @property
+    def unchanged(self) -> int:
+        """Rows that were right."""
+        return self.looked_at - self.inserted - self.corrected
+
+
+def rebuild_averages(
+    *,
+    symbol: str | None = None,
+    since: datetime | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Rebuilt:
+    """Make the rows of one symbol or of all agree with the points, from ids of the time `since` on.
+
+    `is_stopped` is asked before each chunk and each new try of one. Raises RebuildError where another
+    rebuild is running, where PostgreSQL goes away, or where rows stay locked.
+    """
+    try:
+        with _connected() as connection:
+            first = NO_ID if since is None else first_id_at(since)
+            rebuild = _Rebuild(connection, first=first, is_stopped=is_stopped)
+            return rebuild.run([symbol] if symbol is not None else None, on_progress)
+    except (psycopg.OperationalError, psycopg.InterfaceError, errors.TransactionTimeout) as error:
+        reason = str(error).partition("\n")[0]
+        raise RebuildError(f"PostgreSQL does not answer ({reason})") from error
+
+
+@contextmanager
+def _connected() -> Iterator[Connection]:
+    """Yield a connection that holds the lock of rebuilds."""
+    connection = connect()
+    try:
+        connection.execute("SET application_name = 'rebuild_averages'")
+        # Until the chunks begin nothing is locked, and reading the symbols may take a while.
+        connection.execute("SET transaction_timeout = 0")
+        try:
+            # Waited for: PostgreSQL notices only after a moment that a rebuild before this one has gone.
+            connection.execute("SELECT pg_advisory_lock(hashtext('rebuild_averages'))")
+        except errors.LockNotAvailable as error:
+            raise RebuildError("another rebuild_averages is running") from error
+        yield connection
+    finally:
+        connection.close()
+
+
+class _Rebuild:
+    """One run: where it is, and how many rows it takes at once."""
+
+    def __init__(self, connection: Connection, *, first: UUID, is_stopped: Callable[[], bool]) -> None:
+        self._connection = connection
+        self._first = first
+        self._last = NO_ID
+        self._is_stopped = is_stopped
+        self._done = Rebuilt()
+        self._rows = FIRST_ROWS
+        # Rows that were corrected beside the span of their chunk: not looked at yet.
+        self._ahead: set[UUID] = set()
+
+    def run(self, symbols: list[str] | None, on_progress: Callable[[Progress], None]) -> Rebuilt:
+        """Go through the symbols; None for all. What comes after the start is the consumers' own."""
+        with self._connection.cursor() as cursor:
+            self._last = read_newest_id(cursor) or NO_ID
+            names = read_symbols(cursor) if symbols is None else symbols
+        self._plan()
+        for number, name in enumerate(names):
+            for _chunk in self._chunks(name):
+                on_progress(Progress(number, len(names), self._done.looked_at))
+            if not self._done.is_complete:
+                break
+            on_progress(Progress(number + 1, len(names), self._done.looked_at))
+        self._done.looked_at += len(self._ahead)
+        self._done.corrected += len(self._ahead)
+        return self._done
+
+    def _plan(self) -> None:
+        """Plan outside of the locks, for as long as it takes: the more partitions, the longer."""
+        self._connection.execute("SET transaction_timeout = 0")
+        plan_corrections(self._connection)
+        self._connection.execute(f"SET transaction_timeout = {TRANSACTION_TIMEOUT_MS}")
+
+    def _chunks(self, symbol: str) -> Iterator[None]:
+        """Do the symbol's chunks in the order of their ids, one at each step."""
+        first = self._first
+        while first <= self._last:
+            with time_limit(self._connection, seconds=CHUNK_LIMIT_S):
+                last = self._do_chunk(Span(symbol, first, self._last))
+            if last is None:
+                return
+            yield
+            if last == self._last:
+                return
+            first = UUID(int=last.int + 1)
+
+    def _do_chunk(self, rest: Span) -> UUID | None:
+        """Do a first part of what is left; give the last id of that part, None where nothing more is done."""
+        for _try in range(MOST_TRIES):
+            if self._is_stopped():
+                self._done.is_complete = False
+                return None
+            with self._connection.cursor() as cursor:
+                end = read_end(cursor, rest, most=self._rows)
+            if end is None:
+                return None
+            try:
+                return self._correct(Span(rest.symbol, rest.first, end))
+            except _AGAIN as error:
+                reason = str(error).partition("\n")[0]
+                self._rows = max(self._rows // 4, LEAST_ROWS)
+                # It may have been the planning that took so long.
+                self._plan()
+        raise RebuildError(f"rows of {rest.symbol} could not be had in {MOST_TRIES} tries ({reason})")
+
+    def _correct(self, span: Span) -> UUID:
+        """Correct the span, or its part up to the strays that are too many for one transaction."""
+        with self._connection.cursor() as cursor:
+            strays = read_strays(cursor, span, most=MOST_STRAYS)
+        if len(strays) == MOST_STRAYS:
+            span = Span(span.symbol, span.first, strays[-1].event_id)
+        symbols = {span.symbol}.union(*(stray.symbols for stray in strays))
+        moved: set[UUID] = set()
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            lock_symbols(cursor, symbols)
+            began = time.perf_counter()
+            cursor.execute(f"SET LOCAL statement_timeout = {int(MOST_CHUNK_S * 1000)}")
+            use_one_plan(cursor)
+            for stray in strays:
+                moved.update(move_stray(cursor, stray))
+            found = correct(cursor, span, ask_about=self._ahead | moved)
+            if moved or found.inserted or found.changed:
+                cursor.execute("SELECT nextval('averages_epoch')")
+        seconds = time.perf_counter() - began
+        corrected = {*found.known, *(each for each in found.changed if each <= span.last)}
+        self._ahead = (self._ahead | moved).union(found.changed) - corrected
+        self._count(found.rows, inserted=len(found.inserted), corrected=len(corrected), seconds=seconds)
+        return span.last
+
+    def _count(self, rows: int, *, inserted: int, corrected: int, seconds: float) -> None:
+        done = self._done
+        done.looked_at += rows
+        done.inserted += inserted
+        done.corrected += corrected
+        done.chunks += 1
+        done.longest_s = max(done.longest_s, seconds)
+        # Towards the aim, but not by more than twice: one slow commit tells little.
+        fitting = int(self._rows * min(max(AIM_CHUNK_S / seconds, 0.25), 2))
+        if rows >= self._rows or fitting < self._rows:
+            self._rows = min(max(fitting, LEAST_ROWS), MOST_ROWS)

@@ -1,0 +1,65 @@
+"""Averages of points whose messages nobody has read, and nobody will: Kafka has deleted them, or the group's
+position was set behind them.
+
+They are made from price_points, at once and where they belong. Sent through Kafka again, they would come
+after the messages that wait there, and averages in between would be of windows with holes.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import LiteralString
+from uuid import UUID
+
+import psycopg
+
+from consumers.averages.connection import connect
+from consumers.repair.rebuild import RebuildError, rebuild_averages
+from prices.database.uuid7 import first_id_at, time_of_id
+
+# A published point without an average, the first one. The search may go through the whole table.
+_FIRST_MISSING = """
+SELECT id FROM price_points AS point
+WHERE published_at IS NOT NULL AND id < %s
+  AND NOT EXISTS (SELECT FROM symbol_averages AS stored WHERE stored.event_id = point.id)
+ORDER BY id LIMIT 1
+"""
+_HAS_AVERAGES = "SELECT EXISTS (SELECT FROM symbol_averages)"
+_REACHES_BACK = "SELECT EXISTS (SELECT FROM price_points WHERE published_at IS NOT NULL AND id < %s)"
+# An id may lie so far ahead of its message's time.
+AHEAD = timedelta(seconds=60)
+
+
+class RecoveryError(Exception):
+    """What is missing cannot be added now; another try may."""
+
+
+def recover_averages(
+    *, before: datetime, is_stopped: Callable[[], bool], is_first: bool = False
+) -> int | None:
+    """Add the averages of points published before a time, and of all since the first that lacks one.
+
+    Return how many rows were added, or None where price_points has nothing of before that time, and with
+    `is_first` also where there is no average yet. Raises RecoveryError where PostgreSQL goes away, where
+    another rebuild is running, or where it was stopped.
+    """
+    try:
+        with connect() as connection:
+            connection.execute("SET transaction_timeout = 0")
+            if is_first and not _is_there(connection, _HAS_AVERAGES):
+                return None
+            if not _is_there(connection, _REACHES_BACK, first_id_at(before)):
+                return None
+            found = connection.execute(_FIRST_MISSING, [first_id_at(before + AHEAD)]).fetchone()
+        if found is None:
+            return 0
+        rebuilt = rebuild_averages(since=time_of_id(found[0]), is_stopped=is_stopped)
+    except (psycopg.OperationalError, psycopg.InterfaceError, RebuildError) as error:
+        raise RecoveryError(str(error).partition("\n")[0]) from error
+    if not rebuilt.is_complete:
+        raise RecoveryError("stopped before the end")
+    return rebuilt.inserted
+
+
+def _is_there(connection: psycopg.Connection, query: LiteralString, *arguments: UUID) -> bool:
+    row = connection.execute(query, arguments).fetchone()
+    return row is not None and bool(row[0])

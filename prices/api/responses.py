@@ -1,0 +1,200 @@
+"""What the calls answer, as plain data."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+
+from django.conf import settings
+
+from prices.api.renderers import number, time
+from prices.latest.errors import Failure
+from prices.latest.freshness import age_seconds
+from prices.latest.stored import known_time, point_freshness
+from prices.ledger.reports import SlotCounts, Unpolled
+from prices.models import PollJob, PollRun, PricePoint, SymbolAverage
+from prices.quota import NotConfigured, Plan, all_hindrances, plain_plan
+from providers.rate_limits.breaker import breaker_state
+from providers.rate_limits.budget import remaining
+from providers.rate_limits.permits import is_metered
+from providers.registry import missing_setting
+
+
+def latest(point: PricePoint) -> dict[str, Any]:
+    """Return a price; `timestamp` is the provider's own time, or ours where it gives none."""
+    return {
+        "symbol": point.symbol,
+        "price": number(point.price),
+        "timestamp": time(point.observed_at or point.received_at),
+        "provider": point.provider,
+    }
+
+
+def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
+    """Return how good a price is: its times, its age by the provider's time, and what that means."""
+    found = point_freshness(point, now=now)
+    known = known_time(point)
+    age_s = None if known is None else age_seconds(known, now=now)
+    return {
+        "observed_at": time(point.observed_at),
+        "precision": point.precision,
+        "received_at": time(point.received_at),
+        "age_seconds": age_s,
+        "currency": point.currency,
+        "market_state": str(found.market_state),
+        "freshness": str(found.state),
+        "freshness_rule": found.rule,
+        "raw_response_id": str(point.raw),
+    }
+
+
+def cache_headers(point: PricePoint, *, is_kept: bool, now: datetime) -> dict[str, str]:
+    """Return what tells a cache how long it may give the same price again: as long as it is reused here."""
+    # The age began when the provider answered, so caches and this service together never exceed it.
+    age_s = max(int((now - point.received_at).total_seconds()), 0)
+    kept = f"public, max-age={settings.LATEST_REUSE_S}" if is_kept else "no-store"
+    return {"Age": str(age_s), "Cache-Control": kept}
+
+
+def attempts(failures: Iterable[Failure]) -> list[dict[str, str]]:
+    """Return who was asked and gave no price, and why."""
+    return [
+        {"provider": failure.provider, "error": failure.kind, "message": sentence(failure.message)}
+        for failure in failures
+    ]
+
+
+def sentence(text: str) -> str:
+    """Return the text with a capital and a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def provider(name: str) -> dict[str, Any]:
+    """Return how a provider stands: its key, its breaker, what is left of its budget.
+
+    What was seen of its requests is left out where they go over no network: nobody watches those.
+    Raises SharedStateError where Redis, which knows of breaker and budget, is away.
+    """
+    breaker, left = breaker_state(name), remaining(name)
+    windows = left.windows or ()
+    last_seen = {
+        "last_success": time(breaker.last_success),
+        "last_error": breaker.last_error and str(breaker.last_error),
+        "last_error_at": time(breaker.last_error_at),
+    }
+    return {
+        "provider": name,
+        "configured": missing_setting(name) is None,
+        "missing_setting": missing_setting(name),
+        "breaker": breaker.state,
+        "failures": breaker.failures,
+        "retry_after_s": max(breaker.retry_after_s, left.held_for_s) or None,
+        **(last_seen if is_metered(name) else {}),
+        "budget": [
+            {"limit": use.limit, "window_s": use.window_s, "left": use.left, "resets_in_s": use.resets_in_s}
+            for use in windows
+        ],
+    }
+
+
+def quota_plan_header(plan: Plan) -> str:
+    """Return a plan as a structured field: a dictionary (RFC 9651) of what is not null."""
+    if isinstance(plan, NotConfigured):
+        return str(plan)
+    members = plain_plan(plan).items()
+    return ", ".join(f"{name}={_bare_item(value)}" for name, value in members if value is not None)
+
+
+def _bare_item(value: bool | float | str) -> str:
+    # All texts are names of providers and budgets: nothing to escape.
+    if isinstance(value, bool):
+        return f"?{int(value)}"
+    return f'"{value}"' if isinstance(value, str) else f"{value}"
+
+
+def accepted(job: PollJob) -> dict[str, Any]:
+    """Return a new job."""
+    return {
+        "job_id": str(job.id),
+        "status": "accepted",
+        "config": {"symbols": job.symbols, "interval": job.interval},
+    }
+
+
+def stopped(job: PollJob) -> dict[str, Any]:
+    """Return a stopped job."""
+    return {"status": str(job.status), "job_id": str(job.id)}
+
+
+def job(job: PollJob, plan: Plan | None) -> dict[str, Any]:
+    """Return a job's settings, how its polls fare, and what keeps it from polling."""
+    return {
+        "job_id": str(job.id),
+        "status": str(job.status),
+        "symbols": job.symbols,
+        "interval": job.interval,
+        "provider": job.provider,
+        "created_at": time(job.created_at),
+        "last_run_at": time(job.last_run_at),
+        "last_success_at": time(job.last_success_at),
+        "last_error": job.last_error or None,
+        "failures": job.failures,
+        "hindrances": all_hindrances(job, plan),
+    }
+
+
+def job_detail(row: PollJob, plan: Plan | None, last_day: SlotCounts) -> dict[str, Any]:
+    """Return a job, what became of its slots in the last 24 hours, and what the budget gives it."""
+    by_outcome = {name: getattr(last_day, name) for name in SlotCounts.__slots__}
+    return job(row, plan) | {
+        "success_rate": last_day.success_rate,
+        "last_24h": {"slots": last_day.slots} | by_outcome,
+        "quota_plan": None if plan is None else plain_plan(plan),
+    }
+
+
+def run(run: PollRun) -> dict[str, Any]:
+    """Return a run, and how late it was begun."""
+    return {
+        "poll_id": str(run.id),
+        "due_at": time(run.due_at),
+        "state": run.state,
+        "reason": run.reason or None,
+        "points": run.points,
+        "started_at": time(run.started_at),
+        "finished_at": time(run.finished_at),
+        "begun_late_s": (run.started_at - run.due_at).total_seconds(),
+    }
+
+
+def unpolled(found: Unpolled) -> dict[str, Any]:
+    """Return a range of slots that got no price."""
+    return {
+        "from": time(found.from_due),
+        "to": time(found.to_due),
+        "slots": found.slots,
+        "reason": found.reason,
+        "kind": found.kind,
+    }
+
+
+def average(row: SymbolAverage) -> dict[str, Any]:
+    """Return a point's average; null before the fifth point of its symbol and currency."""
+    return {
+        "event_id": str(row.event_id),
+        "symbol": row.symbol,
+        "price": number(row.price),
+        "currency": row.currency,
+        "average": number(row.average),
+        "window_size": row.window_size,
+        "provider": row.provider,
+        "observed_at": time(row.observed_at),
+        "created_at": time(row.created_at),
+    }
+
+
+def with_query(address: str, **values: str) -> str:
+    """Return the address with these query values in place of its own of the same names."""
+    parts = urlsplit(address)
+    query = {name: found[-1] for name, found in parse_qs(parts.query).items()} | values
+    return urlunsplit(parts._replace(query=urlencode(query)))

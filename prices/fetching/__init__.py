@@ -1,0 +1,1 @@
+"""Ask one provider once: lease, permit, request, rows."""

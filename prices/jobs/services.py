@@ -1,0 +1,260 @@
+"""Polling jobs: create, change, pause, resume, stop. poll_jobs is the truth; the PeriodicTask follows it."""
+
+import time
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.utils import timezone
+from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
+
+from prices.clock import database_now
+from prices.database.uuid7 import new_ids
+from prices.ledger.accounting import account_for_change
+from prices.ledger.gaps import GapReason
+from prices.ledger.grid import phase_of, slot_at
+from prices.models import JobStatus, PollJob, PollRun, RunState
+from prices.symbols import is_simulated
+from providers.registry import PROVIDER_NAMES, missing_setting
+
+log = structlog.get_logger(__name__)
+
+SIMULATED = "simulated"
+POLL_TASK = "prices.tasks.poll_job"
+POLL_TOGETHER_TASK = "prices.tasks.poll_jobs"
+# A fetch starts within moments of the look at the job's status; the stop need not wait for its end.
+FETCH_STARTS_WITHIN_S = 2.0
+
+
+class JobNotFoundError(LookupError):
+    """There is no job of this id."""
+
+
+class JobStoppedError(ValueError):
+    """The job has ended for good: it can be neither paused nor resumed."""
+
+
+def queue_of(provider: str) -> str:
+    """Return the Celery queue of a provider; each has its own, so that one that hangs delays only itself."""
+    return f"poll.{provider}"
+
+
+def provider_of_queue(queue: str | None) -> str | None:
+    """Return the provider that the workers of a queue ask; None for any other queue."""
+    return next((name for name in PROVIDER_NAMES if queue_of(name) == queue), None)
+
+
+def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
+    """Return who is asked: the named provider, else the first of PROVIDER_ORDER that is configured."""
+    if provider is not None:
+        return provider
+    if all(is_simulated(symbol) for symbol in symbols):
+        return SIMULATED
+    order: list[str] = settings.PROVIDER_ORDER
+    return next((name for name in order if missing_setting(name) is None), order[0])
+
+
+def provider_for(symbols: Sequence[str], *, served_by: str | None) -> str:
+    """Return who is asked where no provider is named: who served last, else the first that is configured."""
+    if served_by is not None and missing_setting(served_by) is None:
+        return served_by
+    return choose_provider(symbols, None)
+
+
+def provider_of(job: PollJob) -> str:
+    """Return who is asked for the job at its next poll."""
+    return job.provider or provider_for(job.symbols, served_by=job.served_by)
+
+
+def next_provider(job: PollJob, *, tried: Sequence[str]) -> str | None:
+    """Return who is asked after those that failed; None where the job names its provider, or none is left."""
+    if job.provider is not None or SIMULATED in tried:
+        return None
+    order: list[str] = settings.PROVIDER_ORDER
+    return next((name for name in order if name not in tried and missing_setting(name) is None), None)
+
+
+def create_job(
+    *, symbols: Sequence[str], interval: int, provider: str | None, now: datetime | None = None
+) -> PollJob:
+    """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask.
+
+    Its first slot is the one at `now`, by default the time by PostgreSQL's clock.
+    """
+    now = now or database_now()
+    first_slot = slot_at(now, interval, phase_of(provider, interval, symbols))
+    with transaction.atomic():
+        (job_id,) = new_ids(1)
+        job = PollJob(id=job_id, symbols=list(symbols), interval=interval, provider=provider)
+        job.created_at = now
+        job.accounted_until = first_slot - timedelta(seconds=interval)
+        job.periodic_task = PeriodicTask(
+            name=f"poll job {job_id}",
+            interval=_interval_schedule(interval),
+            description=f"{', '.join(symbols)}"[:1000],
+            **periodic_task_fields(job),
+        )
+        # Not by `save`, which marks the one row of django-celery-beat's PeriodicTasks: all who create, stop
+        # or pause a job would wait for each other. Beat sees changes of poll_jobs by themselves.
+        PeriodicTask.objects.bulk_create([job.periodic_task])
+        job.save(force_insert=True)
+    log.info("job.created", job_id=str(job.id), symbols=len(symbols), interval_s=interval, provider=provider)
+    return job
+
+
+def periodic_task_fields(job: PollJob) -> dict[str, Any]:
+    """Return what a job's PeriodicTask says besides its name, its interval and whether it is enabled."""
+    return {
+        "task": POLL_TASK,
+        "args": f'["{job.id}"]',
+        "kwargs": "{}",
+        "headers": "{}",
+        "queue": queue_of(provider_of(job)),
+        "exchange": None,
+        "routing_key": None,
+        "priority": None,
+        # A worker would compare it with its own clock; it claims the slot of the moment, if nobody has.
+        "expire_seconds": None,
+        "expires": None,
+        "start_time": None,
+        "one_off": False,
+    }
+
+
+def get_job(job_id: UUID) -> PollJob:
+    """Return a job with its PeriodicTask. Raises JobNotFoundError."""
+    job = PollJob.objects.select_related("periodic_task").filter(id=job_id).first()
+    if job is None:
+        raise JobNotFoundError(job_id)
+    return job
+
+
+def hindrances(job: PollJob) -> list[str]:
+    """Say what keeps an active job from polling; nothing where all is well."""
+    if job.status != JobStatus.ACTIVE:
+        return []
+    found = []
+    if not job.periodic_task.enabled:
+        found.append("switched off: its periodic task was disabled by hand")
+    missing = missing_setting(provider_of(job))
+    if missing is not None:
+        found.append(f"not configured: set {missing}")
+    return found
+
+
+def pause_job(job_id: UUID, *, now: datetime | None = None, waits: bool = True) -> PollJob:
+    """Stop polling until the job is resumed. Raises JobNotFoundError, JobStoppedError.
+
+    `waits`: as of `stop_job`.
+    """
+    return _change_status(job_id, JobStatus.PAUSED, now=now or database_now(), waits=waits)
+
+
+def resume_job(job_id: UUID, *, now: datetime | None = None) -> PollJob:
+    """Poll again, beginning with the slot at `now`. Raises JobNotFoundError, JobStoppedError."""
+    return _change_status(job_id, JobStatus.ACTIVE, now=now or database_now())
+
+
+def stop_job(job_id: UUID, *, now: datetime | None = None, waits: bool = True) -> PollJob:
+    """End the job for good; stopping a stopped one changes nothing. Raises JobNotFoundError.
+
+    Once this returns no fetch starts for the job. Who stops many says that it does not wait, and calls
+    `wait_for_started_fetches` once for all of them.
+    """
+    return _change_status(job_id, JobStatus.STOPPED, now=now or database_now(), waits=waits)
+
+
+def wait_for_started_fetches(job_ids: Collection[UUID]) -> None:
+    """Wait until no fetch can start any more for jobs that were paused or stopped, 2 s at most."""
+    # A worker that looked at the status before the change may be about to fetch: its run is open.
+    deadline = time.monotonic() + FETCH_STARTS_WITHIN_S
+    recent = database_now() - timedelta(seconds=settings.POLL_DEADLINE_S)
+    running = PollRun.objects.filter(job__in=job_ids, state=RunState.CLAIMED, started_at__gte=recent)
+    while running.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def change_interval(job_id: UUID, interval: int, *, now: datetime | None = None) -> PollJob:
+    """Poll the job each `interval` seconds, beginning with the first slot after `now` on the new grid.
+
+    Raises JobNotFoundError, JobStoppedError.
+    """
+    with transaction.atomic():
+        job = _locked_job(job_id)
+        if job.status == JobStatus.STOPPED:
+            raise JobStoppedError(job_id)
+        if job.interval == interval:
+            return job
+        account_for_change(job, now=now or database_now(), cut_off=GapReason.INTERVAL_CHANGED)
+        job.interval = interval
+        job.save(update_fields=["interval"])
+        _change_task(job.periodic_task, interval=_interval_schedule(interval))
+        # The caller's transaction may still refuse it.
+        transaction.on_commit(
+            lambda: log.info("job.interval_changed", job_id=str(job_id), interval_s=interval)
+        )
+    return job
+
+
+def _locked_job(job_id: UUID) -> PollJob:
+    job = PollJob.objects.select_for_update().select_related("periodic_task").filter(id=job_id).first()
+    if job is None:
+        raise JobNotFoundError(job_id)
+    return job
+
+
+def _change_status(job_id: UUID, status: JobStatus, *, now: datetime, waits: bool = True) -> PollJob:
+    with transaction.atomic():
+        job = _locked_job(job_id)
+        if job.status == JobStatus.STOPPED and status != JobStatus.STOPPED:
+            raise JobStoppedError(job_id)
+        changed = job.status != status
+        is_switched = job.periodic_task.enabled != (status == JobStatus.ACTIVE)
+        # A stopped job has no slots, whatever was done to its task.
+        if changed or (is_switched and job.status != JobStatus.STOPPED):
+            cut_off = GapReason.STOPPED if status == JobStatus.STOPPED else None
+            account_for_change(job, now=now, cut_off=cut_off)
+        if changed:
+            job.status = status
+            job.save(update_fields=["status"])
+        elif is_switched:
+            # Switched by hand before: a change of the task alone, which beat sees by this mark.
+            PeriodicTasks.update_changed()
+        _switch_task(job.periodic_task, on=status == JobStatus.ACTIVE)
+    if status != JobStatus.ACTIVE and waits:
+        wait_for_started_fetches([job_id])
+    if changed:
+        log.info(f"job.{status}", job_id=str(job_id))
+    return job
+
+
+def _switch_task(task: PeriodicTask, *, on: bool) -> None:
+    if task.enabled != on:
+        _change_task(task, enabled=on, last_run_at=task.last_run_at if on else None)
+
+
+def _change_task(task: PeriodicTask, **changes: Any) -> None:
+    # As its `save` would, but for the mark (see `create_job`).
+    changes["date_changed"] = timezone.now()
+    PeriodicTask.objects.filter(pk=task.pk).update(**changes)
+    for name, value in changes.items():
+        setattr(task, name, value)
+
+
+def _interval_schedule(interval: int) -> IntervalSchedule:
+    schedules = IntervalSchedule.objects.filter(every=interval, period=IntervalSchedule.SECONDS)
+    known = schedules.first()
+    if known is None:
+        # The table has no unique constraint: two creators of a new interval would each add a row.
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('interval schedules'))")
+        known = schedules.first()
+    if known is None:
+        (known,) = IntervalSchedule.objects.bulk_create(
+            [IntervalSchedule(every=interval, period=IntervalSchedule.SECONDS)]
+        )
+    return known

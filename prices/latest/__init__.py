@@ -1,0 +1,1 @@
+"""The latest price of a symbol: stored, or fetched now."""

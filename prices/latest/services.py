@@ -1,0 +1,128 @@
+"""The freshest quote of a symbol: what is stored, else what is fetched, else what may stand in for it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+
+from django.conf import settings
+
+from prices.clock import database_now
+from prices.jobs.services import SIMULATED
+from prices.latest.errors import Failure, NoPriceError, OldPriceError, TooOldError
+from prices.latest.fallback import ask_in_turn
+from prices.latest.fetch import fetch_price
+from prices.latest.freshness import age_seconds
+from prices.latest.stored import known_time, newest_first, stand_in, stored_points
+from prices.models import PricePoint
+from prices.symbols import is_simulated
+from providers.base import NotConfiguredError
+from providers.registry import missing_setting
+
+COMPARED_WITHIN = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A point, and the providers that gave none before it was found."""
+
+    point: PricePoint
+    failures: Sequence[Failure] = ()
+
+
+def latest_price(symbol: str, provider: str | None, *, now: datetime, max_age_s: int | None = None) -> Served:
+    """Return the freshest point of the symbol, by the named provider or by any.
+
+    Those of PROVIDER_ORDER (or the named one) are asked in turn, once for all callers who wait for the
+    same. A provider is not asked while a price of its own was received less than LATEST_REUSE_S ago: that
+    is its answer. With `max_age_s` a price that is older by its own time is no answer: it is asked for
+    anew, and the next provider is asked where it is still too old. Where no provider is named, the newest
+    `observed_at` of all that is stored wins. Where no provider gives a price (but not because the symbol is
+    unknown), a stored point that is fresh or delayed by its own time stands in.
+
+    Raises NotConfiguredError, NoPriceError. All comes within LATEST_DEADLINE_S.
+    """
+    # Who takes no price over a certain age is not refused for one that could be fetched anew.
+    reuse_s = settings.LATEST_REUSE_S if max_age_s is None else min(settings.LATEST_REUSE_S, max_age_s)
+    too_old = None if max_age_s is None else partial(_too_old, provider=provider, max_age_s=max_age_s)
+    names = _asked_in_turn(symbol, provider)
+    configured = [name for name in names if missing_setting(name) is None]
+    recent = _recent(symbol, provider, configured, reuse_s=reuse_s, now=now)
+    if recent is not None and not (configured and too_old and too_old(recent)):
+        return Served(recent)
+    if not configured:
+        raise NotConfiguredError(provider=names[0], variable=str(missing_setting(names[0])))
+    started = time.monotonic()
+    fetched, failures = ask_in_turn(
+        symbol,
+        configured,
+        fetch=partial(fetch_price, reuse_s=reuse_s),
+        within_s=settings.LATEST_DEADLINE_S,
+        stored_after=now - timedelta(seconds=reuse_s),
+        too_old=too_old,
+    )
+    waited = timedelta(seconds=time.monotonic() - started)
+    if fetched is None:
+        return _instead(symbol, provider, failures, now=now + waited)
+    return Served(_newest(fetched, provider, now=now), failures)
+
+
+def refuse_older(served: Served, max_age_s: int | None, *, now: datetime) -> None:
+    """Raise TooOldError where the price is older than so many seconds, or has no time of its own."""
+    if max_age_s is not None and (error := _age_error(served.point, max_age_s=max_age_s, now=now)):
+        raise TooOldError(error.age_s, served.failures)
+
+
+def _newest(fetched: PricePoint, provider: str | None, *, now: datetime) -> PricePoint:
+    """Return the fetched point, or a stored one of a later moment where no provider is named."""
+    if provider is not None:
+        return fetched
+    stored = stored_points(fetched.symbol, None, received_after=now - COMPARED_WITHIN)
+    return newest_first([fetched, *stored])[0]
+
+
+def _too_old(fetched: PricePoint, *, provider: str | None, max_age_s: int) -> OldPriceError | None:
+    now = database_now()
+    return _age_error(_newest(fetched, provider, now=now), max_age_s=max_age_s, now=now)
+
+
+def _age_error(point: PricePoint, *, max_age_s: int, now: datetime) -> OldPriceError | None:
+    observed_at = known_time(point)
+    if observed_at is None:
+        return OldPriceError(None)
+    age_s = age_seconds(observed_at, now=now)
+    return OldPriceError(age_s) if age_s > max_age_s else None
+
+
+def _recent(
+    symbol: str, provider: str | None, configured: Sequence[str], *, reuse_s: float, now: datetime
+) -> PricePoint | None:
+    """Return what is served without asking anybody, where whoever would be asked first has just answered."""
+    points = newest_first(stored_points(symbol, provider, received_after=now - COMPARED_WITHIN))
+    first = provider or next(iter(configured), None)
+    lately = [
+        point
+        for point in points
+        if point.received_at > now - timedelta(seconds=reuse_s) and first in {None, point.provider}
+    ]
+    if not lately:
+        return None
+    # Of the provider that is named, what it answered lately; of several, whatever is of the latest moment.
+    return lately[0] if provider is not None else points[0]
+
+
+def _asked_in_turn(symbol: str, provider: str | None) -> Sequence[str]:
+    if provider is not None:
+        return [provider]
+    order: list[str] = settings.PROVIDER_ORDER
+    return [SIMULATED] if is_simulated(symbol) else order
+
+
+def _instead(symbol: str, provider: str | None, failures: Sequence[Failure], *, now: datetime) -> Served:
+    """Return a stored point in place of one that could not be fetched; raise why where there is none."""
+    no_price = NoPriceError(failures, is_named=provider is not None)
+    stored = None if no_price.telling.says_unknown else stand_in(symbol, provider, now=now)
+    if stored is not None:
+        return Served(stored, failures)
+    raise no_price

@@ -1,0 +1,1 @@
+"""What keeps tables and queues in order."""

@@ -1,0 +1,1 @@
+"""One poll of the jobs that are due together."""

@@ -1,0 +1,92 @@
+"""Slots that go on at another provider, as messages to that provider's workers.
+
+Nobody needs such a message once its claims are over (POLL_DEADLINE_S, by PostgreSQL's clock): a worker that
+takes it later finds no claim to go on with, and where no worker takes it, it is dropped.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import OperationalError
+
+from prices.clock import database_now
+from prices.database.retry import patiently
+from prices.jobs.services import queue_of
+from prices.ledger.runs import finish, reopen_claims
+from prices.maintenance.expired_messages import needless_after
+from prices.polling.merge import Slot
+from prices.polling.poll import Polled, poll_slots
+from providers.rate_limits.redis_errors import redis_problem
+
+log = structlog.get_logger(__name__)
+
+GO_ON_TASK = "prices.tasks.go_on_polling"
+
+Message = dict[str, Any]
+
+
+def hand_over(polled: Polled) -> None:
+    """Send each slot that goes on to its next provider's queue; where that fails, it ends here."""
+    for provider, slots in polled.go_on.items():
+        messages = [to_message(slot) for slot in slots]
+        try:
+            current_app.send_task(
+                GO_ON_TASK,
+                args=[provider, messages],
+                queue=queue_of(provider),
+                headers=needless_after(patiently(_claims_are_over_at)),
+            )
+        except OperationalError as error:
+            problem = f"Redis {redis_problem(error)}"
+            log.error("poll.not_handed_over", provider=provider, slots=len(slots), reason=problem)  # noqa: TRY400
+            end_here(slots, problem)
+
+
+def _claims_are_over_at() -> float:
+    """Return by when no claim of this moment can be gone on with, in s since the epoch."""
+    return database_now().timestamp() + settings.POLL_DEADLINE_S
+
+
+def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
+    """Go on with slots at this provider; those that have ended meanwhile are left out."""
+    by_run = {UUID(message["run_id"]): message for message in messages}
+    claims = {claim.run_id: claim for claim in reopen_claims(list(by_run))}
+    slots = [
+        Slot(
+            claims[run_id],
+            dict.fromkeys(message["symbols"]),
+            **{name: message[name] for name in _AS_THEY_ARE},
+        )
+        for run_id, message in by_run.items()
+        if run_id in claims
+    ]
+    polled = Polled()
+    if slots:
+        poll_slots(provider, slots, polled)
+    return polled
+
+
+def end_here(slots: Sequence[Slot], problem: str) -> None:
+    """End the slots with what they have: nobody goes on with them, for this problem."""
+    for slot in slots:
+        slot.missing |= slot.put_off | dict.fromkeys(slot.waiting, f"not asked: {problem}")
+        slot.put_off, slot.waiting = {}, {}
+    patiently(lambda: finish([slot.outcome for slot in slots]))
+
+
+_AS_THEY_ARE = ("missing", "paid", "shared", "tried", "asked", "withheld", "served_by")
+
+
+def to_message(slot: Slot) -> Message:
+    """Return a slot as JSON: what it still waits for, what was tried, and what it has."""
+    symbols = [*slot.waiting, *slot.put_off]
+    message: Message = {name: getattr(slot, name) for name in _AS_THEY_ARE}
+    return message | {
+        "run_id": str(slot.claim.run_id),
+        "symbols": symbols,
+        "missing": slot.missing | slot.put_off,
+    }

@@ -1,0 +1,265 @@
+"""Polling: claim the slots of jobs that are due together, ask once for all of them, store, publish.
+
+What a provider does not give to a job that named none is handed to the next one's queue, so that each
+provider is asked by its own workers only.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from uuid import UUID
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection, transaction
+
+from prices.clock import database_now
+from prices.database.retry import patiently
+from prices.database.uuid7 import new_ids
+from prices.fetching.budget_history import load_sent_times
+from prices.fetching.exchange import RoundTrip, unknown_symbols
+from prices.fetching.ingest import Stored, store_round_trips
+from prices.fetching.recent import received_since, without_recent_price
+from prices.fetching.requests import Asked, ask_provider
+from prices.jobs.services import next_provider, provider_of
+from prices.ledger.runs import active_jobs, claim_slots, finish
+from prices.models import RunState
+from prices.polling.merge import SHARED_UP_TO_S, Merged, Slot, give_up, in_turn
+from prices.publishing.outbox import publisher
+from prices.quota import Allowance, allowance_of, key_of, read_allowance, requests_used
+from providers.rate_limits.permits import is_metered
+from providers.rate_limits.redis_scripts import SharedStateError
+from providers.rate_limits.symbol_leases import Lease
+from providers.registry import get_provider, missing_setting
+
+log = structlog.get_logger(__name__)
+
+FULLY_USED = "budget: the provider's own jobs want all of it"
+# How long a poll waits for one that asks for the same symbols, each time.
+WAIT_FOR_OTHERS_S = 10.0
+
+
+@dataclass(slots=True)
+class Polled:
+    """What became of claimed slots: the state of each job's run, and those that go on at another provider."""
+
+    states: dict[UUID, RunState] = field(default_factory=dict)
+    go_on: dict[str, list[Slot]] = field(default_factory=dict)
+
+
+def claim_and_poll(job_ids: Sequence[UUID], *, now: datetime | None = None, at: str | None = None) -> Polled:
+    """Claim the jobs' slots at `now`, by default by PostgreSQL's clock, and poll them by provider.
+
+    `at` is the only provider that this worker asks; None: it asks all. Jobs for which there is nothing to do
+    are left out: the slot was claimed before, or the job is unknown, paused, stopped or switched off. A
+    provider's failure is an outcome, not an exception.
+    """
+    claims = patiently(lambda: claim_slots(job_ids, now=now))
+    slots = [Slot(claim, dict.fromkeys(claim.job.symbols)) for claim in claims]
+    by_provider: dict[str, list[Slot]] = {}
+    for slot in slots:
+        by_provider.setdefault(provider_of(slot.claim.job), []).append(slot)
+    polled = Polled()
+    for provider, together in by_provider.items():
+        if at is None or at == provider:
+            poll_slots(provider, together, polled)
+        else:
+            polled.go_on.setdefault(provider, []).extend(together)
+    return polled
+
+
+def poll_slots(provider: str, slots: Sequence[Slot], polled: Polled) -> None:
+    """Ask the provider for what the slots wait for, and note in `polled` what became of each.
+
+    Slots that another provider did not serve come after the others, and take what those left.
+    """
+    own = [slot for slot in slots if not slot.tried]
+    fallbacks = [slot for slot in slots if slot.tried]
+    for together in (own, fallbacks):
+        if together:
+            _poll_together(_Poll(provider, together, polled))
+
+
+def _poll_together(poll: "_Poll") -> None:
+    missing = missing_setting(poll.provider)
+    if missing is not None:
+        poll.fail(poll.merged.symbols, f"not_configured: set {missing}")
+    else:
+        patiently(poll.withhold)
+        patiently(lambda: poll.share_recent(list(poll.merged.by_symbol)))
+        poll.ask()
+    poll.end()
+
+
+class _Poll:
+    def __init__(self, provider: str, slots: Sequence[Slot], polled: Polled) -> None:
+        self.provider = provider
+        self.merged = Merged(slots, provider=provider)
+        self.polled = polled
+        self._claimed_at = min(slot.claim.claimed_at for slot in slots)
+        self._until = min(slot.claim.asks_until for slot in slots)
+        intervals = [slot.claim.job.interval for slot in slots]
+        self._patience_s = 0.75 * min(intervals)
+        self._slot_number = int(slots[0].claim.due_at.timestamp()) // intervals[0]
+        self.is_fallback = any(slot.tried for slot in slots)
+        for slot in slots:
+            slot.tried.append(provider)
+        following = {slot.claim.run_id: next_provider(slot.claim.job, tried=slot.tried) for slot in slots}
+        asking = [slot.claim.run_id for slot in slots]
+        self._load_history = partial(load_sent_times, asking=asking)
+        self._withheld_because: dict[UUID, str] = {}
+        self._next = {run_id: name for run_id, name in following.items() if name is not None}
+
+    def withhold(self) -> None:
+        """Note for each new slot what the provider's budget leaves out this time."""
+        allowance, used = self._allowance()
+        for slot in self.merged.slots:
+            if self.is_fallback:
+                # It is in no plan: it takes what the jobs of this provider leave.
+                granted, because = set(slot.waiting if not allowance.turns else ()), FULLY_USED
+            else:
+                granted = set(allowance.symbols_at(slot.claim.job, slot.claim.due_at, used=used))
+                because = allowance.withheld_reason(slot.claim.job)
+            slot.withheld = [symbol for symbol in slot.waiting if symbol not in granted]
+            self._withheld_because[slot.claim.run_id] = because
+
+    def share_recent(self, symbols: Sequence[str]) -> None:
+        """Serve what others asked for a moment ago, or since the slot was claimed."""
+        now = database_now()
+        claimed_s_ago = time.monotonic() - self._claimed_at
+        since = now - timedelta(seconds=max(claimed_s_ago, SHARED_UP_TO_S))
+        for symbol, received_at in received_since(self.provider, symbols, since=since).items():
+            self.merged.share(symbol, age_s=(now - received_at).total_seconds())
+
+    def ask(self) -> None:
+        """Ask for what is left, and wait for what others ask for."""
+        while self.merged.symbols and time.monotonic() < self._until:
+            asked = self._ask_once()
+            for symbol, error in asked.errors.items():
+                if symbol not in asked.elsewhere:
+                    self.fail([symbol], str(error))
+            if asked.refused is not None:
+                left = [symbol for symbol in self.merged.symbols if symbol not in asked.elsewhere]
+                self.fail(left, asked.refused.reason)
+            if not asked.elsewhere or not self._wait_for(asked.elsewhere):
+                return
+            patiently(partial(self.share_recent, asked.elsewhere))
+
+    def fail(self, symbols: Iterable[str], reason: str) -> None:
+        """Settle the symbols without a price here, as far as they still wait."""
+        for symbol in list(symbols):
+            self.merged.fail(symbol, reason, has_next=set(self._next))
+
+    def end(self) -> None:
+        """Write what became of the slots that are left; those that go on elsewhere stay claimed."""
+        for slot in self.merged.slots:
+            because = self._withheld_because.get(slot.claim.run_id, "")
+            self.merged.give_back(slot, slot.withheld, because, has_next=set(self._next))
+            give_up(slot, list(slot.waiting), "not asked: the job was stopped or time ran out")
+        settled = self.merged.take_settled()
+        patiently(lambda: finish([slot.outcome for slot in settled]))
+        self._note(settled)
+        for slot in self.merged.slots:
+            self.polled.go_on.setdefault(self._next[slot.claim.run_id], []).append(slot)
+
+    def _allowance(self) -> tuple[Allowance, int]:
+        """Return how the budget is shared, and how many of its requests are used where that matters."""
+        now = database_now()
+        allowance = allowance_of(self.provider, now=now)
+        jobs = [slot.claim.job for slot in self.merged.slots]
+        if any(key_of(job) not in allowance.demands for job in jobs):
+            allowance = read_allowance(self.provider, now=now)
+        is_first = any(job.last_run_at is None for job in jobs)
+        return allowance, requests_used(self.provider, allowance.limit) if is_first and allowance.limit else 0
+
+    def _ask_once(self) -> Asked:
+        return ask_provider(
+            get_provider(self.provider),
+            # Whoever answers at once for all has no last symbol.
+            in_turn(self.merged.symbols, slot=self._slot_number if is_metered(self.provider) else 0),
+            caller="latest" if self.is_fallback else "job",
+            load_history=self._load_history,
+            wanted=self._still_wanted,
+            keep=self._keep,
+            until=self._until,
+            patience_s=self._patience_s,
+        )
+
+    def _still_wanted(self, symbols: Sequence[str]) -> Sequence[str]:
+        try:
+            if is_metered(self.provider):
+                self.share_recent(symbols)
+            active = active_jobs([slot.claim.job.id for slot in self.merged.slots])
+        except (OperationalError, InterfaceError):
+            # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
+            connection.close()
+            return ()
+        return self.merged.still_wanted(symbols, active=active)
+
+    def _keep(self, round_trip: RoundTrip) -> list[str]:
+        self.merged.note_asked(round_trip.request.symbols)
+        payers = (self.merged.payer_of(symbol) for symbol in round_trip.request.symbols)
+        run_id = next((slot.claim.run_id for slot in payers if slot is not None), None)
+        (raw_id,) = patiently(lambda: new_ids(1))
+        keeping = _Keeping(self, round_trip, raw_id=raw_id, run_id=run_id)
+        stored = patiently(keeping)
+        self._note(keeping.settled)
+        if stored.points:
+            publisher().publish(stored.points, polls={raw_id: run_id})
+        return patiently(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
+
+    def _wait_for(self, symbols: Sequence[str]) -> bool:
+        until = min(self._until, time.monotonic() + WAIT_FOR_OTHERS_S)
+        try:
+            return Lease(self.provider).wait_for_others(symbols, until=until)
+        except SharedStateError as error:
+            self.fail(symbols, f"budget unavailable: {error}")
+            return False
+
+    def _note(self, settled: Sequence[Slot]) -> None:
+        outcomes = [slot.outcome for slot in settled]
+        self.polled.states |= {outcome.claim.job.id: outcome.state for outcome in outcomes}
+        failed = [outcome for outcome in outcomes if outcome.error]
+        if failed:
+            log.warning(
+                "poll.failed" if all(not outcome.points for outcome in failed) else "poll.partly_failed",
+                provider=self.provider,
+                jobs=[str(outcome.claim.job.id) for outcome in failed[:10]],
+                job_count=len(failed),
+                reason=failed[0].error[:200],
+            )
+
+
+class _Keeping:
+    """Stores a round trip and the outcomes of the slots that it settles; called again, it doubles nothing."""
+
+    def __init__(self, poll: _Poll, round_trip: RoundTrip, *, raw_id: UUID, run_id: UUID | None) -> None:
+        self._poll = poll
+        self._round_trip = round_trip
+        self._raw_id = raw_id
+        self._run_id = run_id
+        self._is_settled = False
+        self.settled: list[Slot] = []
+
+    def __call__(self) -> Stored:
+        with transaction.atomic():
+            stored = store_round_trips(
+                [self._round_trip],
+                raw_ids=[self._raw_id],
+                provider=self._poll.provider,
+                poll=self._run_id,
+                is_fallback=self._poll.is_fallback,
+            )
+            self._settle(stored)
+            finish([slot.outcome for slot in self.settled])
+        return stored
+
+    def _settle(self, stored: Stored) -> None:
+        if self._is_settled:
+            return
+        self._is_settled = True
+        for point in stored.points:
+            self._poll.merged.serve(point.symbol)
+        self._poll.fail(stored.refused, "the database cannot hold this price")
+        self.settled = self._poll.merged.take_settled()

@@ -1,0 +1,130 @@
+"""Which jobs are due when: a heap of grids, each with the jobs that fall due on it together. Pure.
+
+All times are milliseconds since the epoch: grids are exact in them, so nothing drifts.
+"""
+
+import heapq
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from itertools import count
+
+# A slot that came while nobody led is sent late if it is no older than this, and a part of its interval:
+# what a takeover costs is caught up, but after an outage not everything is sent at once.
+LATE_MS = 3_000
+LATE_PART = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands: jobs of equal places are polled together.
+
+    `kind` tells jobs apart that fall due together but are asked for one after the other; None: they may
+    share a message with any other of the queue. Interval and phase are in ms.
+    """
+
+    queue: str
+    kind: Hashable
+    interval: int
+    phase: int
+
+    def slot_at(self, now: int) -> int:
+        """Return the latest slot that is not after `now`."""
+        return now - (now - self.phase) % self.interval
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Jobs of one place whose slot has come."""
+
+    place: Place
+    job_ids: list[str]
+    due: int
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    place: Place
+    jobs: dict[str, None] = field(default_factory=dict)
+    # Of its entries in the heap this one counts.
+    entry: int = -1
+
+
+class Board:
+    """The jobs that are polled, by the time of their next slot."""
+
+    def __init__(self) -> None:
+        self._groups: dict[Place, _Group] = {}
+        self._places: dict[str, Place] = {}
+        self._heap: list[tuple[int, int, _Group]] = []
+        self._at_once: dict[str, int] = {}
+        self._entries = count()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._places
+
+    def put(self, job_id: str, place: Place, *, now: int, at_once: bool = False) -> None:
+        """Add a job, or move it: its next slot is the first after `now`, and the one of now if `at_once`."""
+        if self._places.get(job_id) != place:
+            self.remove(job_id)
+            self._places[job_id] = place
+            group = self._groups.get(place)
+            if group is None:
+                group = self._groups[place] = _Group(place)
+                self._push(group, place.slot_at(now) + place.interval)
+            group.jobs[job_id] = None
+        if at_once:
+            self._at_once[job_id] = now
+
+    def remove(self, job_id: str) -> None:
+        """Take a job off, if it is there."""
+        place = self._places.pop(job_id, None)
+        self._at_once.pop(job_id, None)
+        if place is not None:
+            group = self._groups[place]
+            del group.jobs[job_id]
+            if not group.jobs:
+                # Its entry in the heap goes when its time comes.
+                group.entry = -1
+                del self._groups[place]
+
+    def take_due(self, now: int) -> list[Due]:
+        """Return the jobs whose slot has come, each group once, and those that were to be polled at once."""
+        first: dict[Place, list[str]] = {}
+        for job_id in self._at_once:
+            first.setdefault(self._places[job_id], []).append(job_id)
+        self._at_once = {}
+        due = [Due(place, job_ids, place.slot_at(now)) for place, job_ids in first.items()]
+        while self._heap and self._heap[0][0] <= now:
+            _time, entry, group = heapq.heappop(self._heap)
+            if group.entry == entry:
+                latest = group.place.slot_at(now)
+                due.append(Due(group.place, list(group.jobs), latest))
+                self._push(group, latest + group.place.interval)
+        return due
+
+    def next_due(self) -> int | None:
+        """Return when the next slot comes; None: there are no jobs."""
+        while self._heap and self._heap[0][2].entry != self._heap[0][1]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def restart(self, *, since: int, now: int) -> None:
+        """Begin to lead: the slots that came after `since` are due, unless they are too old to be sent late.
+
+        So are the jobs that were to be polled at once since then.
+        """
+        self._at_once = {job_id: at for job_id, at in self._at_once.items() if at > since}
+        self._heap = []
+        for group in self._groups.values():
+            interval = group.place.interval
+            first = max(since, now - LATE_MS - interval // LATE_PART)
+            group.entry = next(self._entries)
+            self._heap.append((group.place.slot_at(min(first, now)) + interval, group.entry, group))
+        heapq.heapify(self._heap)
+
+    def _push(self, group: _Group, time: int) -> None:
+        group.entry = next(self._entries)
+        heapq.heappush(self._heap, (time, group.entry, group))

@@ -1,0 +1,1 @@
+"""One module for each provider: requests and the reading of answers."""

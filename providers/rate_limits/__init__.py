@@ -1,0 +1,1 @@
+"""May a request go out: budgets, breakers and leases, in Redis."""

@@ -1,0 +1,178 @@
+"""Batches that are planned before the one before them is stored: nothing is believed that did not happen."""
+
+import itertools
+import threading
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+from django.db import connection
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import consumers.averages.connection
+import consumers.averages.store
+from consumers.averages.store import Plan, StoreUnavailableError
+from prices.models import SymbolAverage
+from prices.publishing.events import PriceEvent
+from tests.consumers.locks import held_lock
+from tests.consumers.samples import EventStore, assert_averages_right, event, events
+from tests.consumers.sessions import end_sessions
+from tests.examples import examples
+
+pytestmark = pytest.mark.django_db(transaction=True)
+STREAM = events([str(price) for price in range(1, 41)])
+
+
+def planned(store: EventStore, batch: list[PriceEvent], *, ahead: bool = False) -> Plan:
+    plan = store.plan(batch, ahead=ahead)
+    assert plan is not None
+    return plan
+
+
+def test_plan_made_ahead_goes_on_where_the_one_before_ends(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(STREAM[:10])
+    first = planned(store, STREAM[10:20])
+    second = planned(store, [*STREAM[20:30], STREAM[5], STREAM[18]], ahead=True)
+    monkeypatch.setattr(consumers.averages.store, "read_contexts", None)
+    store.write_plan(first)
+    store.write_plan(second)
+    assert_averages_right(STREAM[:30])
+
+
+def test_late_event_in_a_plan_made_ahead_changes_rows_that_were_not_stored_yet(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = STREAM[14]
+    store.write(STREAM[:10])
+    first = planned(store, [each for each in STREAM[10:20] if each is not late])
+    second = planned(store, [late, *STREAM[20:22]], ahead=True)
+    monkeypatch.setattr(consumers.averages.store, "read_contexts", None)
+    store.write_plan(first)
+    store.write_plan(second)
+    assert_averages_right(STREAM[:22])
+
+
+def test_nothing_is_planned_ahead_of_a_batch_of_which_too_little_is_known(store: EventStore) -> None:
+    first = planned(store, STREAM[:10])
+    assert store.plan(STREAM[10:20], ahead=True) is None
+    store.write_plan(first)
+    second = planned(store, STREAM[10:20])
+    third = planned(store, STREAM[20:30], ahead=True)
+    store.write_plan(second)
+    store.write_plan(third)
+    assert_averages_right(STREAM[:30])
+
+
+def test_plan_made_ahead_of_a_failed_batch_is_made_anew(
+    store: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers.averages.connection, "LOCK_TIMEOUT_MS", 200)
+    store.write(STREAM[:10])
+    first = planned(store, STREAM[10:20])
+    planned(store, STREAM[20:30], ahead=True)
+    with held_lock("SIM-A"), pytest.raises(StoreUnavailableError):
+        store.write_plan(first)
+    assert store.plan(STREAM[20:30], ahead=True) is None
+    store.write(STREAM[10:20])
+    store.write(STREAM[20:30])
+    assert_averages_right(STREAM[:30])
+
+
+def test_plan_made_on_a_batch_that_failed_is_right_though_it_is_written(store: EventStore) -> None:
+    """As many rows as the failed batch had are there from another writer, so that counting tells nothing."""
+    store.write(STREAM[:10])
+    first, second = planned(store, STREAM[10:12]), planned(store, STREAM[14:20], ahead=True)
+    assert end_sessions() == 1
+    with pytest.raises(StoreUnavailableError):
+        store.write_plan(first)
+    other = EventStore()
+    other.write(STREAM[12:14])
+    other.close()
+    store.write_plan(second)
+    assert_averages_right([*STREAM[:10], *STREAM[12:20]])
+    store.write(STREAM[10:12])
+    assert_averages_right(STREAM[:20])
+
+
+def test_plan_made_ahead_of_an_id_that_is_anothers_is_right(store: EventStore) -> None:
+    """The batch before takes the slow path, and one of its events is passed over."""
+    store.write([*STREAM[:10], event(11, symbol="SIM-B")])
+    stolen = PriceEvent(event(11, symbol="SIM-B").event_id, "SIM-A", STREAM[0].price, "simulated", None)
+    first = planned(store, [*STREAM[10:14], stolen])
+    second = planned(store, STREAM[14:20], ahead=True)
+    store.write_plan(first)
+    store.write_plan(second)
+    assert_averages_right([*STREAM[:20], event(11, symbol="SIM-B")])
+
+
+def test_another_writer_between_two_plans_is_noticed(make_store: Callable[[], EventStore]) -> None:
+    store, other = make_store(), make_store()
+    store.write(STREAM[:10])
+    first = planned(store, STREAM[10:14])
+    second = planned(store, STREAM[16:20], ahead=True)
+    store.write_plan(first)
+    other.write(STREAM[14:16])
+    store.write_plan(second)
+    assert_averages_right(STREAM[:20])
+
+
+def test_rebuild_between_two_plans_is_noticed(store: EventStore) -> None:
+    store.write(STREAM[:10])
+    first, second = planned(store, STREAM[10:14]), planned(store, STREAM[14:20], ahead=True)
+    store.write_plan(first)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE symbol_averages SET price = 140 WHERE event_id = %s", [STREAM[13].event_id])
+        cursor.execute("SELECT nextval('averages_epoch')")
+    store.write_plan(second)
+    row = SymbolAverage.objects.get(event_id=STREAM[14].event_id)
+    assert row.average == Decimal("38.2")
+
+
+def test_after_a_surprise_plans_are_made_ahead_again(store: EventStore) -> None:
+    store.write(STREAM[:10])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval('averages_epoch')")
+    store.write(STREAM[10:20])
+    second = planned(store, STREAM[20:25])
+    third = planned(store, STREAM[25:30], ahead=True)
+    assert third.averaged is not None
+    store.write_plan(second)
+    store.write_plan(third)
+    assert_averages_right(STREAM[:30])
+
+
+POOL = [
+    event(number, symbol=symbol, price=str(number * 7 % 11 + 1)) for number in range(14) for symbol in "AB"
+]
+few = st.lists(st.sampled_from(POOL), max_size=3)
+batches = st.lists(st.lists(st.sampled_from(POOL), min_size=1, max_size=7), min_size=1, max_size=12)
+
+
+@given(batches=batches, others=st.dictionaries(st.integers(0, 11), few))
+@settings(max_examples=examples(40))
+def test_any_batches_planned_while_the_one_before_is_written_obey_the_definition(
+    make_store: Callable[[], EventStore],
+    batches: list[list[PriceEvent]],
+    others: dict[int, list[PriceEvent]],
+) -> None:
+    """One thread plans and another one writes, as the loop does it; a second writer comes between."""
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE symbol_averages")
+    store, other = make_store(), make_store()
+    writing: threading.Thread | None = None
+    for number, batch in enumerate(batches):
+        plan = store.plan(batch, ahead=writing is not None)
+        if writing is not None:
+            writing.join()
+        plan = plan or planned(store, batch)
+        other.write(others.get(number, []))
+        writing = threading.Thread(target=store.write_plan, args=(plan,))
+        writing.start()
+    if writing is not None:
+        writing.join()
+    assert_averages_right(set(itertools.chain(*batches, *(others.get(n, []) for n in range(len(batches))))))
+    for each in (store, other):
+        each.close()

@@ -1,0 +1,98 @@
+"""Prices whose messages Kafka deleted before anybody read them are averaged from price_points."""
+
+import logging
+from datetime import datetime, timedelta
+
+import pytest
+from confluent_kafka import TopicPartition
+from django.db import connection
+
+from consumers.averages.store import AverageStore
+from consumers.handler import AverageHandler
+from consumers.reading.group import AFTER_ALL, oldest_time
+from consumers.reading.lag import read_lag
+from consumers.repair.recovery import RecoveryError, recover_averages
+from prices.models import SymbolAverage
+from tests.consumers.running import committed, running, trim
+from tests.consumers.samples import BEGIN, assert_averages_right, event, point, points_of, produce
+from tests.consumers.unchanging import unchanging_rows
+from tests.logged import events_logged
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+NOW = BEGIN + timedelta(hours=1)
+
+
+def recover(before: datetime = NOW) -> int | None:
+    return recover_averages(before=before, is_stopped=lambda: False)
+
+
+def test_point_without_an_average_gets_one() -> None:
+    point(0)
+    assert recover() == 1
+    assert recover() == 0
+    assert_averages_right([event(0)])
+
+
+def test_points_that_are_older_are_needed() -> None:
+    assert recover() is None
+    point(0, published=False)
+    assert recover() is None
+    point(1)
+    assert recover(before=BEGIN) is None
+    assert recover() == 1
+
+
+def test_empty_partition_leaves_out_no_price_whatever_this_hosts_clock_says(topic: str) -> None:
+    point(0)
+    before = oldest_time([TopicPartition(topic, 0, 0)])
+    assert before == AFTER_ALL
+    assert recover(before) == 1
+
+
+def test_points_that_wait_in_the_outbox_are_left() -> None:
+    point(0)
+    point(1, published=False)
+    assert recover() == 1
+    assert_averages_right([event(0)])
+
+
+def test_stopped_recovery_is_not_done() -> None:
+    point(0)
+    with pytest.raises(RecoveryError, match="stopped"):
+        recover_averages(before=NOW, is_stopped=lambda: True)
+
+
+def test_another_rebuild_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumers.averages.connection.LOCK_TIMEOUT_MS", 20)
+    point(0)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_lock(hashtext('rebuild_averages'))")
+        with pytest.raises(RecoveryError, match="another rebuild_averages"):
+            recover()
+        cursor.execute("SELECT pg_advisory_unlock(hashtext('rebuild_averages'))")
+    assert recover() == 1
+
+
+@pytest.mark.usefixtures("topic", "heartbeats")
+def test_group_without_offsets_on_a_trimmed_log_leaves_no_hole(caplog: pytest.LogCaptureFixture) -> None:
+    """Each average that was ever stored is of a whole window: no row changes after it was written."""
+    symbols = ["SIM-A", "SIM-B", "SIM-C", "SIM-D"]
+    points = [
+        each for number in range(20) for each in points_of(number, dict.fromkeys(symbols, str(number + 1)))
+    ]
+    produce(points)
+    for partition, end in ends().items():
+        trim(partition, before=end // 2)
+    with unchanging_rows(), caplog.at_level(logging.INFO), running(AverageHandler(AverageStore())):
+        wait_until(lambda: committed(ends()) == ends(), timeout_s=20)
+    assert SymbolAverage.objects.count() == len(points)
+    assert events_logged(caplog)["batch.refused"] == 0
+    assert events_logged(caplog)["log.trimmed"] == 1
+    assert_averages_right(
+        event(number, symbol=symbol, price=str(number + 1)) for number in range(20) for symbol in symbols
+    )
+
+
+def ends() -> dict[int, int]:
+    return {each.partition: each.end for each in read_lag() if each.end > 0}
