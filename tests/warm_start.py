@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from subprocess import TimeoutExpired
 
@@ -54,7 +55,9 @@ class WarmProcess:
     def send_signal(self, number: signal.Signals) -> None:
         """Send it a signal, unless it has ended."""
         if self._process.exitcode is None:
-            os.kill(self.pid, number)
+            # It may have ended, and the one that started it have noticed, before this one has.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         """Ask it to end."""

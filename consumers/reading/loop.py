@@ -35,6 +35,7 @@ from consumers.reading.group import (
     unread_log,
 )
 from consumers.reading.offsets import OffsetCommitter
+from consumers.reading.owners import OwnerWatch
 from consumers.reading.pipeline import AnyBatch, BatchHandler, Pipeline, RetryLaterError
 from consumers.reading.stall import StallWatch
 from consumers.reading.topic_watch import TopicWatch
@@ -74,6 +75,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._topic = settings.KAFKA_TOPIC
         self._offsets = OffsetCommitter(self._topic)
         self._watch = TopicWatch()
+        self._owners = OwnerWatch()
         self._topic_id = ""
         self._kafka = Outage(began="kafka.away", ended="kafka.back")
         self._backoff = Backoff(Outage(began="batch.refused", ended="batch.accepted"))
@@ -112,7 +114,8 @@ class ConsumerLoop(Generic[AnyBatch]):
                 except KafkaException as error:
                     if not is_final(error.args[0]):
                         raise
-                    self._rejoin(error.args[0])
+                    self._kafka.begin(error.args[0].str())
+                    self._rejoin()
             self._flush(timeout_s=STOP_FLUSH_S)
         finally:
             self._leave()
@@ -129,15 +132,15 @@ class ConsumerLoop(Generic[AnyBatch]):
             on_lost=self._on_lost,
         )
 
-    def _rejoin(self, error: KafkaError) -> None:
-        """Go on with another consumer: librdkafka has ended this one for good."""
-        self._kafka.begin(error.str())
+    def _rejoin(self) -> None:
+        """Go on with another consumer: librdkafka has ended this one for good, or lost it."""
         # What refused this one may refuse the next.
         time.sleep(REJOIN_S)
         # Without a word to the old one: its `close` would never end, and librdkafka turn at full speed in it.
         # What it had passes to others once its session ends, if Kafka has not taken it away already.
         self._consumer = self._make_consumer()
         self._release(self._offsets.positions)
+        self._owners.forget()
         self._subscribe()
 
     def _turn(self) -> None:
@@ -154,6 +157,13 @@ class ConsumerLoop(Generic[AnyBatch]):
             self._seek_stalled()
         self._offsets.commit_if_due(self._consumer)
         self._watch.look()
+        self._rejoin_where_unowned()
+
+    def _rejoin_where_unowned(self) -> None:
+        unowned = self._owners.look(self._consumer, self._watch.partitions, own=self._offsets.partitions)
+        if unowned:
+            log.warning("partitions.unowned", partitions=unowned)
+            self._rejoin()
 
     def _touch_if_due(self) -> None:
         now = time.monotonic()

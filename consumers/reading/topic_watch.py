@@ -30,6 +30,8 @@ class TopicWatch:
         self._topic = settings.KAFKA_TOPIC
         self._client = make_admin({"reconnect.backoff.max.ms": 1_000})
         self._missing = Outage(began="topic.missing", ended="topic.found")
+        # The topic's partitions, as far as they are known.
+        self.partitions: frozenset[int] = frozenset()
         self._known = ""
         self._asked: Future[Any] | None = None
         self._asked_at = 0.0
@@ -60,7 +62,7 @@ class TopicWatch:
         if self._asked is not None and self._asked.done():
             asked, self._asked = self._asked, None
             self._take(asked)
-        elif self._asked is None and self._known and time.monotonic() - self._asked_at >= LOOK_INTERVAL_S:
+        elif self._asked is None and time.monotonic() - self._asked_at >= LOOK_INTERVAL_S:
             self._asked, self._asked_at = self._ask(), time.monotonic()
 
     def _ask(self) -> Future[Any]:
@@ -69,17 +71,18 @@ class TopicWatch:
 
     def _take(self, answer: Future[Any]) -> None:
         try:
-            found = str(answer.result().topic_id)
+            topic = answer.result()
         except KafkaException as error:
             # That Kafka is away the consumer notices too.
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 self._missing.begin(error.args[0].str())
             return
         self._missing.end()
-        self._compare(found)
+        self._compare(str(topic.topic_id))
+        self.partitions = frozenset(each.id for each in topic.partitions)
 
     def _compare(self, found: str) -> None:
-        if found != self._known:
+        if self._known and found != self._known:
             raise replaced_topic(self._known, found)
 
 

@@ -50,7 +50,8 @@ def start_pytest(
     folder: Path, *words: str, more: str = "pass", test: str = TEST, **environment: str
 ) -> subprocess.Popen[str]:
     (folder / "test_it.py").write_text(test.format(more=more) if test is TEST else test)
-    (folder / "pytest.ini").touch()
+    # What hangs tells where, in time for the output.
+    (folder / "pytest.ini").write_text("[pytest]\nfaulthandler_timeout = 45\n")
     given = {name: address for name, address in ELSEWHERE.items() if name != REDIS}
     plugins = ["-p", "dev.pytest_services", "-p", "no:django"]
     return subprocess.Popen(
@@ -70,9 +71,18 @@ def start_pytest(
     )
 
 
+def output_of(process: subprocess.Popen[str], *, timeout_s: float = 60) -> str:
+    """Return what it printed, once it has ended; kill one that does not, and fail with its output."""
+    try:
+        return process.communicate(timeout=timeout_s)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail(f"it has not ended within {timeout_s:g} s:\n{process.communicate()[0]}")
+
+
 def test_plugin_gives_the_parts_and_ends_them(tmp_path: Path) -> None:
     process = start_pytest(tmp_path)
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process)
     assert process.returncode == 0, output
     assert "services: DATABASE_URL as given, Valkey 9" in output
     assert "1 passed, 1 skipped" in output
@@ -86,7 +96,7 @@ def test_plugin_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Si
     wait_until((tmp_path / "started").exists, what="the test runs")
 
     os.killpg(process.pid, number)
-    process.communicate(timeout=60)
+    output_of(process)
 
     wait_until(lambda: not processes_below(tmp_path), what="nothing left")
     wait_until(lambda: not list(tmp_path.glob("marketdata-tests-*")), what="no folder left")
@@ -95,7 +105,7 @@ def test_plugin_interrupted_run_leaves_nothing(tmp_path: Path, number: signal.Si
 def test_workers_have_parts_of_their_own(tmp_path: Path) -> None:
     nothing_given = dict.fromkeys(ELSEWHERE, "")
     process = start_pytest(tmp_path, "--numprocesses", "2", test=TEST_OF_WORKERS, **nothing_given)
-    output, _ = process.communicate(timeout=300)
+    output = output_of(process, timeout_s=300)
     assert process.returncode == 0, output
     assert "services: each worker starts its own" in output
     parts = [set(file.read_text().split()) for file in tmp_path.glob("gw*")]
@@ -106,7 +116,7 @@ def test_workers_have_parts_of_their_own(tmp_path: Path) -> None:
 
 def test_workers_refuse_parts_that_they_would_share(tmp_path: Path) -> None:
     process = start_pytest(tmp_path, "--numprocesses", "2")
-    output, _ = process.communicate(timeout=300)
+    output = output_of(process, timeout_s=300)
     assert process.returncode
     assert "DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS would be shared by workers" in output
 
@@ -117,14 +127,14 @@ def test_plugin_keeps_this_machine_from_proxies(tmp_path: Path) -> None:
     asks += "assert requests.get(f'http://127.0.0.1:{s.server_port}/').ok; s.server_close()"
     proxy = "http://127.0.0.1:1"
     process = start_pytest(tmp_path, more=asks, ALL_PROXY=proxy, http_proxy=proxy)
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process)
     assert process.returncode == 0, output
 
 
 @pytest.mark.parametrize("option", ["--collect-only", "--help"])
 def test_plugin_starts_nothing_where_no_test_runs(tmp_path: Path, option: str) -> None:
     process = start_pytest(tmp_path, option, TMPDIR="/nowhere/at/all")
-    output, _ = process.communicate(timeout=60)
+    output = output_of(process)
     assert process.returncode == 0, output
     assert "services:" not in output
 
