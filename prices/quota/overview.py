@@ -13,6 +13,7 @@ from prices.quota.demand import key_of
 from prices.quota.fair_shares import UNITS
 from prices.quota.plan import NotConfigured, Plan, plan_within
 from providers.adapters.yahoo.batches import asks_singly
+from providers.rate_limits.breaker import breaker_state
 from providers.rate_limits.budget import Remaining, WindowUse, limits_of, remaining
 from providers.rate_limits.redis_scripts import SharedStateError
 from providers.registry import missing_setting
@@ -24,7 +25,8 @@ class BudgetUse:
 
     `windows` is None where it cannot be told how much is used, and `unknown` says why. `wanted` and
     `for_jobs` are requests in a window of the limit that binds; `for_jobs` None: there is no limit.
-    `held_for_s`: nothing is sent for so long, because the provider refused for its limit.
+    `held_for_s`: nothing is sent for so long, because the provider refused for its limit; `rests_for_s`:
+    because its breaker is open after failures.
     `asks_singly`: calls for several symbols are refused just now, and each symbol takes a request.
     """
 
@@ -34,6 +36,7 @@ class BudgetUse:
     windows: Sequence[WindowUse] | None
     unknown: str | None
     held_for_s: float
+    rests_for_s: float
     jobs: int
     wanted: Fraction
     for_jobs: int | None
@@ -89,7 +92,7 @@ def _satisfaction(job: JobUse) -> Fraction:
 
 def _budget_use(allowance: Allowance, jobs: int) -> BudgetUse:
     name = allowance.provider
-    left, unknown = _remaining(name)
+    left, rests_for_s, unknown = _remaining(name)
     return BudgetUse(
         provider=name,
         missing_setting=missing_setting(name),
@@ -97,6 +100,7 @@ def _budget_use(allowance: Allowance, jobs: int) -> BudgetUse:
         windows=left.windows if left else None,
         unknown=unknown,
         held_for_s=left.held_for_s if left else 0.0,
+        rests_for_s=rests_for_s,
         jobs=jobs,
         wanted=Fraction(allowance.shares.wanted, UNITS),
         for_jobs=allowance.for_jobs if allowance.limit else None,
@@ -104,9 +108,10 @@ def _budget_use(allowance: Allowance, jobs: int) -> BudgetUse:
     )
 
 
-def _remaining(provider: str) -> tuple[Remaining | None, str | None]:
+def _remaining(provider: str) -> tuple[Remaining | None, float, str | None]:
     try:
-        left = remaining(provider)
+        left, rests_for_s = remaining(provider), breaker_state(provider).retry_after_s
     except SharedStateError as error:
-        return None, str(error)
-    return left, "not asked since Redis started or lost its counts" if left.windows is None else None
+        return None, 0.0, str(error)
+    unknown = "not asked since Redis started or lost its counts" if left.windows is None else None
+    return left, rests_for_s, unknown

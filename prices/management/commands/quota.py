@@ -121,7 +121,9 @@ def _note(use: BudgetUse) -> str:
     singly = "each symbol takes a request: calls for several are refused just now" if use.asks_singly else ""
     held_s = ceil(use.held_for_s)
     held = f"rate limited: nothing is sent for another {time_in_words(held_s)}" if held_s else ""
-    return "\n".join(filter(None, (use.unknown, held, singly)))
+    rests_s = ceil(use.rests_for_s)
+    rests = f"its breaker is open: nothing is sent for another {time_in_words(rests_s)}" if rests_s else ""
+    return "\n".join(filter(None, (use.unknown, held, rests, singly)))
 
 
 def _job_table(jobs: Sequence[JobUse]) -> Table:

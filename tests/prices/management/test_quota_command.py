@@ -14,6 +14,7 @@ from pytest_django import Settings
 from prices.database.uuid7 import new_ids
 from prices.models import PollJob
 from providers.base import ErrorKind, ProviderError
+from providers.rate_limits.breaker import breaker_state
 from providers.rate_limits.budget import SentTimes, restore
 from providers.rate_limits.permits import report_outcome
 from tests.conftest import MakeJob
@@ -89,6 +90,18 @@ def test_quota_says_that_nothing_is_sent(show: Show) -> None:
     assert "rate limited: nothing is sent for another" in text
     (use,) = json.loads(show("--provider", "yfinance", "--json"))["budgets"]
     assert 7_000 < use["held_for_s"] <= 7_200
+
+
+@pytest.mark.usefixtures("own_counts")
+def test_quota_says_that_the_breaker_is_open(show: Show) -> None:
+    error = ProviderError(kind=ErrorKind.UPSTREAM_ERROR, message="no answer within 3 s")
+    while breaker_state("yfinance").state == "closed":
+        report_outcome(granted_soon("yfinance"), {"AAPL": error}, answer=None)
+    text = " ".join(show("--provider", "yfinance").split())
+    assert "its breaker is open: nothing is sent for another" in text
+    (use,) = json.loads(show("--provider", "yfinance", "--json"))["budgets"]
+    assert 0 < use["rests_for_s"] <= 60
+    assert use["held_for_s"] == 0
 
 
 def test_quota_shows_what_each_job_wants_and_gets(show: Show, make_job: MakeJob) -> None:
