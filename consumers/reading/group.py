@@ -54,6 +54,7 @@ def configuration(
     *,
     on_error: Callable[[KafkaError], None],
     on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
+    on_statistics: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return the settings of a consumer that commits by itself and never skips a message."""
     return _PROTOCOLS[settings.KAFKA_GROUP_PROTOCOL] | {
@@ -70,8 +71,10 @@ def configuration(
         "queued.min.messages": 10_000,
         "reconnect.backoff.max.ms": 1_000,
         "topic.metadata.refresh.interval.ms": 10_000,
+        "statistics.interval.ms": 5_000,
         "error_cb": on_error,
         "on_commit": on_commit,
+        "stats_cb": on_statistics,
     }
 
 

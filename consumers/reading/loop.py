@@ -35,9 +35,8 @@ from consumers.reading.group import (
     unread_log,
 )
 from consumers.reading.offsets import OffsetCommitter
-from consumers.reading.owners import OwnerWatch
 from consumers.reading.pipeline import AnyBatch, BatchHandler, Pipeline, RetryLaterError
-from consumers.reading.stall import StallWatch
+from consumers.reading.stall import MembershipWatch, StallWatch
 from consumers.reading.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat
 from prices.outage_log import Outage
@@ -75,7 +74,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._topic = settings.KAFKA_TOPIC
         self._offsets = OffsetCommitter(self._topic)
         self._watch = TopicWatch()
-        self._owners = OwnerWatch()
+        self._membership = MembershipWatch()
         self._topic_id = ""
         self._kafka = Outage(began="kafka.away", ended="kafka.back")
         self._backoff = Backoff(Outage(began="batch.refused", ended="batch.accepted"))
@@ -122,7 +121,13 @@ class ConsumerLoop(Generic[AnyBatch]):
         log.info("consumer.stopped")
 
     def _make_consumer(self) -> Consumer:
-        return make_consumer(configuration(on_error=self._on_error, on_commit=self._offsets.on_commit))
+        return make_consumer(
+            configuration(
+                on_error=self._on_error,
+                on_commit=self._offsets.on_commit,
+                on_statistics=self._on_statistics,
+            )
+        )
 
     def _subscribe(self) -> None:
         self._consumer.subscribe(
@@ -140,7 +145,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         # What it had passes to others once its session ends, if Kafka has not taken it away already.
         self._consumer = self._make_consumer()
         self._release(self._offsets.positions)
-        self._owners.forget()
+        self._membership.begin()
         self._subscribe()
 
     def _turn(self) -> None:
@@ -157,12 +162,8 @@ class ConsumerLoop(Generic[AnyBatch]):
             self._seek_stalled()
         self._offsets.commit_if_due(self._consumer)
         self._watch.look()
-        self._rejoin_where_unowned()
-
-    def _rejoin_where_unowned(self) -> None:
-        unowned = self._owners.look(self._consumer, self._watch.partitions, own=self._offsets.partitions)
-        if unowned:
-            log.warning("partitions.unowned", partitions=unowned)
+        if self._membership.is_lost():
+            log.warning("membership.lost", state=self._membership.state)
             self._rejoin()
 
     def _touch_if_due(self) -> None:
@@ -368,6 +369,9 @@ class ConsumerLoop(Generic[AnyBatch]):
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION):
             self._kafka.begin(error.str())
+
+    def _on_statistics(self, statistics: str) -> None:
+        self._membership.note(statistics, kafka_answers=self._watch.is_answered)
 
     def _leave(self) -> None:
         # Revokes, and so commits; in a thread, because it waits for that as long as Kafka is away.

@@ -46,11 +46,6 @@ class OffsetCommitter:
         """Where to go on in each partition that is owned: all before is stored."""
         return [TopicPartition(self._topic, of, offset) for of, offset in self._next.items()]
 
-    @property
-    def partitions(self) -> Collection[int]:
-        """The partitions that are owned."""
-        return self._next.keys()
-
     def assign(
         self, positions: Sequence[TopicPartition], *, topic_id: str = "", uncommitted: Collection[int] = ()
     ) -> None:

@@ -1,7 +1,8 @@
-"""Whether Kafka has messages of a partition that do not come.
+"""Whether Kafka has messages that do not come, and nothing says why.
 
 librdkafka has lost track of partitions that it was told to read, without a word: nothing came, the loop
-turned, and the lag grew. So what is silent is compared with where Kafka says that its end is.
+turned, and the lag grew. So what is silent is compared with where Kafka says that its end is. It has also
+come back from an outage of Kafka and joined no group; so it is asked for how it stands there.
 """
 
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented
 from django.conf import settings
@@ -19,7 +21,11 @@ from prices.publishing.kafka_clients import make_admin
 # For how long messages may wait in Kafka, and none come.
 STALL_S = 30.0
 ASK_INTERVAL_S = 5.0
+# A rebalance waits for a member for a minute (`max.poll.interval.ms`).
+OUTSIDE_S = 90.0
 ANSWER_TIMEOUT_S = 2.0
+# As librdkafka names its states in the group and of a join; by KIP-848 "init" is one without partitions.
+_SETTLED = {"classic": {"up, steady"}, "consumer": {"up, steady", "up, init"}}
 
 
 class StalledError(Exception):
@@ -113,3 +119,33 @@ class StallWatch:
                 silence.behind_since = None
             elif silence.behind_since is None and silence.since < self._asked_at:
                 silence.behind_since = self._clock()
+
+
+class MembershipWatch:
+    """Learns from librdkafka's statistics whether it is on its way into the group for too long.
+
+    Kafka is not asked who the members are: in librdkafka 2.16 a request to the group's coordinator that has
+    timed out ends the process by an assertion once the coordinator is back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._outside_since: float | None = None
+        self.state = ""
+
+    def note(self, statistics: str, *, kafka_answers: bool) -> None:
+        """Take librdkafka's statistics; while Kafka does not answer, nobody can join."""
+        group = msgspec.json.decode(statistics).get("cgrp", {})
+        self.state = f"{group.get('state')}, {group.get('join_state')}"
+        if self.state in _SETTLED[settings.KAFKA_GROUP_PROTOCOL] or not kafka_answers:
+            self._outside_since = None
+        elif self._outside_since is None:
+            self._outside_since = self._clock()
+
+    def is_lost(self) -> bool:
+        """Return whether it was no settled member for 90 s although Kafka answers; `state` says what is."""
+        return self._outside_since is not None and self._clock() - self._outside_since >= OUTSIDE_S
+
+    def begin(self) -> None:
+        """Begin anew, with another consumer."""
+        self._outside_since = None

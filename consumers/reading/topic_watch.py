@@ -30,8 +30,8 @@ class TopicWatch:
         self._topic = settings.KAFKA_TOPIC
         self._client = make_admin({"reconnect.backoff.max.ms": 1_000})
         self._missing = Outage(began="topic.missing", ended="topic.found")
-        # The topic's partitions, as far as they are known.
-        self.partitions: frozenset[int] = frozenset()
+        # Whether Kafka had an answer when it was last asked.
+        self.is_answered = False
         self._known = ""
         self._asked: Future[Any] | None = None
         self._asked_at = 0.0
@@ -71,15 +71,16 @@ class TopicWatch:
 
     def _take(self, answer: Future[Any]) -> None:
         try:
-            topic = answer.result()
+            found = str(answer.result().topic_id)
+            self.is_answered = True
         except KafkaException as error:
+            self.is_answered = False
             # That Kafka is away the consumer notices too.
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 self._missing.begin(error.args[0].str())
             return
         self._missing.end()
-        self._compare(str(topic.topic_id))
-        self.partitions = frozenset(each.id for each in topic.partitions)
+        self._compare(found)
 
     def _compare(self, found: str) -> None:
         if self._known and found != self._known:

@@ -80,7 +80,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch, heartbeats: None) -> None:
     monkeypatch.setattr(group, "make_admin", None)
     monkeypatch.setattr(TopicWatch, "learn", lambda _: "an-id")
     monkeypatch.setattr(TopicWatch, "look", lambda _: None)
-    monkeypatch.setattr(ConsumerLoop, "_rejoin_where_unowned", lambda _: None)
 
 
 @pytest.mark.usefixtures("at_once")
