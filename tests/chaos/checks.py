@@ -107,7 +107,13 @@ def _letters(world: World) -> list[tuple[Position, bytes | None, bytes | None, s
     return [((partition, offset), key, value, reason) for partition, offset, key, value, reason in rows]
 
 
+def crashed(world: World) -> list[str]:
+    """Return the processes that a signal of nobody's has ended, as a failed assertion of a library does."""
+    return [name for name, times in world.fleet.revived.items() if CRASHED in name for _ in range(times)]
+
+
 AHEAD = "ahead of the message's time"
+CRASHED = "exit code -"
 NOT_RECOVERED = "not recovered in time"
 POINTS_MISSING = "points missing: published, without an average row"
 AVERAGES_WRONG = "averages wrong by the definition"
@@ -168,6 +174,7 @@ _ANSWERS_INCOMPLETE: LiteralString = """
 
 CHECKS = [
     Check(NOT_RECOVERED, lambda world: world.unreached),
+    Check("processes that crashed", crashed),
     Check(POINTS_MISSING, rows_of(_MISSING)),
     Check("average rows without a point", rows_of(_FOREIGN)),
     Check(AVERAGES_WRONG, wrong_averages),

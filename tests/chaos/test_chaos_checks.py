@@ -65,7 +65,7 @@ WRONG_GAPS = {
     " SELECT job_id, to_due, to_due, 1, 'down' FROM poll_gaps",
     "polled too": "UPDATE poll_gaps SET from_due = from_due - interval '1 s', slots = 3",
 }
-FOUND_BY_THE_RUN = {"not recovered in time"}
+FOUND_BY_THE_RUN = {"not recovered in time", "processes that crashed"}
 
 
 @pytest.fixture
@@ -215,6 +215,13 @@ def test_point_sent_ahead_of_kafkas_clock_explains_a_dead_letter(world: World) -
     assert found(world) == {}
     PricePoint.objects.filter(id=point_id).delete()
     assert "dead letters unexplained" in found(world)
+
+
+def test_crash_is_found_and_an_end_on_purpose_is_none(world: World) -> None:
+    world.fleet.revived["consumer-1, exit code 1"] += 1
+    assert found(world) == {}
+    world.fleet.revived["consumer-2, exit code -6"] += 2
+    assert found(world) == {"processes that crashed": 2}
 
 
 def test_every_check_is_tried() -> None:

@@ -18,6 +18,8 @@ from providers.http.redaction import MIN_SECRET_LENGTH, redact, redact_text
 from tests.examples import examples
 from tests.providers.answers import parse_one
 
+# What str.isprintable calls so.
+PRINTABLE = st.characters(exclude_categories=["C", "Z"], include_characters=" ")
 SECRET = 'kéy/with+"signs" &=%'
 
 
@@ -87,7 +89,7 @@ def test_text_that_is_no_unicode_is_kept() -> None:
 
 
 @settings(max_examples=examples(100))
-@given(st.binary(), st.text(min_size=8, max_size=20).filter(lambda text: text.isprintable()), st.binary())
+@given(st.binary(), st.text(PRINTABLE, min_size=8, max_size=20), st.binary())
 def test_secret_anywhere_is_gone(before: bytes, secret: str, after: bytes) -> None:
     data = before + secret.encode() + after
     assert secret.encode() not in redact(data, [secret]) or secret in "[redacted]"
