@@ -4,7 +4,8 @@ even         1,000 jobs, each every 6 s: stock, then this one
 mixed        10,000 jobs of 1 to 60 s, one created and one stopped each second: stock, then this one
 many         50,000 jobs, each every 60 s: this one
 
-The whole path runs, each process as the Procfile has it: beat, poller, upkeep, PostgreSQL, Valkey, Kafka.
+The whole path runs, each process as the Procfile has it: beat, poller, maintenance, PostgreSQL, Valkey,
+Kafka.
 """
 
 import json
@@ -128,7 +129,7 @@ def _start(service: Service, *, scheduler: str, pollers: int) -> None:
     for number in range(1, pollers + 1):
         name = f"{_POLLER}-{number}"
         service.start(name, command=service.command(_POLLER).replace(f"{_POLLER}@", f"{name}@"))
-    service.start("upkeep")
+    service.start("maintenance")
     beat = service.command("beat")
     service.start("beat", command=beat if scheduler == OWN else f"{beat} {_STOCK_OPTION}")
     deadline = time.monotonic() + STARTED_WITHIN_S

@@ -19,7 +19,7 @@ BEAT_TRIES_AGAIN = {"max_retries": 1, "interval_start": 0, "interval_step": 0.2,
 
 
 class Heartbeat(bootsteps.StartStopStep):
-    """Touch the file named after the worker (`upkeep@host`: upkeep) while its event loop turns."""
+    """Touch the file named after the worker (`maintenance@host`: maintenance) while its event loop turns."""
 
     requires = ("celery.worker.components:Timer",)
 

@@ -93,7 +93,8 @@ def _check_partitions() -> None:
         connection.close()
     if missing:
         raise PartError(
-            f"no {', '.join(missing)} yet: is `upkeep` running? Its log names what keeps it from making them"
+            f"no {', '.join(missing)} yet: is `maintenance` running? Its log names what keeps it from"
+            " making them"
         )
 
 

@@ -196,11 +196,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_connect_timeout": 2,
 }
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_TASK_DEFAULT_QUEUE = "upkeep"
+CELERY_TASK_DEFAULT_QUEUE = "maintenance"
 # A queue is a list of Redis and nothing else: declared, it would need writes at a worker's start too, and a
 # Redis that is full of messages would have no new worker to take them.
 CELERY_TASK_QUEUES = [
-    Queue(name, no_declare=True) for name in ("upkeep", *(f"poll.{name}" for name in PROVIDER_BUDGETS))
+    Queue(name, no_declare=True) for name in ("maintenance", *(f"poll.{name}" for name in PROVIDER_BUDGETS))
 ]
 CELERY_TASK_TIME_LIMIT = None
 CELERY_WORKER_CONSUMER = "marketdata.worker:PatientConsumer"
@@ -220,33 +220,33 @@ CELERY_BEAT_SCHEDULE = {
     "sweep outbox": {
         "task": "prices.tasks.sweep_outbox",
         "schedule": 1.0,
-        "options": {"queue": "upkeep", "expire_seconds": None},
+        "options": {"queue": "maintenance", "expire_seconds": None},
     },
     "abandon overdue polls": {
         "task": "prices.tasks.abandon_overdue_runs",
         "schedule": 10.0,
-        "options": {"queue": "upkeep", "expire_seconds": None},
+        "options": {"queue": "maintenance", "expire_seconds": None},
     },
     "account for slots": {
         "task": "prices.tasks.account_slots",
         "schedule": 10.0,
-        "options": {"queue": "upkeep", "expire_seconds": None},
+        "options": {"queue": "maintenance", "expire_seconds": None},
     },
     "drop expired messages": {
         "task": "prices.tasks.drop_expired_messages",
         "schedule": 60.0,
-        "options": {"queue": "upkeep", "expire_seconds": None},
+        "options": {"queue": "maintenance", "expire_seconds": None},
     },
     "make partitions": {
         "task": "prices.tasks.make_partitions",
         # What could not be locked is tried again soon; where all are there, this is a look.
         "schedule": crontab(minute="7-59/10"),
-        "options": {"queue": "upkeep", "expire_seconds": None},
+        "options": {"queue": "maintenance", "expire_seconds": None},
     },
     "drop old runs": {
         "task": "prices.tasks.drop_old_runs",
         "schedule": crontab(minute="47"),
-        "options": {"queue": "upkeep", "expire_seconds": None},
+        "options": {"queue": "maintenance", "expire_seconds": None},
     },
 }
 

@@ -205,12 +205,12 @@ def _problems_of(stored: Stored, *, now: datetime) -> list[str]:
     outbox_s = settings.OUTBOX_SWEEP_AFTER_S + OUTBOX_LATE_S
     if _is_late(stored.oldest_pending, outbox_s, now=now):
         problems.append(
-            f"outbox: a point has waited for over {outbox_s} s: is `upkeep` running? Its log names what Kafka"
-            " refuses"
+            f"outbox: a point has waited for over {outbox_s} s: is `maintenance` running? Its log names what"
+            " Kafka refuses"
         )
     run_s = settings.POLL_DEADLINE_S + RUN_LATE_S
     if _is_late(stored.oldest_run, run_s, now=now):
-        problems.append(f"polls: one has been open for over {run_s} s: is `upkeep` running?")
+        problems.append(f"polls: one has been open for over {run_s} s: is `maintenance` running?")
     if stored.dead_letters_full:
         problems.append(f"consumer: {stored.dead_letters_full}")
     elif stored.open_dead_letters:

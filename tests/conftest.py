@@ -31,7 +31,7 @@ TransactionTestCase._fixture_teardown = lambda self: empty_tables()  # type: ign
 
 # The real hasher takes half a second on purpose.
 django_settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-# Each client of a test would read the 170 static files anew, for 60 ms: let them be looked for when asked for.
+# Each client of a test would read the 170 static files anew, for 60 ms: they are looked for when asked for.
 django_settings.WHITENOISE_AUTOREFRESH = True
 
 MakeJob: TypeAlias = Callable[..., PollJob]

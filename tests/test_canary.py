@@ -38,7 +38,15 @@ CRUMB = "Canary/crumb+=&%2.Qwertyuiop"
 COOKIE = "d=CanaryCookie/+%2B&S=Asdfghjkl"
 SECRETS = [ALPHA_VANTAGE_KEY, FINNHUB_KEY, CRUMB, COOKIE]
 PROVIDERS = ["alpha_vantage", "finnhub", "yfinance"]
-PROCESSES = ["web", "poller-alpha-vantage", "poller-finnhub", "poller-yfinance", "upkeep", "beat", "consumer"]
+PROCESSES = [
+    "web",
+    "poller-alpha-vantage",
+    "poller-finnhub",
+    "poller-yfinance",
+    "maintenance",
+    "beat",
+    "consumer",
+]
 JOB_INTERVAL_S = 3
 # Yahoo's failures come one after another: each new crumb waits for the one before it.
 LATEST_WITHIN_S = 60

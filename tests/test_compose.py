@@ -62,7 +62,7 @@ def test_compose_file_matches_the_compose_schema() -> None:
 
 
 def test_services_are_the_parts_one_offs_and_processes() -> None:
-    assert set(SERVICES) == set(PARTS) | ONE_OFF | {"web", *POLLERS, "upkeep", "beat", "consumer"}
+    assert set(SERVICES) == set(PARTS) | ONE_OFF | {"web", *POLLERS, "maintenance", "beat", "consumer"}
 
 
 def test_postgres_container_has_the_documented_name_volume_and_database() -> None:
@@ -258,7 +258,7 @@ def test_workers_take_from_every_queue_that_is_written_to() -> None:
     written = {task["options"]["queue"] for task in beat_tasks.values()} | {
         settings.CELERY_TASK_DEFAULT_QUEUE
     }
-    assert {option(command_of("upkeep"), "--queues")} == written
+    assert {option(command_of("maintenance"), "--queues")} == written
 
 
 def test_web_listens_on_the_port_that_is_published_and_checked() -> None:

@@ -38,7 +38,7 @@ from tests.redis_troubles import (
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-PROCESSES = ["poller-simulated", "upkeep", "beat", "web"]
+PROCESSES = ["poller-simulated", "maintenance", "beat", "web"]
 QUEUE = "poll.simulated"
 NOPERM = f"NOPERM User {USER} has no permissions to run the"
 WRONGPASS = "WRONGPASS invalid username-password pair or user is disabled"

@@ -15,7 +15,7 @@ from tests.prices.job_histories import Grid, History, check
 from tests.product import Product
 from tests.waiting import wait_until
 
-PROCESSES = ("poller-simulated", "upkeep", "beat")
+PROCESSES = ("poller-simulated", "maintenance", "beat")
 pytestmark = pytest.mark.django_db(transaction=True)
 
 

@@ -55,7 +55,7 @@ def stored(count: int) -> bool:
 
 
 def test_killed_worker_and_consumer_lose_nothing_and_double_nothing(api: APIClient, product: Product) -> None:
-    product.start("poller-simulated", "upkeep", "beat", "consumer")
+    product.start("poller-simulated", "maintenance", "beat", "consumer")
     job_id = create_job(api, symbols=["SIM-A", "SIM-B", "SIM-C"], interval=1)
     wait_until(lambda: SymbolAverage.objects.count() >= 6)
     product.kill("poller-simulated")
@@ -78,7 +78,7 @@ def test_killed_worker_and_consumer_lose_nothing_and_double_nothing(api: APIClie
 def test_average_altered_by_hand_is_named(
     api: APIClient, product: Product, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    product.start("poller-simulated", "upkeep", "beat", "consumer")
+    product.start("poller-simulated", "maintenance", "beat", "consumer")
     job_id = create_job(api, symbols=["SIM-A"], interval=1)
     wait_until(lambda: SymbolAverage.objects.filter(average__isnull=False).exists())
     stop_job(api, job_id)
@@ -98,7 +98,7 @@ def test_average_altered_by_hand_is_named(
 def test_kafka_away_delays_publishing_and_not_polling(
     api: APIClient, product: Product, services: Services
 ) -> None:
-    product.start("poller-simulated", "upkeep", "beat", "consumer")
+    product.start("poller-simulated", "maintenance", "beat", "consumer")
     job_id = create_job(api, symbols=["SIM-A"], interval=1)
     wait_until(lambda: SymbolAverage.objects.count() >= 2)
     services.kafka.stop()
@@ -151,7 +151,7 @@ def test_recorded_answers_of_every_provider_are_averaged(
         ALPHA_VANTAGE_BUDGET="none",
     )
     try:
-        product.start(*REAL_POLLERS, "upkeep", "beat", "consumer")
+        product.start(*REAL_POLLERS, "maintenance", "beat", "consumer")
         for provider, symbol in expected:
             create_job(api, symbols=[symbol], interval=1, provider=provider)
         wait_until(
@@ -228,7 +228,7 @@ def slots_of(job_id: UUID) -> QuerySet[PollRun, datetime]:
 def test_workers_outlive_restarts_of_redis(
     api: APIClient, transactional_db: None, topic: str, tmp_path: Path, services: Services
 ) -> None:
-    names = ("poller-simulated", "upkeep", "beat")
+    names = ("poller-simulated", "maintenance", "beat")
     product = Product(tmp_path)
     try:
         product.start(*names)

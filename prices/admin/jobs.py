@@ -24,7 +24,7 @@ from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.quota import (
     BeyondBudgetError,
     StrictKeyError,
-    all_hindrances,
+    all_blockers,
     change_planned_interval,
     plan_in_words,
     plan_of_active,
@@ -36,8 +36,8 @@ else:
     ModelForm = forms.ModelForm
 
 
-def _hindrances(job: PollJob) -> str:
-    return "; ".join(all_hindrances(job, plan_of_active(job, now=timezone.now())))
+def _blocked_by(job: PollJob) -> str:
+    return "; ".join(all_blockers(job, plan_of_active(job, now=timezone.now())))
 
 
 class IntervalForm(ModelForm):
@@ -60,7 +60,7 @@ class PollJobAdmin(EvidenceAdmin):
         "title",
         "status",
         "provider",
-        "short_hindrances",
+        "short_blocked_by",
         "last_success_at",
         "failures",
         "short_last_error",
@@ -82,7 +82,7 @@ class PollJobAdmin(EvidenceAdmin):
         "failures",
         "accounted_until",
         "periodic_task",
-        "hindrances",
+        "blocked_by",
         "quota_plan",
         "ledger",
     ]
@@ -132,9 +132,9 @@ class PollJobAdmin(EvidenceAdmin):
         return keeping_units(str(job))
 
     @admin.display(description="what keeps it from polling")
-    def short_hindrances(self, job: PollJob) -> SafeString:
+    def short_blocked_by(self, job: PollJob) -> SafeString:
         """Return the beginning of what keeps an active job from polling."""
-        return shortened(_hindrances(job) or "-")
+        return shortened(_blocked_by(job) or "-")
 
     @admin.display(description="last error")
     def short_last_error(self, job: PollJob) -> SafeString:
@@ -142,9 +142,9 @@ class PollJobAdmin(EvidenceAdmin):
         return shortened(job.last_error or "-")
 
     @admin.display(description="what keeps it from polling")
-    def hindrances(self, job: PollJob) -> str:
+    def blocked_by(self, job: PollJob) -> str:
         """Return what keeps an active job from polling."""
-        return _hindrances(job) or "nothing"
+        return _blocked_by(job) or "nothing"
 
     @admin.display(description="what the budget gives it")
     def quota_plan(self, job: PollJob) -> str:

@@ -25,7 +25,7 @@ class Run(serializers.Serializer[Any]):
     points = serializers.IntegerField(help_text="Prices that answered the slot.")
     started_at = serializers.DateTimeField(help_text="When a worker claimed it.")
     finished_at = serializers.DateTimeField(allow_null=True, help_text="Null while it is claimed.")
-    begun_late_s = serializers.FloatField(
+    delay_s = serializers.FloatField(
         help_text=(
             "Seconds from due_at to started_at. A job that is new or resumed takes the slot that is past at"
             " once: that one may be late by up to the interval."

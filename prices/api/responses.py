@@ -13,7 +13,7 @@ from prices.latest.freshness import age_seconds
 from prices.latest.stored import known_time, point_freshness
 from prices.ledger.reports import SlotCounts, Unpolled
 from prices.models import PollJob, PollRun, PricePoint, SymbolAverage
-from prices.quota import NotConfigured, Plan, all_hindrances, plain_plan
+from prices.quota import NotConfigured, Plan, all_blockers, plain_plan
 from providers.rate_limits.breaker import breaker_state
 from providers.rate_limits.budget import remaining
 from providers.rate_limits.permits import is_metered
@@ -139,7 +139,7 @@ def job(job: PollJob, plan: Plan | None) -> dict[str, Any]:
         "last_success_at": time(job.last_success_at),
         "last_error": job.last_error or None,
         "failures": job.failures,
-        "hindrances": all_hindrances(job, plan),
+        "blocked_by": all_blockers(job, plan),
     }
 
 
@@ -163,7 +163,7 @@ def run(run: PollRun) -> dict[str, Any]:
         "points": run.points,
         "started_at": time(run.started_at),
         "finished_at": time(run.finished_at),
-        "begun_late_s": (run.started_at - run.due_at).total_seconds(),
+        "delay_s": (run.started_at - run.due_at).total_seconds(),
     }
 
 

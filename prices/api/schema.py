@@ -96,7 +96,7 @@ class Job(serializers.Serializer[Any]):
     last_success_at = serializers.DateTimeField(allow_null=True)
     last_error = serializers.CharField(allow_null=True)
     failures = serializers.IntegerField(help_text="Polls that failed since the last good one.")
-    hindrances = serializers.ListField(
+    blocked_by = serializers.ListField(
         child=serializers.CharField(), help_text="What keeps an active job from polling; usually none."
     )
 
@@ -106,7 +106,7 @@ class QuotaPlan(serializers.Serializer[Any]):
 
     provider = serializers.CharField(required=False)
     budget = serializers.CharField(required=False, help_text="The limit that binds: 25/1d; or none.")
-    kept_for_latest = serializers.IntegerField(
+    reserved_for_latest = serializers.IntegerField(
         required=False, help_text="Requests of the budget that GET /prices/latest may use."
     )
     in_use = serializers.FloatField(
@@ -116,7 +116,7 @@ class QuotaPlan(serializers.Serializer[Any]):
     granted_per_day = serializers.FloatField(required=False, help_text="Requests that the job gets.")
     in_full = serializers.BooleanField(required=False, help_text="Nothing is ever withheld.")
     interval = serializers.IntegerField(required=False, help_text="Seconds, as asked for.")
-    reached_interval = serializers.IntegerField(
+    effective_interval = serializers.IntegerField(
         required=False, allow_null=True, help_text="Seconds between requests for a symbol; null: never."
     )
     market_hours_only = serializers.BooleanField(

@@ -133,7 +133,7 @@ def get_job(job_id: UUID) -> PollJob:
     return job
 
 
-def hindrances(job: PollJob) -> list[str]:
+def blockers(job: PollJob) -> list[str]:
     """Say what keeps an active job from polling; nothing where all is well."""
     if job.status != JobStatus.ACTIVE:
         return []

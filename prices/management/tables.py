@@ -7,7 +7,7 @@ from uuid import UUID
 
 from rich.table import Table
 
-from prices.jobs.services import hindrances
+from prices.jobs.services import blockers
 from prices.ledger.reports import SlotCounts, Unpolled
 from prices.models import PollJob, PollRun
 from prices.quota import Plan, plan_in_words
@@ -48,7 +48,7 @@ def detail_table(job: PollJob, plan: Plan | None, last_day: SlotCounts, *, now: 
     table.add_row("last success", _time_and_age(job.last_success_at, now=now))
     table.add_row("last error", job.last_error or "none")
     table.add_row("failures", f"{job.failures:,} since the last success")
-    table.add_row("kept back by", "\n".join(hindrances(job)) or "nothing")
+    table.add_row("kept back by", "\n".join(blockers(job)) or "nothing")
     table.add_row("budget gives", "-" if plan is None else plan_in_words(plan))
     table.add_row("last 24 h", "\n".join(_last_day(last_day)))
     return table
@@ -84,12 +84,12 @@ def unpolled_table(ranges: Sequence[Unpolled]) -> Table:
     return table
 
 
-def hindrance_table(hindered: Mapping[str, Sequence[str]]) -> Table:
+def blocked_table(blocked: Mapping[str, Sequence[str]]) -> Table:
     """Return what keeps jobs back, by the beginnings of their ids."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, texts in hindered.items():
+    for name, texts in blocked.items():
         table.add_row(name, "\n".join(texts))
     return table
 

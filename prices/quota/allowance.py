@@ -15,7 +15,7 @@ from prices.quota.demand import ClassKey, Demand, Target, key_of, load_demands
 from prices.quota.fair_shares import UNITS, FairShares
 from prices.quota.turns import Turn, take_turns
 from providers.adapters.yahoo.batches import asks_singly
-from providers.rate_limits.budget import kept_for_latest, limits_of, remaining
+from providers.rate_limits.budget import limits_of, remaining, reserved_for_latest
 from providers.rate_limits.limits import Limit, binding_limit, time_in_words
 from providers.rate_limits.redis_scripts import SharedStateError
 from providers.registry import get_provider
@@ -162,7 +162,7 @@ def make_allowance(provider: str, demands: Mapping[ClassKey, Demand], *, now: da
     limit = binding_limit(limits_of(provider))
     if limit is None:
         return Allowance(provider)
-    kept = kept_for_latest(limit)
+    kept = reserved_for_latest(limit)
     capacity = (limit.requests - kept) * UNITS
     wants = {key: demand.units_in(limit.window_ms * 1000) for key, demand in demands.items()}
     shares = FairShares(wants.values(), capacity)

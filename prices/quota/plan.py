@@ -5,7 +5,7 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from prices.jobs.services import choose_provider, hindrances, provider_of
+from prices.jobs.services import blockers, choose_provider, provider_of
 from prices.models import JobStatus, PollJob
 from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.allowance import Allowance, allowance_of, make_allowance, read_allowance
@@ -31,26 +31,26 @@ class QuotaPlan:
     """How far a provider's budget carries a job.
 
     budget                the limit that binds, as settings write it: 25/1d; or none
-    kept_for_latest       of its requests, those that GET latest may use
+    reserved_for_latest       of its requests, those that GET latest may use
     in_use                of its requests, those that other active jobs want, up to all that jobs may have
     wanted_per_day        requests a day that the job's interval takes
     granted_per_day       requests a day that it gets; on a trading day, where `market_hours_only`
     in_full               nothing is ever withheld
     interval              seconds between polls, as asked for
-    reached_interval      seconds between two requests for a symbol, really; None: it is never asked for
+    effective_interval      seconds between two requests for a symbol, really; None: it is never asked for
     market_hours_only     nothing is asked for while all of its markets are closed
     shortest_interval     seconds: with this or a longer interval nothing is withheld; None: with none allowed
     """
 
     provider: str
     budget: str
-    kept_for_latest: int
+    reserved_for_latest: int
     in_use: Fraction
     wanted_per_day: Fraction
     granted_per_day: Fraction
     in_full: bool
     interval: int
-    reached_interval: int | None
+    effective_interval: int | None
     market_hours_only: bool
     shortest_interval: int | None
 
@@ -92,21 +92,21 @@ def plan_within(allowance: Allowance, job: PollJob | Target) -> QuotaPlan:
     return QuotaPlan(
         provider=allowance.provider,
         budget=str(allowance.limit or NO_LIMIT),
-        kept_for_latest=allowance.kept,
+        reserved_for_latest=allowance.kept,
         in_use=allowance.in_use_without(key),
         wanted_per_day=wanted / days,
         granted_per_day=granted / days,
         in_full=grant.in_full,
         interval=job.interval,
-        reached_interval=grant.interval_s,
+        effective_interval=grant.interval_s,
         market_hours_only=grant.market_hours_only,
         shortest_interval=allowance.shortest_interval(key),
     )
 
 
-def all_hindrances(job: PollJob, plan: Plan | None) -> list[str]:
+def all_blockers(job: PollJob, plan: Plan | None) -> list[str]:
     """Say what keeps an active job from polling, or from polling as often as it asks for."""
-    found = hindrances(job)
+    found = blockers(job)
     if isinstance(plan, QuotaPlan) and not plan.in_full:
         found.append(f"budget: {plan_in_words(plan)}")
     return found
@@ -118,12 +118,12 @@ def plan_in_words(plan: Plan) -> str:
         return str(plan)
     if plan.in_full:
         return f"all of its {figure(plan.wanted_per_day):,} requests a day (budget: {budget_in_words(plan)})"
-    if plan.reached_interval is None:
+    if plan.effective_interval is None:
         return f"nothing: of the budget, {budget_in_words(plan)}, nothing is left for jobs"
     hours = " while its markets are open" if plan.market_hours_only else ""
     return (
         f"{figure(plan.granted_per_day):,} of {figure(plan.wanted_per_day):,} requests a day:"
-        f" each symbol every {time_in_words(plan.reached_interval)}{hours};"
+        f" each symbol every {time_in_words(plan.effective_interval)}{hours};"
         f" {shortest_in_words(plan)} (budget: {budget_in_words(plan)})"
     )
 

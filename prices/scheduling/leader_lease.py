@@ -135,7 +135,7 @@ class BeatLease:
         except (DatabaseError, InterfaceError):
             # It ends by itself.
             connection.close()
-        log.info("beat.stands_down", holder=self.holder)
+        log.info("beat.released_lease", holder=self.holder)
 
     def _ask(self) -> None:
         # A transaction around it has its own pace.

@@ -144,7 +144,7 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         self._lease = BeatLease()
         self._term: Term | None = None
         self._others_at = float("-inf")
-        self._trouble = Outage(began="beat.interrupted", ended="beat.goes_on")
+        self._trouble = Outage(began="beat.interrupted", ended="beat.recovered")
         self._redis = Outage(began="beat.redis_away", ended="beat.redis_back")
         super().__init__(*args, **kwargs)
         self._jobs = PollJobs(self.app, self._redis, lambda: self._lease.now_ms())

@@ -220,7 +220,7 @@ def limits_of(provider: str) -> tuple[Limit, ...]:
     return parse_limits(settings.PROVIDER_BUDGETS[provider])
 
 
-def kept_for_latest(limit: Limit) -> int:
+def reserved_for_latest(limit: Limit) -> int:
     """Return the requests of a window that GET latest may use: of a day's or longer a share, else none."""
     if limit.window_s < DAY_S:
         return 0
@@ -275,7 +275,7 @@ def budget_question(limits: tuple[Limit, ...]) -> dict[str, Any]:
 def _rule(limit: Limit) -> dict[str, int]:
     rule = {"limit": limit.requests, "window": limit.window_ms}
     if limit.window_s >= DAY_S:
-        rule["share"] = kept_for_latest(limit)
+        rule["share"] = reserved_for_latest(limit)
     return rule
 
 

@@ -14,7 +14,7 @@ MEMBERS = {
     "beat": "beat",
     "beat-2": "beat",
     "poller": "poller-simulated",
-    "upkeep": "upkeep",
+    "maintenance": "maintenance",
     "consumer-1": "consumer",
     "consumer-2": "consumer",
     "consumer-3": "consumer",
@@ -23,7 +23,7 @@ BEATS_ONLY = {
     "beat": "beat",
     "beat-2": "beat",
     "poller": "poller-simulated",
-    "upkeep": "upkeep",
+    "maintenance": "maintenance",
     "consumer-1": "consumer",
 }
 # Shorter than in earnest, so that a run of seconds sees a claim grow overdue and a sweep.

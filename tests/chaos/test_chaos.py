@@ -110,7 +110,7 @@ def test_service_that_does_not_catch_up_is_told(
     PollRun.objects.create(id=run_id_of(job.id, now), job=job, due_at=now, started_at=now)
     points_of(1, {"SIM-A": "100"}, published=False)
     # Without beat it does nothing.
-    alone = {"upkeep": "upkeep"}
+    alone = {"maintenance": "maintenance"}
     setting = Setting(seed=1, seconds=1, folder=tmp_path / "run", members=alone, jobs=0, recovery_s=0.5)
     report = run_chaos(setting, services, steps=[])
     assert report.found[NOT_RECOVERED] == [

@@ -53,7 +53,7 @@ def product(transactional_db: None, topic: str, tmp_path: Path) -> Iterator[Prod
 def test_processes_whose_clocks_differ_poll_each_slot(
     product: Product, make_job: MakeJob, folder: Path
 ) -> None:
-    wrong = {"beat": 3600, "poller-simulated": 8, "upkeep": -8}
+    wrong = {"beat": 3600, "poller-simulated": 8, "maintenance": -8}
     for name, seconds in wrong.items():
         clock = make_clock(folder, name)
         clock.set_ahead(timedelta(seconds=seconds))
@@ -96,7 +96,7 @@ def test_jobs_are_polled_on_once_a_clock_that_was_ahead_is_right(
 ) -> None:
     make_job(interval=1)
     product.set_environment(**clock_of_all.environment)
-    product.start("beat", "poller-simulated", "upkeep")
+    product.start("beat", "poller-simulated", "maintenance")
     runs = PollRun.objects.filter(state="stored")
     wait_until(lambda: runs.count() >= 2, timeout_s=60, what="the job is polled")
     clock_of_all.set_ahead(HOUR)

@@ -249,7 +249,7 @@ def test_partition_that_is_missing_is_named(show: Show) -> None:
     name = f"poll_runs_{database_now().date() + timedelta(days=2):%Y%m%d}"
     with connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE {name}")
-    show(problem=f"partitions: no {name} yet: is `upkeep` running")
+    show(problem=f"partitions: no {name} yet: is `maintenance` running")
     make_partitions(database_now().date())
     show()
 

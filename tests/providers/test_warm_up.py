@@ -37,7 +37,7 @@ def imported_by(code: str) -> list[str]:
         ("poll.yfinance", ["exchange_calendars", "yfinance"]),
         ("poll.finnhub", ["exchange_calendars"]),
         ("poll.simulated", []),
-        ("upkeep", []),
+        ("maintenance", []),
     ],
 )
 def test_worker_imports_what_its_queue_takes(queues: str, modules: list[str]) -> None:

@@ -17,9 +17,9 @@ from prices.clock import database_now
 from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
 from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
 from prices.ledger.reports import DAY, count_last_day, runs_of, unpolled_slots
-from prices.management.tables import detail_table, hindrance_table, job_table, run_table, unpolled_table
+from prices.management.tables import blocked_table, detail_table, job_table, run_table, unpolled_table
 from prices.models import JobStatus, PollJob
-from prices.quota import all_hindrances, plan_of_active
+from prices.quota import all_blockers, plan_of_active
 from providers.registry import UnknownProviderError, normalise_name
 
 LISTED = 50
@@ -88,11 +88,11 @@ class Command(BaseCommand):
         ids, console = short_ids(jobs), self._console()
         console.print(job_table(jobs, ids, now=now))
         console.print("last good: when a poll last brought a price; failed: polls since then")
-        found = {ids[job.id]: all_hindrances(job, plan_of_active(job, now=now)) for job in jobs}
-        hindered = {name: texts for name, texts in found.items() if texts}
-        if hindered:
+        found = {ids[job.id]: all_blockers(job, plan_of_active(job, now=now)) for job in jobs}
+        blocked = {name: texts for name, texts in found.items() if texts}
+        if blocked:
             console.print("\nKept from polling, or from polling as often as asked for:")
-            console.print(hindrance_table(hindered))
+            console.print(blocked_table(blocked))
         left = chosen.count() - len(jobs)
         if left > 0:
             console.print(f"\nand {left:,} older ones; --limit shows more")

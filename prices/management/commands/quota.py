@@ -143,7 +143,7 @@ def _plan_cells(job: JobUse) -> tuple[str, str, str, str]:
     plan = job.plan
     if isinstance(plan, NotConfigured):
         return "", "no key", time_in_words(job.interval), "never"
-    reached = "never" if plan.reached_interval is None else time_in_words(plan.reached_interval)
+    reached = "never" if plan.effective_interval is None else time_in_words(plan.effective_interval)
     hours = " *" if plan.market_hours_only else ""
     wanted, granted = f"{figure(plan.wanted_per_day):,}", f"{figure(plan.granted_per_day):,}"
     return wanted, granted, time_in_words(plan.interval), reached + hours

@@ -228,7 +228,7 @@ def test_poll_of_provider_without_key_is_accepted(api: APIClient, settings: Sett
     answer = post(api, "/prices/poll", GOOD | {"provider": "finnhub"})
     assert answer.status_code == 202
     detail = api.get(f"/jobs/{json.loads(answer.content)['job_id']}").json()
-    assert detail["hindrances"] == ["not configured: set FINNHUB_API_KEY"]
+    assert detail["blocked_by"] == ["not configured: set FINNHUB_API_KEY"]
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_runs_tell_what_became_of_each_slot(api: APIClient, make_job: MakeJob) -
         "points": 0,
         "started_at": text(slot(1) + timedelta(milliseconds=20)),
         "finished_at": text(slot(1) + timedelta(milliseconds=120)),
-        "begun_late_s": 0.02,
+        "delay_s": 0.02,
     }
     assert (claimed["state"], claimed["finished_at"]) == ("claimed", None)
     assert (stored["state"], stored["reason"], stored["points"]) == ("stored", None, 1)

@@ -18,13 +18,13 @@ CONTRACT = {"symbols": ["AAPL", "MSFT"], "interval": 60, "provider": "alpha_vant
 PLAN = {
     "provider": "alpha_vantage",
     "budget": "25/1d",
-    "kept_for_latest": 5,
+    "reserved_for_latest": 5,
     "in_use": 0,
     "wanted_per_day": 2880,
     "granted_per_day": 20,
     "in_full": False,
     "interval": 60,
-    "reached_interval": 2700,
+    "effective_interval": 2700,
     "market_hours_only": True,
     "shortest_interval": 8640,
 }
@@ -83,7 +83,7 @@ def test_header_of_provider_without_key_names_the_variable(api: APIClient, setti
     assert answer["Quota-Plan"] == "not configured: set FINNHUB_API_KEY"
     detail = api.get(f"/jobs/{json.loads(answer.content)['job_id']}").json()
     assert detail["quota_plan"] == {"not_configured": "set FINNHUB_API_KEY"}
-    assert detail["hindrances"] == ["not configured: set FINNHUB_API_KEY"]
+    assert detail["blocked_by"] == ["not configured: set FINNHUB_API_KEY"]
 
 
 def test_second_job_sees_what_the_first_wants(api: APIClient) -> None:
@@ -92,12 +92,12 @@ def test_second_job_sees_what_the_first_wants(api: APIClient) -> None:
     assert (found["in_use"], found["granted_per_day"]) == (20, 10)
 
 
-def test_detail_has_the_plan_and_the_hindrance(api: APIClient) -> None:
+def test_detail_has_the_plan_and_what_blocks(api: APIClient) -> None:
     job_id = json.loads(poll(api).content)["job_id"]
     detail = api.get(f"/jobs/{job_id}").json()
     assert detail["quota_plan"] == PLAN
-    (hindrance,) = detail["hindrances"]
-    assert hindrance.startswith("budget: 20 of 2,880 requests a day: each symbol every 45 min")
+    (blocker,) = detail["blocked_by"]
+    assert blocker.startswith("budget: 20 of 2,880 requests a day: each symbol every 45 min")
 
 
 def test_detail_of_a_job_that_is_not_active_has_no_plan(api: APIClient, make_job: MakeJob) -> None:
@@ -106,7 +106,7 @@ def test_detail_of_a_job_that_is_not_active_has_no_plan(api: APIClient, make_job
     assert api.get(f"/jobs/{job.id}").json()["quota_plan"] is None
 
 
-def test_jobs_tell_hindrances_without_a_query_a_row(
+def test_jobs_tell_blockers_without_a_query_a_row(
     api: APIClient, make_job: MakeJob, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     for number in range(5):
@@ -114,7 +114,7 @@ def test_jobs_tell_hindrances_without_a_query_a_row(
     # The page; whether a job has changed; the active jobs.
     with django_assert_num_queries(4):
         rows = api.get("/jobs").json()["results"]
-    assert [row["hindrances"][0].partition(" of ")[0] for row in rows] == ["budget: 4"] * 5
+    assert [row["blocked_by"][0].partition(" of ")[0] for row in rows] == ["budget: 4"] * 5
     assert "quota_plan" not in rows[0]
 
 

@@ -106,19 +106,19 @@ def test_job_detail_tells_how_it_fares(api: APIClient, make_job: MakeJob) -> Non
         "last_success_at": None,
         "last_error": None,
         "failures": 0,
-        "hindrances": [],
+        "blocked_by": [],
         "success_rate": None,
         "last_24h": {"slots": 0, "stored": 0, "shared": 0, "failed": 0, "skipped": 0, "in_gaps": 0},
         "quota_plan": {
             "provider": "simulated",
             "budget": "none",
-            "kept_for_latest": 0,
+            "reserved_for_latest": 0,
             "in_use": 0,
             "wanted_per_day": 1440,
             "granted_per_day": 1440,
             "in_full": True,
             "interval": 60,
-            "reached_interval": 60,
+            "effective_interval": 60,
             "market_hours_only": False,
             "shortest_interval": 1,
         },
@@ -129,7 +129,7 @@ def test_job_detail_of_stopped_job_says_so(api: APIClient, make_job: MakeJob) ->
     job = make_job()
     stop_job(job.id)
     body = api.get(f"/jobs/{job.id}/").json()
-    assert (body["status"], body["hindrances"]) == ("stopped", [])
+    assert (body["status"], body["blocked_by"]) == ("stopped", [])
 
 
 @pytest.mark.parametrize("job_id", ["01a20694-6b2e-7c1d-9a55-0f3e8d1c7b42", "abc"])

@@ -14,8 +14,8 @@ from rest_framework.test import APIClient
 from prices.jobs.services import (
     JobNotFoundError,
     JobStoppedError,
+    blockers,
     choose_provider,
-    hindrances,
     pause_job,
     resume_job,
     stop_job,
@@ -95,14 +95,14 @@ def test_job_unknown_is_refused(change: ChangeJob) -> None:
 
 def test_job_switched_off_by_hand_says_so(make_job: MakeJob) -> None:
     job = make_job()
-    assert hindrances(job) == []
+    assert blockers(job) == []
     job.periodic_task.enabled = False
-    assert hindrances(job) == ["switched off: its periodic task was disabled by hand"]
+    assert blockers(job) == ["switched off: its periodic task was disabled by hand"]
 
 
 def test_job_of_provider_without_key_names_the_variable(make_job: MakeJob, settings: Settings) -> None:
     settings.FINNHUB_API_KEY = ""
-    assert hindrances(make_job(["AAPL"], provider="finnhub")) == ["not configured: set FINNHUB_API_KEY"]
+    assert blockers(make_job(["AAPL"], provider="finnhub")) == ["not configured: set FINNHUB_API_KEY"]
 
 
 def test_provider_chosen_is_the_first_configured(settings: Settings) -> None:

@@ -59,18 +59,18 @@ def test_list_shows_how_jobs_fare_and_what_keeps_them_back(
 ) -> None:
     settings.FINNHUB_API_KEY = ""
     good = make_job(["SIM-A", "SIM-B", "SIM-C"], interval=90)
-    hindered = make_job(["AAPL"], provider="finnhub", interval=3600)
+    blocked = make_job(["AAPL"], provider="finnhub", interval=3600)
     good.last_success_at = datetime.now(UTC) - timedelta(minutes=3, seconds=20)
     good.failures = 2
     good.save()
     lines = words(run("list"))
-    short = {job.id: str(job.id)[:13] for job in (good, hindered)}
+    short = {job.id: str(job.id)[:13] for job in (good, blocked)}
     row = f"{short[good.id]} active 1 min 30 s simulated SIM-A, SIM-B and 1 more 3 min ago 2"
     assert row.split() in lines
-    assert f"{short[hindered.id]} active 1 h finnhub AAPL never 0".split() in lines
-    assert f"{short[hindered.id]} not configured: set FINNHUB_API_KEY".split() in lines
+    assert f"{short[blocked.id]} active 1 h finnhub AAPL never 0".split() in lines
+    assert f"{short[blocked.id]} not configured: set FINNHUB_API_KEY".split() in lines
     assert lines.index(row.split()) > lines.index(
-        f"{short[hindered.id]} active 1 h finnhub AAPL never 0".split()
+        f"{short[blocked.id]} active 1 h finnhub AAPL never 0".split()
     )
 
 

@@ -149,7 +149,7 @@ def test_quota_in_json_has_every_figure(show: Show, make_job: MakeJob) -> None:
     by_provider = {entry["provider"]: entry for entry in found["jobs"]}
     assert by_provider["finnhub"]["not_configured"] == "set FINNHUB_API_KEY"
     assert by_provider["alpha_vantage"]["job_id"] == str(job.id)
-    assert by_provider["alpha_vantage"]["reached_interval"] == 2700
+    assert by_provider["alpha_vantage"]["effective_interval"] == 2700
 
 
 def test_quota_without_redis_says_so_and_shows_the_rest(

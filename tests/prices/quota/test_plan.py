@@ -4,7 +4,7 @@ from fractions import Fraction
 import pytest
 from pytest_django import Settings
 
-from prices.quota import NotConfigured, QuotaPlan, Target, all_hindrances, plan_in_words, plan_of
+from prices.quota import NotConfigured, QuotaPlan, Target, all_blockers, plan_in_words, plan_of
 from prices.quota.plan import figure, plan_of_active
 from tests.conftest import MakeJob
 
@@ -28,13 +28,13 @@ def test_plan_of_contracts_example_names_all_figures() -> None:
     assert plan(CONTRACT) == QuotaPlan(
         provider="alpha_vantage",
         budget="25/1d",
-        kept_for_latest=5,
+        reserved_for_latest=5,
         in_use=Fraction(0),
         wanted_per_day=Fraction(2880),
         granted_per_day=Fraction(20),
         in_full=False,
         interval=60,
-        reached_interval=2700,
+        effective_interval=2700,
         market_hours_only=True,
         shortest_interval=8640,
     )
@@ -78,28 +78,28 @@ def test_plan_of_more_symbols_than_requests_has_no_interval() -> None:
 
 def test_plan_by_the_minute_follows_no_market() -> None:
     many = plan(Target([f"A{chr(65 + number)}" for number in range(20)], 10, "finnhub"))
-    assert (many.budget, many.kept_for_latest, many.market_hours_only) == ("60/1m", 0, False)
+    assert (many.budget, many.reserved_for_latest, many.market_hours_only) == ("60/1m", 0, False)
     assert many.wanted_per_day == 2 * many.granted_per_day == 172_800
-    assert (many.reached_interval, many.shortest_interval) == (20, 20)
+    assert (many.effective_interval, many.shortest_interval) == (20, 20)
 
 
 def test_plan_without_a_limit_grants_all() -> None:
     simulated = plan(Target(["SIM-A"], 5, None))
     assert (simulated.provider, simulated.budget, simulated.in_full) == ("simulated", "none", True)
     assert simulated.wanted_per_day == simulated.granted_per_day == 17_280
-    assert (simulated.reached_interval, simulated.shortest_interval) == (5, 1)
+    assert (simulated.effective_interval, simulated.shortest_interval) == (5, 1)
 
 
 def test_plan_of_unknown_hours_is_spread_over_the_day() -> None:
     unknown = plan(Target(["XAU/USD"], 60, "alpha_vantage"))
-    assert (unknown.reached_interval, unknown.market_hours_only) == (4320, False)
+    assert (unknown.effective_interval, unknown.market_hours_only) == (4320, False)
 
 
 def test_plan_of_less_than_a_poll_a_day_counts_the_nights(make_job: MakeJob) -> None:
     for number in range(39):
         make_job([f"A{chr(65 + number % 26)}{chr(65 + number // 26)}"], provider="alpha_vantage")
     # Half a request a day.
-    assert plan(Target(["IBM"], 60, "alpha_vantage")).reached_interval == 2 * 86_400
+    assert plan(Target(["IBM"], 60, "alpha_vantage")).effective_interval == 2 * 86_400
 
 
 @pytest.mark.parametrize("provider", ["finnhub", "alpha_vantage"])
@@ -111,18 +111,18 @@ def test_plan_without_key_names_the_variable(settings: Settings, provider: str) 
     assert str(found) == f"not configured: set {variable}"
 
 
-def test_hindrances_tell_what_the_budget_withholds(make_job: MakeJob) -> None:
+def test_blockers_tell_what_the_budget_withholds(make_job: MakeJob) -> None:
     job = make_job(["AAPL", "MSFT"], interval=60, provider="alpha_vantage")
-    (hindrance,) = all_hindrances(job, plan_of_active(job, now=NOW))
-    assert hindrance == (
+    (blocker,) = all_blockers(job, plan_of_active(job, now=NOW))
+    assert blocker == (
         "budget: 20 of 2,880 requests a day: each symbol every 45 min while its markets are open;"
         " the shortest interval that fits in full is 8640 s (2 h 24 min) (budget: 25 requests a day)"
     )
 
 
-def test_hindrances_of_a_job_that_fits_are_none(make_job: MakeJob) -> None:
+def test_blockers_of_a_job_that_fits_are_none(make_job: MakeJob) -> None:
     job = make_job(["AAPL"], interval=8640, provider="alpha_vantage")
-    assert all_hindrances(job, plan_of_active(job, now=NOW)) == []
+    assert all_blockers(job, plan_of_active(job, now=NOW)) == []
 
 
 def test_plan_of_a_job_switched_off_is_none(make_job: MakeJob) -> None:

@@ -31,7 +31,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 MakeBeat = Callable[[], PriceScheduler]
-QUEUES = ("poll.simulated", "poll.finnhub", "upkeep", "elsewhere")
+QUEUES = ("poll.simulated", "poll.finnhub", "maintenance", "elsewhere")
 
 
 @pytest.fixture
@@ -269,11 +269,11 @@ def test_database_away_for_a_while_loses_no_task(
     assert set(django_settings.CELERY_BEAT_SCHEDULE) <= set(beat.schedule)
 
 
-def test_services_own_tasks_go_to_upkeep(beat: PriceScheduler) -> None:
+def test_services_own_tasks_go_to_maintenance(beat: PriceScheduler) -> None:
     beat.tick()
     for name in django_settings.CELERY_BEAT_SCHEDULE:
-        assert PeriodicTask.objects.get(name=name).queue == "upkeep"
-    wait_until(lambda: beat.tick() >= 0 and messages_of("upkeep") != [])
+        assert PeriodicTask.objects.get(name=name).queue == "maintenance"
+    wait_until(lambda: beat.tick() >= 0 and messages_of("maintenance") != [])
 
 
 def test_periodic_task_of_users_is_sent_as_its_row_says(beat: PriceScheduler) -> None:
