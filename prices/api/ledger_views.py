@@ -13,7 +13,7 @@ from prices.api.pagination import page, page_before
 from prices.api.renderers import time
 from prices.api.serializers import GapsRequest, RunsRequest, validated
 from prices.jobs.services import get_job
-from prices.ledger.reports import runs_of, unpolled_slots
+from prices.ledger.reports import missed_slots, runs_of
 
 _JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
 
@@ -57,8 +57,8 @@ class GapsView(APIView):
         """
         query = validated(GapsRequest, request.query_params)
         limit, since = query["limit"], query["since"]
-        found = unpolled_slots(get_job(UUID(job_id)), since=since, until=query["until"], limit=limit + 1)
-        rows = [answers.unpolled(each) for each in found[:limit]]
+        found = missed_slots(get_job(UUID(job_id)), since=since, until=query["until"], limit=limit + 1)
+        rows = [answers.missed_range(each) for each in found[:limit]]
         more = len(found) > limit
         # Times, not an id: the list is merged from two tables. Without `since` the window would move on.
         following = {"since": str(time(since)), "until": rows[-1]["from"]} if more else None

@@ -11,7 +11,7 @@ from prices.api.renderers import number, time
 from prices.latest.errors import Failure
 from prices.latest.freshness import age_seconds
 from prices.latest.stored import known_time, point_freshness
-from prices.ledger.reports import SlotCounts, Unpolled
+from prices.ledger.reports import MissedRange, SlotCounts
 from prices.models import PollJob, PollRun, PricePoint, SymbolAverage
 from prices.quota import NotConfigured, Plan, all_blockers, plain_plan
 from providers.rate_limits.breaker import breaker_state
@@ -167,7 +167,7 @@ def run(run: PollRun) -> dict[str, Any]:
     }
 
 
-def unpolled(found: Unpolled) -> dict[str, Any]:
+def missed_range(found: MissedRange) -> dict[str, Any]:
     """Return a range of slots that got no price."""
     return {
         "from": time(found.from_due),

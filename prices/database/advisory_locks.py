@@ -20,7 +20,7 @@ class Lock:
 
 
 @contextmanager
-def only_one(name: str) -> Iterator[Lock]:
+def try_advisory_lock(name: str) -> Iterator[Lock]:
     """Yield a lock that is true while this is the only one, over all processes, that does what is named so.
 
     It waits for nobody, and holds no transaction open.

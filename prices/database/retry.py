@@ -13,7 +13,7 @@ RETRY_S = 0.5
 _T = TypeVar("_T")
 
 
-def patiently(store: Callable[[], _T]) -> _T:
+def retry_database(store: Callable[[], _T]) -> _T:
     """Call `store` until PostgreSQL takes it, for at most POLL_DEADLINE_S: answers are not to be lost.
 
     It may have been taken although an error came (the answer to a COMMIT was lost), so what it

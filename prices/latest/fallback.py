@@ -14,7 +14,7 @@ from prices.latest.errors import (
     OldPriceError,
     TooManyFetchesError,
 )
-from prices.latest.single_flight import Flights, flights
+from prices.latest.single_flight import SingleFlight, single_flight
 from prices.latest.stored import newest_first
 from prices.models import PricePoint
 
@@ -42,10 +42,10 @@ def ask_in_turn(
     is stored whenever it comes. The failures are those of the providers before the one that served.
     """
     try:
-        with flights().place():
+        with single_flight().place():
             deadline = time.monotonic() + within_s
             chain = _FallbackChain(
-                flights(), symbol, fetch, deadline=deadline, stored_after=stored_after, too_old=too_old
+                single_flight(), symbol, fetch, deadline=deadline, stored_after=stored_after, too_old=too_old
             )
             return chain.ask(providers)
     except TooManyFetchesError as error:
@@ -57,7 +57,7 @@ class _FallbackChain:
 
     def __init__(
         self,
-        shared: Flights,
+        shared: SingleFlight,
         symbol: str,
         fetch: Fetch,
         *,

@@ -10,14 +10,14 @@ from django.conf import settings
 from django.db import transaction
 
 from prices.clock import database_now
-from prices.database.retry import patiently
+from prices.database.retry import retry_database
 from prices.database.uuid7 import new_ids
 from prices.fetching.exchange import RoundTrip, unknown_symbols
 from prices.fetching.ingest import Stored, store_round_trips
 from prices.fetching.recent import last_error, without_recent_price
 from prices.fetching.requests import Asked, ask_provider
 from prices.latest.errors import LatestTimeoutError, RequestRefusedError
-from prices.latest.single_flight import flights
+from prices.latest.single_flight import single_flight
 from prices.latest.stored import stored_price
 from prices.models import PricePoint
 from prices.publishing.outbox import publisher
@@ -106,13 +106,13 @@ class _Fetching:
         return stored_price(self._symbol, self._provider, received_after=self._began - self._just_now)
 
     def _keep(self, round_trip: RoundTrip) -> list[str]:
-        (raw_id,) = patiently(lambda: new_ids(1))
-        stored = patiently(lambda: self._store(round_trip, raw_id))
+        (raw_id,) = retry_database(lambda: new_ids(1))
+        stored = retry_database(lambda: self._store(round_trip, raw_id))
         if stored.points:
             self.points += stored.points
             # Nobody waits for Kafka to read a price that is stored.
-            flights().afterwards(lambda: publisher().publish(stored.points, polls={}))
-        return patiently(lambda: without_recent_price(self._provider, unknown_symbols(round_trip)))
+            single_flight().afterwards(lambda: publisher().publish(stored.points, polls={}))
+        return retry_database(lambda: without_recent_price(self._provider, unknown_symbols(round_trip)))
 
     def _store(self, round_trip: RoundTrip, raw_id: UUID) -> Stored:
         with transaction.atomic():

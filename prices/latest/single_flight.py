@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 
-class Flights:
+class SingleFlight:
     """Fetches under way: one for each provider and symbol, however many wait for it."""
 
     def __init__(self, limit: int) -> None:
@@ -107,25 +107,25 @@ def _with_connection(work: Callable[[], _T]) -> _T:
         connection.close()
 
 
-_flights: Flights | None = None
-_flights_lock = threading.Lock()
+_single_flight: SingleFlight | None = None
+_single_flight_lock = threading.Lock()
 
 
-def flights() -> Flights:
+def single_flight() -> SingleFlight:
     """Return this process's fetches for callers."""
-    global _flights
-    with _flights_lock:
-        if _flights is None:
-            _flights = Flights(settings.LATEST_MAX_FETCHES)
-        return _flights
+    global _single_flight
+    with _single_flight_lock:
+        if _single_flight is None:
+            _single_flight = SingleFlight(settings.LATEST_MAX_FETCHES)
+        return _single_flight
 
 
-def forget_flights() -> None:
+def forget_single_flight() -> None:
     """End this process's fetches; the next use begins anew with the settings as they are then.
 
     For tests: in a process that serves, settings do not change.
     """
-    global _flights
-    if _flights is not None:
-        _flights.close()
-        _flights = None
+    global _single_flight
+    if _single_flight is not None:
+        _single_flight.close()
+        _single_flight = None

@@ -15,7 +15,7 @@ import structlog
 from django.db import connection, transaction
 
 from prices.clock import database_now
-from prices.database.advisory_locks import only_one
+from prices.database.advisory_locks import try_advisory_lock
 from prices.database.uuid7 import first_id_at
 from prices.ledger.beat_terms import Terms, first_led, read_terms
 from prices.ledger.gaps import Gap, GapReason, add_gaps
@@ -103,7 +103,7 @@ def account_slots(*, now: datetime | None = None, whole: bool = False) -> int:
     """
     missed = 0
     last_id = UUID(int=0)
-    with only_one(ACCOUNTING_LOCK) as mine:
+    with try_advisory_lock(ACCOUNTING_LOCK) as mine:
         if mine:
             undo_time_to_come(now=now)
         while mine:

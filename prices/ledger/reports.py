@@ -80,7 +80,7 @@ _COUNTS = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Unpolled:
+class MissedRange:
     """Consecutive slots of a job that got no price, for one reason.
 
     `kind` is `gap` where nobody polled, else the state of the runs: `failed` or `skipped`.
@@ -133,7 +133,7 @@ def runs_of(
     return runs.filter(state__in=states) if states else runs
 
 
-def unpolled_slots(job: PollJob, *, since: datetime, until: datetime, limit: int) -> list[Unpolled]:
+def missed_slots(job: PollJob, *, since: datetime, until: datetime, limit: int) -> list[MissedRange]:
     """Return what was not polled in the window, or without success: the newest ranges, up to `limit`.
 
     Ranges are cut to the slots from `since` on and before `until`, and never overlap: the next ones are those
@@ -145,7 +145,7 @@ def unpolled_slots(job: PollJob, *, since: datetime, until: datetime, limit: int
     }
     with connection.cursor() as cursor:
         cursor.execute(_UNPOLLED, parameters)
-        return [Unpolled(*row) for row in cursor.fetchall()]
+        return [MissedRange(*row) for row in cursor.fetchall()]
 
 
 def count_slots(job: PollJob, *, since: datetime, until: datetime) -> SlotCounts:

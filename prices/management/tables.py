@@ -8,7 +8,7 @@ from uuid import UUID
 from rich.table import Table
 
 from prices.jobs.services import blockers
-from prices.ledger.reports import SlotCounts, Unpolled
+from prices.ledger.reports import MissedRange, SlotCounts
 from prices.models import PollJob, PollRun
 from prices.quota import Plan, plan_in_words
 from providers.rate_limits.limits import time_in_words
@@ -69,7 +69,7 @@ def run_table(runs: Sequence[PollRun]) -> Table:
     return table
 
 
-def unpolled_table(ranges: Sequence[Unpolled]) -> Table:
+def missed_table(ranges: Sequence[MissedRange]) -> Table:
     """Return ranges of slots without a price, one a row."""
     table = Table(box=None, pad_edge=False)
     table.add_column("first slot", no_wrap=True)

@@ -14,7 +14,7 @@ from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from prices.clock import database_now
-from prices.database.retry import patiently
+from prices.database.retry import retry_database
 from prices.jobs.services import queue_of
 from prices.ledger.runs import finish, reopen_claims
 from prices.maintenance.expired_messages import needless_after
@@ -38,7 +38,7 @@ def hand_over(polled: Polled) -> None:
                 GO_ON_TASK,
                 args=[provider, messages],
                 queue=queue_of(provider),
-                headers=needless_after(patiently(_claims_are_over_at)),
+                headers=needless_after(retry_database(_claims_are_over_at)),
             )
         except OperationalError as error:
             problem = f"Redis {redis_problem(error)}"
@@ -75,7 +75,7 @@ def end_here(slots: Sequence[Slot], problem: str) -> None:
     for slot in slots:
         slot.missing |= slot.put_off | dict.fromkeys(slot.waiting, f"not asked: {problem}")
         slot.put_off, slot.waiting = {}, {}
-    patiently(lambda: finish([slot.outcome for slot in slots]))
+    retry_database(lambda: finish([slot.outcome for slot in slots]))
 
 
 _AS_THEY_ARE = ("missing", "paid", "shared", "tried", "asked", "withheld", "served_by")

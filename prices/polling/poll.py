@@ -15,7 +15,7 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from prices.clock import database_now
-from prices.database.retry import patiently
+from prices.database.retry import retry_database
 from prices.database.uuid7 import new_ids
 from prices.fetching.budget_history import load_sent_times
 from prices.fetching.exchange import RoundTrip, unknown_symbols
@@ -55,7 +55,7 @@ def claim_and_poll(job_ids: Sequence[UUID], *, now: datetime | None = None, at: 
     are left out: the slot was claimed before, or the job is unknown, paused, stopped or switched off. A
     provider's failure is an outcome, not an exception.
     """
-    claims = patiently(lambda: claim_slots(job_ids, now=now))
+    claims = retry_database(lambda: claim_slots(job_ids, now=now))
     slots = [Slot(claim, dict.fromkeys(claim.job.symbols)) for claim in claims]
     by_provider: dict[str, list[Slot]] = {}
     for slot in slots:
@@ -86,8 +86,8 @@ def _poll_together(poll: "_Poll") -> None:
     if missing is not None:
         poll.fail(poll.merged.symbols, f"not_configured: set {missing}")
     else:
-        patiently(poll.withhold)
-        patiently(lambda: poll.share_recent(list(poll.merged.by_symbol)))
+        retry_database(poll.withhold)
+        retry_database(lambda: poll.share_recent(list(poll.merged.by_symbol)))
         poll.ask()
     poll.end()
 
@@ -144,7 +144,7 @@ class _Poll:
                 self.fail(left, asked.refused.reason)
             if not asked.elsewhere or not self._wait_for(asked.elsewhere):
                 return
-            patiently(partial(self.share_recent, asked.elsewhere))
+            retry_database(partial(self.share_recent, asked.elsewhere))
 
     def fail(self, symbols: Iterable[str], reason: str) -> None:
         """Settle the symbols without a price here, as far as they still wait."""
@@ -158,7 +158,7 @@ class _Poll:
             self.merged.give_back(slot, slot.withheld, because, has_next=set(self._next))
             give_up(slot, list(slot.waiting), "not asked: the job was stopped or time ran out")
         settled = self.merged.take_settled()
-        patiently(lambda: finish([slot.outcome for slot in settled]))
+        retry_database(lambda: finish([slot.outcome for slot in settled]))
         self._note(settled)
         for slot in self.merged.slots:
             self.polled.go_on.setdefault(self._next[slot.claim.run_id], []).append(slot)
@@ -201,13 +201,13 @@ class _Poll:
         self.merged.note_asked(round_trip.request.symbols)
         payers = (self.merged.payer_of(symbol) for symbol in round_trip.request.symbols)
         run_id = next((slot.claim.run_id for slot in payers if slot is not None), None)
-        (raw_id,) = patiently(lambda: new_ids(1))
+        (raw_id,) = retry_database(lambda: new_ids(1))
         keeping = _Keeping(self, round_trip, raw_id=raw_id, run_id=run_id)
-        stored = patiently(keeping)
+        stored = retry_database(keeping)
         self._note(keeping.settled)
         if stored.points:
             publisher().publish(stored.points, polls={raw_id: run_id})
-        return patiently(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
+        return retry_database(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
 
     def _wait_for(self, symbols: Sequence[str]) -> bool:
         until = min(self._until, time.monotonic() + WAIT_FOR_OTHERS_S)

@@ -19,8 +19,8 @@ from django.db.models import Exists, OuterRef
 from django.db.models.functions import Now
 
 from prices.clock import database_now
-from prices.database.advisory_locks import only_one
-from prices.database.retry import patiently
+from prices.database.advisory_locks import try_advisory_lock
+from prices.database.retry import retry_database
 from prices.database.uuid7 import epoch_ms, first_id_at, made_at_ms
 from prices.models import PricePoint, RawMarketData, SymbolAverage
 from prices.publishing.events import MAX_AHEAD, encode_event
@@ -152,7 +152,7 @@ class Publisher:
         publication = Publication(len(deliveries.confirmed), len(points), tuple(deliveries.refused), early)
         self._note_outcome(failed=not publication.is_answered, reason=deliveries.reason)
         self._kafkas_clock.tell(is_behind=early > 0)
-        patiently(lambda: mark_published(deliveries.confirmed))
+        retry_database(lambda: mark_published(deliveries.confirmed))
         return publication
 
     def _may_send(self) -> bool:
@@ -310,7 +310,7 @@ def sweep() -> int:
     published, after = 0, None
     refused: list[UUID] = []
     # A session lock: no transaction is held open while Kafka is waited for.
-    with only_one(SWEEP_LOCK) as lock:
+    with try_advisory_lock(SWEEP_LOCK) as lock:
         # Where PostgreSQL ended the session, another sweep may have begun.
         while lock and (points := _pending_points(after, now=(now := database_now()))):
             after = points[-1].id

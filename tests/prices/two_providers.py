@@ -13,7 +13,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from prices.database.uuid7 import new_ids
-from prices.latest.single_flight import forget_flights
+from prices.latest.single_flight import forget_single_flight
 from prices.models import PricePoint
 
 KEYS = {"finnhub": "canary-key-123456", "alpha_vantage": "canary-key-654321"}
@@ -73,14 +73,14 @@ def two_providers(servers: dict[str, HTTPServer], settings: Settings) -> Iterato
         server.clear()
         setattr(settings, f"{name.upper()}_API_KEY", KEYS[name])
         setattr(settings, f"{name.upper()}_BASE_URL", server.url_for("").rstrip("/"))
-    forget_flights()
+    forget_single_flight()
     found = TwoProviders(servers)
     try:
         yield found
     finally:
         found.release.set()
         found.ended.set()
-        forget_flights()
+        forget_single_flight()
 
 
 def finnhub_quote(price: str = "150.25", *, observed_s_ago: int = 0) -> str:

@@ -16,8 +16,8 @@ from prices.api import responses as answers
 from prices.clock import database_now
 from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
 from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
-from prices.ledger.reports import DAY, count_last_day, runs_of, unpolled_slots
-from prices.management.tables import blocked_table, detail_table, job_table, run_table, unpolled_table
+from prices.ledger.reports import DAY, count_last_day, missed_slots, runs_of
+from prices.management.tables import blocked_table, detail_table, job_table, missed_table, run_table
 from prices.models import JobStatus, PollJob
 from prices.quota import all_blockers, plan_of_active
 from providers.registry import UnknownProviderError, normalise_name
@@ -101,9 +101,9 @@ class Command(BaseCommand):
         (job,), now = find_jobs([id]), database_now()
         plan, last_day = plan_of_active(job, now=now), count_last_day(job, now=now)
         runs = list(runs_of(job)[:SHOWN_ROWS])
-        ranges = unpolled_slots(job, since=now - DAY, until=now, limit=SHOWN_ROWS)
+        ranges = missed_slots(job, since=now - DAY, until=now, limit=SHOWN_ROWS)
         if json:
-            ledger = {"runs": list(map(answers.run, runs)), "gaps": list(map(answers.unpolled, ranges))}
+            ledger = {"runs": list(map(answers.run, runs)), "gaps": list(map(answers.missed_range, ranges))}
             self._write(answers.job_detail(job, plan, last_day) | ledger)
             return
         console = self._console()
@@ -111,7 +111,7 @@ class Command(BaseCommand):
         console.print("\nThe last polls (times in UTC; late: from when it was due to when it was begun)")
         console.print(run_table(runs) if runs else "none")
         console.print("\nSlots without a price in the last 24 h, the last ones first (gap: nobody polled)")
-        console.print(unpolled_table(ranges) if ranges else "none")
+        console.print(missed_table(ranges) if ranges else "none")
 
     def _change(self, action: str, ids: Sequence[str]) -> None:
         jobs = find_jobs(ids)

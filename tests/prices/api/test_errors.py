@@ -25,7 +25,7 @@ from prices.latest.errors import (
     RequestRefusedError,
     TooManyFetchesError,
 )
-from prices.latest.single_flight import forget_flights
+from prices.latest.single_flight import forget_single_flight
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.rate_limits.permits import Refusal, Refused
 
@@ -118,7 +118,7 @@ def test_latest_maps_what_the_provider_says_and_never_shows_the_key(
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     httpserver.expect_request("/api/v1/quote").respond_with_data(body, status=status)
     answer = api.get("/prices/latest", {"symbol": "AAPL", "provider": "finnhub"})
-    forget_flights()
+    forget_single_flight()
     assert answer.status_code == expected
     assert answer["Content-Type"] == "application/problem+json"
     assert json.loads(answer.content)["status"] == expected

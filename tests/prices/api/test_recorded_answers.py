@@ -18,7 +18,7 @@ from rest_framework.test import APIClient
 from werkzeug import Request, Response
 
 from prices.api.errors import STATUS_OF_KIND
-from prices.latest.single_flight import forget_flights
+from prices.latest.single_flight import forget_single_flight
 from prices.models import PricePoint, RawMarketData, RunState
 from prices.publishing import outbox
 from prices.publishing.topic import ensure_topic
@@ -71,9 +71,9 @@ def _asked_here(settings: Settings, httpserver: HTTPServer) -> Iterator[None]:
     settings.ALPHA_VANTAGE_API_KEY = settings.FINNHUB_API_KEY = "canary-key-123456"
     base = httpserver.url_for("").rstrip("/")
     settings.ALPHA_VANTAGE_BASE_URL = settings.FINNHUB_BASE_URL = settings.YAHOO_BASE_URL = base
-    forget_flights()
+    forget_single_flight()
     yield
-    forget_flights()
+    forget_single_flight()
 
 
 def serve(server: HTTPServer, recording: Recording) -> None:

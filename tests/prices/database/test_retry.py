@@ -3,7 +3,7 @@ from django.db import OperationalError, ProgrammingError, connection, transactio
 from pytest_django import Settings
 
 from prices.database import retry as patience
-from prices.database.retry import patiently
+from prices.database.retry import retry_database
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def test_patiently_stores_once_the_database_is_back() -> None:
             raise failures.pop()
         return "stored"
 
-    assert patiently(store) == "stored"
+    assert retry_database(store) == "stored"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -35,7 +35,7 @@ def test_patiently_keeps_its_connection_while_busy() -> None:
             cursor.execute("SELECT pg_sleep(0.1)")
         return "stored"
 
-    assert patiently(store) == "stored"
+    assert retry_database(store) == "stored"
     assert len(sessions) == 2
     assert len(set(sessions)) == 1
 
@@ -48,7 +48,7 @@ def test_patiently_raises_a_bug_at_once(db: None) -> None:
         raise ProgrammingError("no such column")
 
     with pytest.raises(ProgrammingError):
-        patiently(store)
+        retry_database(store)
     assert calls == [1]
 
 
@@ -59,4 +59,4 @@ def test_patiently_gives_up_after_the_deadline(settings: Settings) -> None:
         raise OperationalError("gone")
 
     with pytest.raises(OperationalError):
-        patiently(store)
+        retry_database(store)

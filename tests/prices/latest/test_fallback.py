@@ -9,7 +9,7 @@ from werkzeug import Request, Response
 
 from prices.latest.errors import LatestTimeoutError, NoPriceError
 from prices.latest.services import Served, latest_price
-from prices.latest.single_flight import flights
+from prices.latest.single_flight import single_flight
 from prices.models import PricePoint
 from providers.base import NotConfiguredError
 from tests.prices.two_providers import TwoProviders, alpha_vantage_quote, finnhub_quote
@@ -173,7 +173,7 @@ def test_slow_provider_still_serves_after_the_last_one_has_failed(
     settings.PROVIDER_TIMEOUT_S = 30
 
     def answer_last(_request: Request) -> Response:
-        wait_until(lambda: providers.requests("alpha_vantage") and flights().under_way == 1)
+        wait_until(lambda: providers.requests("alpha_vantage") and single_flight().under_way == 1)
         return Response(finnhub_quote("55.5"))
 
     providers.handle("finnhub", answer_last)
@@ -192,12 +192,12 @@ def test_provider_that_hangs_for_many_symbols_keeps_nobody_from_the_next(
     kinds = [failed_all(f"S{number}").failures[0].kind for number in range(6)]
     assert kinds == ["timeout"] * 2 + ["too_many_fetches"] * 4
     assert providers.requests("alpha_vantage") == 6
-    wait_until(lambda: flights().under_way == 2)
+    wait_until(lambda: single_flight().under_way == 2)
 
 
 def test_callers_over_the_limit_ask_nobody(providers: TwoProviders, settings: Settings) -> None:
     settings.LATEST_MAX_FETCHES = 1
-    with flights().place():
+    with single_flight().place():
         error = failed_all()
         with pytest.raises(NoPriceError, match="finnhub: too_many_fetches"):
             ask(provider="finnhub")

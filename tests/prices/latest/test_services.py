@@ -15,7 +15,7 @@ from prices.database.uuid7 import first_id_at, new_ids
 from prices.latest.errors import Failure, NoPriceError, RequestRefusedError
 from prices.latest.fetch import fetch_price
 from prices.latest.services import latest_price
-from prices.latest.single_flight import Flights, flights, forget_flights
+from prices.latest.single_flight import SingleFlight, forget_single_flight, single_flight
 from prices.models import PricePoint, RawMarketData
 from providers.base import NotConfiguredError, ProviderError
 from providers.rate_limits.symbol_leases import Lease
@@ -28,9 +28,9 @@ pytestmark = pytest.mark.django_db(transaction=True)
 def finnhub(settings: Settings, httpserver: HTTPServer, topic: str) -> Iterator[HTTPServer]:
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     settings.FINNHUB_API_KEY = "canary-key-123456"
-    forget_flights()
+    forget_single_flight()
     yield httpserver
-    forget_flights()
+    forget_single_flight()
 
 
 def quote(price: str = "150.25") -> str:
@@ -96,7 +96,7 @@ def test_latest_without_provider_prefers_a_stored_price_of_a_later_moment(
 
 def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer, settings: Settings) -> None:
     settings.LATEST_MAX_FETCHES = 20
-    forget_flights()
+    forget_single_flight()
     release = threading.Event()
 
     def answer_late(_request: Request) -> Response:
@@ -115,7 +115,7 @@ def test_latest_of_many_who_wait_is_one_request(finnhub: HTTPServer, settings: S
     callers = [threading.Thread(target=call) for _ in range(20)]
     for caller in callers:
         caller.start()
-    wait_until(lambda: flights().under_way == 1)
+    wait_until(lambda: single_flight().under_way == 1)
     release.set()
     for caller in callers:
         caller.join()
@@ -127,9 +127,9 @@ def test_latest_that_joins_takes_no_price_that_was_reused_for_longer_than_it_all
     finnhub: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_joined = threading.Event()
-    join = Flights.join
+    join = SingleFlight.join
 
-    def join_noted(shared: Flights, *flight: Any) -> Future[PricePoint]:
+    def join_noted(shared: SingleFlight, *flight: Any) -> Future[PricePoint]:
         joined = join(shared, *flight)
         has_joined.set()
         return joined
@@ -142,8 +142,8 @@ def test_latest_that_joins_takes_no_price_that_was_reused_for_longer_than_it_all
     add_point("finnhub", price="1", observed_s_ago=10, received_s_ago=10)
     PricePoint.objects.update(id=first_id_at(ten_s_ago))
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote("2"))
-    flights().join("finnhub", "AAPL", reuse)
-    monkeypatch.setattr(Flights, "join", join_noted)
+    single_flight().join("finnhub", "AAPL", reuse)
+    monkeypatch.setattr(SingleFlight, "join", join_noted)
     found = latest_price("AAPL", "finnhub", now=datetime.now(UTC), max_age_s=5)
     assert (found.point.price, found.failures) == (2, [])
     assert len(finnhub.log) == 1
@@ -164,7 +164,7 @@ def test_latest_that_waits_for_another_process_is_told_for_how_long_the_rate_is_
         return wait_for_others(lease, symbols, until=until)
 
     def wait_s() -> float:
-        # Past the flights, which are a process's own.
+        # Past the single flight, which is a process's own.
         try:
             fetch_price("finnhub", "AAPL")
         except (ProviderError, RequestRefusedError) as error:

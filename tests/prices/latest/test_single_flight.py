@@ -9,7 +9,7 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from prices.latest.errors import TooManyFetchesError
-from prices.latest.single_flight import Flights, flights, forget_flights
+from prices.latest.single_flight import SingleFlight, forget_single_flight, single_flight
 from prices.models import PricePoint
 from providers.base import unknown_symbol
 from tests.waiting import wait_until
@@ -34,7 +34,7 @@ def waiting_for(gate: threading.Event) -> Callable[[str, str], PricePoint]:
 
 
 def test_flight_of_the_same_symbol_and_provider_is_joined(gate: threading.Event) -> None:
-    made, fetch = Flights(2), waiting_for(gate)
+    made, fetch = SingleFlight(2), waiting_for(gate)
     first = made.join("finnhub", "AAPL", fetch)
     assert made.join("finnhub", "AAPL", fetch) is first
     assert made.join("yfinance", "AAPL", fetch) is not first
@@ -46,7 +46,7 @@ def test_flight_of_the_same_symbol_and_provider_is_joined(gate: threading.Event)
 
 def test_flight_that_has_ended_is_not_joined(gate: threading.Event) -> None:
     gate.set()
-    made, fetch = Flights(1), waiting_for(gate)
+    made, fetch = SingleFlight(1), waiting_for(gate)
     first = made.join("finnhub", "AAPL", fetch)
     first.result(5)
     wait_until(lambda: made.under_way == 0)
@@ -55,7 +55,7 @@ def test_flight_that_has_ended_is_not_joined(gate: threading.Event) -> None:
 
 
 def test_flights_of_a_provider_that_hangs_fill_no_other_providers_places(gate: threading.Event) -> None:
-    made, fetch = Flights(2), waiting_for(gate)
+    made, fetch = SingleFlight(2), waiting_for(gate)
     for symbol in ("A", "B"):
         made.join("finnhub", symbol, fetch)
     with pytest.raises(TooManyFetchesError, match="run at once"):
@@ -68,7 +68,7 @@ def test_flights_of_a_provider_that_hangs_fill_no_other_providers_places(gate: t
 
 
 def test_places_over_the_limit_are_refused() -> None:
-    made = Flights(2)
+    made = SingleFlight(2)
     with made.place(), made.place(), pytest.raises(TooManyFetchesError, match="waiting"), made.place():
         pass
     with made.place(), made.place():
@@ -76,7 +76,7 @@ def test_places_over_the_limit_are_refused() -> None:
 
 
 def test_place_of_a_caller_that_fails_is_given_back() -> None:
-    made = Flights(1)
+    made = SingleFlight(1)
     with pytest.raises(LookupError), made.place():
         raise LookupError
     with made.place():
@@ -84,7 +84,7 @@ def test_place_of_a_caller_that_fails_is_given_back() -> None:
 
 
 def test_work_afterwards_is_done_while_fetches_fill_all_places(gate: threading.Event) -> None:
-    made, done = Flights(1), threading.Event()
+    made, done = SingleFlight(1), threading.Event()
     made.join("finnhub", "AAPL", waiting_for(gate))
     made.afterwards(done.set)
     assert done.wait(5)
@@ -93,7 +93,7 @@ def test_work_afterwards_is_done_while_fetches_fill_all_places(gate: threading.E
 
 
 def test_flight_that_fails_after_its_callers_have_left_is_logged() -> None:
-    made = Flights(1)
+    made = SingleFlight(1)
 
     def fail(provider: str, symbol: str) -> PricePoint:
         raise ZeroDivisionError
@@ -110,14 +110,14 @@ def test_flight_that_fails_after_its_callers_have_left_is_logged() -> None:
 
 def test_flights_first_used_by_many_at_once_are_the_same(settings: Settings) -> None:
     settings.LATEST_MAX_FETCHES = 3
-    forget_flights()
+    forget_single_flight()
     together = threading.Barrier(16)
 
-    def use() -> Flights:
+    def use() -> SingleFlight:
         together.wait(5)
-        return flights()
+        return single_flight()
 
     with ThreadPoolExecutor(16) as pool:
         found = {id(use.result()) for use in [pool.submit(use) for _ in range(16)]}
     assert len(found) == 1
-    forget_flights()
+    forget_single_flight()

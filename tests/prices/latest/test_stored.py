@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from prices.latest.errors import NoPriceError
 from prices.latest.services import Served, latest_price
-from prices.latest.single_flight import flights
+from prices.latest.single_flight import single_flight
 from prices.latest.stored import LOOKED_AT, known_time, newest_first, stand_in, stored_points, stored_price
 from prices.models import PricePoint
 from providers.base import NotConfiguredError
@@ -205,7 +205,7 @@ def test_price_that_goes_stale_while_it_is_waited_for_does_not_stand_in(
 def test_callers_over_the_limit_are_stood_in_for(providers: TwoProviders, settings: Settings) -> None:
     settings.LATEST_MAX_FETCHES = 1
     add_point("finnhub", observed_s_ago=20, received_s_ago=20)
-    with flights().place():
+    with single_flight().place():
         assert failed(ask("finnhub")) == [("finnhub", "too_many_fetches")]
         with pytest.raises(NoPriceError, match="finnhub: too_many_fetches"):
             ask("finnhub", symbol="MSFT")

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from prices.jobs.services import create_job
-from prices.ledger.reports import SlotCounts, Unpolled, count_last_day, count_slots, runs_of, unpolled_slots
+from prices.ledger.reports import MissedRange, SlotCounts, count_last_day, count_slots, missed_slots, runs_of
 from prices.models import PollGap, PollJob, PollRun
 from tests.conftest import MakeJob
 from tests.examples import examples
@@ -24,7 +24,7 @@ def ranges(
     job: PollJob, first: int = 0, end: int = 1000, *, limit: int = 100
 ) -> list[tuple[int, int, int, str]]:
     """Return the ranges of a window of slots, each as its first and last slot, their count and its kind."""
-    found = unpolled_slots(job, since=slot(first), until=slot(end), limit=limit)
+    found = missed_slots(job, since=slot(first), until=slot(end), limit=limit)
     return [(number(each.from_due), number(each.to_due), each.slots, each.kind) for each in found]
 
 
@@ -38,9 +38,9 @@ def test_consecutive_slots_of_one_reason_are_one_range(make_job: MakeJob) -> Non
     job = make_job()
     add_runs(job, "ssffffskkks")
     assert ranges(job) == [(7, 9, 3, "skipped"), (2, 5, 4, "failed")]
-    (skipped, failed) = unpolled_slots(job, since=slot(0), until=slot(100), limit=9)
+    (skipped, failed) = missed_slots(job, since=slot(0), until=slot(100), limit=9)
     assert skipped.reason == "finnhub: budget: used up (60 requests a minute)"
-    assert failed == Unpolled(slot(2), slot(5), 4, "finnhub: upstream_error", "failed")
+    assert failed == MissedRange(slot(2), slot(5), 4, "finnhub: upstream_error", "failed")
 
 
 def test_another_reason_begins_another_range(make_job: MakeJob) -> None:
@@ -81,7 +81,7 @@ def test_ranges_are_cut_to_the_window(make_job: MakeJob) -> None:
     assert ranges(job, 90, 110) == [(100, 109, 10, "failed"), (90, 99, 10, "gap")]
     assert ranges(job, 40, 60) == [(40, 59, 20, "gap")]
     between = slot(40) + timedelta(microseconds=1)
-    (only,) = unpolled_slots(job, since=between, until=slot(43), limit=9)
+    (only,) = missed_slots(job, since=between, until=slot(43), limit=9)
     assert (number(only.from_due), number(only.to_due), only.slots) == (41, 42, 2)
 
 
@@ -92,7 +92,7 @@ def test_window_between_two_slots_is_empty(make_job: MakeJob) -> None:
     for after in (3, 10):
         since = slot(after) + timedelta(microseconds=1)
         until = since + timedelta(milliseconds=500)
-        assert unpolled_slots(job, since=since, until=until, limit=9) == []
+        assert missed_slots(job, since=since, until=until, limit=9) == []
         assert count_slots(job, since=since, until=until).slots == 0
 
 
@@ -210,5 +210,5 @@ def test_each_answer_takes_one_query(make_job: MakeJob) -> None:
     job = make_job()
     with CaptureQueriesContext(connection) as queries:
         count_slots(job, since=START, until=START + DAY)
-        unpolled_slots(job, since=START, until=START + DAY, limit=9)
+        missed_slots(job, since=START, until=START + DAY, limit=9)
     assert len(queries) == 2

@@ -18,7 +18,7 @@ from prices.database import retry as patience
 from prices.fetching import requests as fetching
 from prices.jobs.services import pause_job, stop_job
 from prices.latest.fetch import fetch_price
-from prices.latest.single_flight import forget_flights
+from prices.latest.single_flight import forget_single_flight
 from prices.ledger.runs import abandon_overdue_runs, claim_slots
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData, RunState
 from providers.rate_limits.redis_scripts import keys_of
@@ -36,9 +36,9 @@ def finnhub_quote(price: str = "150.25") -> str:
 def finnhub(settings: Settings, httpserver: HTTPServer) -> Iterator[HTTPServer]:
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     settings.FINNHUB_API_KEY = "canary-key-123456"
-    forget_flights()
+    forget_single_flight()
     yield httpserver
-    forget_flights()
+    forget_single_flight()
 
 
 def test_poll_stores_run_raw_answer_points_and_publishes(make_job: MakeJob, topic: str) -> None:
