@@ -24,8 +24,8 @@ from prices.quota import forget_allowances
 from providers.rate_limits import redis_scripts as shared_state
 from tests.emptying import empty_tables
 
-# tests.examples sets how property tests run.
-pytest_plugins = ["tests.examples", "tests.simulator"]
+# tests.examples sets how property tests run, tests.order_of_tests which come first.
+pytest_plugins = ["tests.examples", "tests.order_of_tests", "tests.simulator"]
 # In place of `flush`, after each test that commits.
 TransactionTestCase._fixture_teardown = lambda self: empty_tables()  # type: ignore[attr-defined]  # not public
 
