@@ -13,8 +13,6 @@ COUNTS = [(6, 20, 4), (0, 9, 4), (9, 0, 4), (7, 30, 3), (1, 1, 2)]
 
 
 @pytest.mark.parametrize(("slow", "fast", "workers"), COUNTS)
-    ("slow", "fast", "workers"), [(6, 20, 4), (0, 9, 4), (9, 0, 4), (7, 30, 3), (1, 1, 2)]
-)
 def test_every_test_runs_once(slow: int, fast: int, workers: int) -> None:
     found = ordered(named("s", slow), named("f", fast), stretches=workers)
     assert sorted(map(str, found)) == sorted(named("s", slow) + named("f", fast))
