@@ -1,3 +1,5 @@
+"""Which tests a worker begins with, and that none is left out."""
+
 from typing import Any
 
 import pytest
