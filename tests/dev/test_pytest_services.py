@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -46,6 +48,16 @@ def test_addresses(services, number):
 """
 
 
+@contextmanager
+def heeding_sigint() -> Iterator[None]:
+    """Let what is started heed SIGINT: a run in a shell's background ignores it, and so would that."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+
+
 def start_pytest(
     folder: Path, *words: str, more: str = "pass", test: str = TEST, **environment: str
 ) -> subprocess.Popen[str]:
@@ -54,21 +66,22 @@ def start_pytest(
     (folder / "pytest.ini").write_text("[pytest]\nfaulthandler_timeout = 45\n")
     given = {name: address for name, address in ELSEWHERE.items() if name != REDIS}
     plugins = ["-p", "dev.pytest_services", "-p", "no:django"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-v", "--color=no", *plugins, *words],
-        cwd=folder,
-        env={
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
-            "TMPDIR": str(folder),
-            **given,
-            **environment,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    with heeding_sigint():
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-v", "--color=no", *plugins, *words],
+            cwd=folder,
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "TMPDIR": str(folder),
+                **given,
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
 
 def output_of(process: subprocess.Popen[str], *, timeout_s: float = 60) -> str:
