@@ -13,6 +13,7 @@ from django.conf import settings
 
 from consumers.reading.messages import received
 from consumers.reading.offsets import is_of_another, topic_of
+from consumers.reading.stall import STATISTICS_INTERVAL_S
 from consumers.reading.topic_watch import WHAT_TO_DO, replaced_topic
 from prices.publishing.kafka_clients import make_admin, make_consumer
 
@@ -71,7 +72,7 @@ def configuration(
         "queued.min.messages": 10_000,
         "reconnect.backoff.max.ms": 1_000,
         "topic.metadata.refresh.interval.ms": 10_000,
-        "statistics.interval.ms": 5_000,
+        "statistics.interval.ms": int(STATISTICS_INTERVAL_S * 1000),
         "error_cb": on_error,
         "on_commit": on_commit,
         "stats_cb": on_statistics,

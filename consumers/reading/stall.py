@@ -24,8 +24,9 @@ ASK_INTERVAL_S = 5.0
 # A rebalance waits for a member for a minute (`max.poll.interval.ms`).
 OUTSIDE_S = 90.0
 ANSWER_TIMEOUT_S = 2.0
-# As librdkafka names its states in the group and of a join; by KIP-848 "init" is one without partitions.
-_SETTLED = {"classic": {"up, steady"}, "consumer": {"up, steady", "up, init"}}
+# How often librdkafka tells how it stands. While the loop does something long, it tells nothing.
+STATISTICS_INTERVAL_S = 5.0
+UNTOLD_S = 3 * STATISTICS_INTERVAL_S
 
 
 class StalledError(Exception):
@@ -130,22 +131,36 @@ class MembershipWatch:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._noted_at = float("-inf")
         self._outside_since: float | None = None
+        self._rebalances = 0
         self.state = ""
 
     def note(self, statistics: str, *, kafka_answers: bool) -> None:
-        """Take librdkafka's statistics; while Kafka does not answer, nobody can join."""
+        """Take librdkafka's statistics. Time does not count while Kafka does not answer and nobody can join,
+        while rebalances follow each other, and where nothing was told for a while.
+        """
         group = msgspec.json.decode(statistics).get("cgrp", {})
+        last, self._noted_at = self._noted_at, self._clock()
+        rebalances, self._rebalances = self._rebalances, group.get("rebalance_cnt", 0)
         self.state = f"{group.get('state')}, {group.get('join_state')}"
-        if self.state in _SETTLED[settings.KAFKA_GROUP_PROTOCOL] or not kafka_answers:
+        if _is_settled(group) or not kafka_answers:
             self._outside_since = None
-        elif self._outside_since is None:
-            self._outside_since = self._clock()
+        elif (
+            self._outside_since is None or rebalances != self._rebalances or self._noted_at - last > UNTOLD_S
+        ):
+            self._outside_since = self._noted_at
 
     def is_lost(self) -> bool:
         """Return whether it was no settled member for 90 s although Kafka answers; `state` says what is."""
-        return self._outside_since is not None and self._clock() - self._outside_since >= OUTSIDE_S
+        return self._outside_since is not None and self._noted_at - self._outside_since >= OUTSIDE_S
 
     def begin(self) -> None:
         """Begin anew, with another consumer."""
         self._outside_since = None
+
+
+def _is_settled(group: Mapping[str, Any]) -> bool:
+    # By KIP-848 a member stays in "init" while it has no partition, and Kafka knows what each one is about.
+    is_known = group.get("state") == "up"
+    return is_known and (settings.KAFKA_GROUP_PROTOCOL == "consumer" or group.get("join_state") == "steady")

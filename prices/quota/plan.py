@@ -31,13 +31,13 @@ class QuotaPlan:
     """How far a provider's budget carries a job.
 
     budget                the limit that binds, as settings write it: 25/1d; or none
-    reserved_for_latest       of its requests, those that GET latest may use
+    reserved_for_latest   of its requests, those that GET latest may use
     in_use                of its requests, those that other active jobs want, up to all that jobs may have
     wanted_per_day        requests a day that the job's interval takes
     granted_per_day       requests a day that it gets; on a trading day, where `market_hours_only`
     in_full               nothing is ever withheld
     interval              seconds between polls, as asked for
-    effective_interval      seconds between two requests for a symbol, really; None: it is never asked for
+    effective_interval    seconds between two requests for a symbol, really; None: it is never asked for
     market_hours_only     nothing is asked for while all of its markets are closed
     shortest_interval     seconds: with this or a longer interval nothing is withheld; None: with none allowed
     """

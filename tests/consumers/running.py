@@ -15,6 +15,7 @@ from django.conf import settings
 from consumers.reading.group import Begin
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.pipeline import BatchHandler, RetryLaterError
+from consumers.reading.stall import MembershipWatch
 from prices.publishing.kafka_clients import make_admin, make_consumer
 from prices.publishing.topic import ensure_topic
 from tests.consumers.samples import Sender
@@ -90,6 +91,11 @@ class RunningLoop:
     def consumer(self) -> Consumer:
         """The consumer that the loop reads by."""
         return self._loop._consumer
+
+    @property
+    def membership(self) -> MembershipWatch:
+        """What the loop knows of its membership."""
+        return self._loop._membership
 
     def start(self) -> Self:
         self._thread.start()

@@ -85,5 +85,7 @@ def test_consumer_waits_and_goes_on_once_there_is_room() -> None:
 def test_room_is_a_setting() -> None:
     letter(0).save()
     letter(1).save()
+    with pytest.raises(DeadLettersFullError, match=FULL):
+        look()
     with override_settings(DEAD_LETTERS_MAX_MB=2):
         look()

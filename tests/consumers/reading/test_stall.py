@@ -8,8 +8,8 @@ import pytest
 from pytest_django import Settings
 
 from consumers.reading import group, stall
-from consumers.reading.stall import OUTSIDE_S, MembershipWatch
-from tests.consumers.running import Recorder, RunningLoop, running, send
+from consumers.reading.stall import OUTSIDE_S, STATISTICS_INTERVAL_S, MembershipWatch
+from tests.consumers.running import Recorder, RunningLoop, send
 from tests.logged import events_logged
 from tests.waiting import wait_until
 
@@ -21,8 +21,8 @@ class Clock:
         return self.now
 
 
-def statistics(state: str, join_state: str) -> str:
-    return json.dumps({"cgrp": {"state": state, "join_state": join_state, "assignment_size": 0}})
+def statistics(state: str, join_state: str, *, rebalances: int = 1) -> str:
+    return json.dumps({"cgrp": {"state": state, "join_state": join_state, "rebalance_cnt": rebalances}})
 
 
 @pytest.fixture
@@ -35,39 +35,67 @@ def watch(clock: Clock) -> MembershipWatch:
     return MembershipWatch(clock=clock)
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
-@pytest.mark.parametrize("states", [("wait-coord", "init"), ("up", "wait-join")])
+def pass_time(watch: MembershipWatch, clock: Clock, told: str, *, until_s: float = OUTSIDE_S) -> None:
+    """Let librdkafka tell the same every five seconds."""
+    for _ in range(int(until_s / STATISTICS_INTERVAL_S)):
+        clock.now += STATISTICS_INTERVAL_S
+        watch.note(told, kafka_answers=True)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "states"),
+    [
+        ("classic", ("wait-coord", "init")),
+        ("classic", ("up", "wait-join")),
+        ("consumer", ("wait-coord", "init")),
+    ],
+)
 def test_member_that_never_settles_is_lost(
     watch: MembershipWatch, clock: Clock, settings: Settings, states: tuple[str, str], protocol: str
 ) -> None:
     settings.KAFKA_GROUP_PROTOCOL = protocol
     watch.note(statistics(*states), kafka_answers=True)
-    clock.now += OUTSIDE_S - 1
-    watch.note(statistics(*states), kafka_answers=True)
+    pass_time(watch, clock, statistics(*states), until_s=OUTSIDE_S - STATISTICS_INTERVAL_S)
     assert not watch.is_lost()
-    clock.now += 1
+    pass_time(watch, clock, statistics(*states), until_s=STATISTICS_INTERVAL_S)
     assert watch.is_lost()
     assert watch.state == ", ".join(states)
 
 
 def test_settled_member_is_not_lost(watch: MembershipWatch, clock: Clock) -> None:
-    watch.note(statistics("up", "wait-join"), kafka_answers=True)
-    clock.now += OUTSIDE_S - 1
-    watch.note(statistics("up", "steady"), kafka_answers=True)
-    clock.now += OUTSIDE_S
+    pass_time(watch, clock, statistics("up", "wait-join"))
+    pass_time(watch, clock, statistics("up", "steady"))
     assert not watch.is_lost()
 
 
 def test_time_without_kafka_does_not_count(watch: MembershipWatch, clock: Clock) -> None:
-    for kafka_answers in (False, True):
-        watch.note(statistics("wait-coord", "init"), kafka_answers=kafka_answers)
-        clock.now += OUTSIDE_S - 1
+    told = statistics("wait-coord", "init")
+    pass_time(watch, clock, told)
+    watch.note(told, kafka_answers=False)
+    pass_time(watch, clock, told)
+    assert not watch.is_lost()
+
+
+def test_time_in_which_nothing_was_told_does_not_count(watch: MembershipWatch, clock: Clock) -> None:
+    """As while what nobody has read is stored; what was told meanwhile comes at once after it."""
+    told = statistics("up", "wait-join")
+    watch.note(told, kafka_answers=True)
+    clock.now += 3_600
+    assert not watch.is_lost()
+    for _ in range(720):
+        watch.note(told, kafka_answers=True)
+    assert not watch.is_lost()
+
+
+def test_one_rebalance_after_the_other_is_no_loss(watch: MembershipWatch, clock: Clock) -> None:
+    for number in range(40):
+        pass_time(watch, clock, statistics("up", "wait-join", rebalances=number), until_s=20)
     assert not watch.is_lost()
 
 
 def test_new_consumer_begins_anew(watch: MembershipWatch, clock: Clock) -> None:
-    watch.note(statistics("wait-coord", "init"), kafka_answers=True)
-    clock.now += OUTSIDE_S
+    pass_time(watch, clock, statistics("wait-coord", "init"), until_s=2 * OUTSIDE_S)
+    assert watch.is_lost()
     watch.begin()
     assert not watch.is_lost()
 
@@ -116,8 +144,12 @@ def test_member_for_whom_no_partition_is_left_is_settled(
         settled[id(watch)] = 0 if watch._outside_since else settled[id(watch)] + 1
 
     monkeypatch.setattr(MembershipWatch, "note", count)
-    with ExitStack() as loops:
-        # One more than the topic has partitions.
-        members = [loops.enter_context(running(Recorder())) for _ in range(4)]
-        wait_until(lambda: len(settled) == len(members) and min(settled.values()) >= 10)
+    # One more than the topic has partitions.
+    members = [RunningLoop(Recorder()) for _ in range(4)]
+    with ExitStack() as running:
+        for member in members:
+            running.callback(member.start().stop)
+        # Not of a loop of the test before, whose closing may have a last word.
+        watches = [id(member.membership) for member in members]
+        wait_until(lambda: all(settled[watch] >= 10 for watch in watches))
     assert events_logged(caplog)["membership.lost"] == 0
