@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -68,23 +68,31 @@ def read_lag() -> list[PartitionLag]:
     Raises KafkaException where Kafka does not answer within 5 s or has no such topic.
     """
     with _observer() as consumer:
-        return _lags(consumer, _bounds(consumer), topic_id=read_topic_id())
+        return _lags(consumer, topic_id=read_topic_id())
 
 
 def wait_until_consumed(*, wait_s: float) -> list[PartitionLag]:
-    """Return where the group stands before the present end of each partition, which has moved on meanwhile.
+    """Return the partitions in which the group has not read what they hold now, with their present ends.
 
-    Waits up to `wait_s` seconds for nothing to be left. Raises KafkaException where Kafka does not answer
+    Waits up to `wait_s` seconds for none to be left. Raises KafkaException where Kafka does not answer
     within 5 s or has no such topic.
     """
     with _observer() as consumer:
-        bounds, topic_id = _bounds(consumer), read_topic_id()
+        topic_id = read_topic_id()
+        lags = _lags(consumer, topic_id=topic_id)
+        ends = {lag.partition: lag.end for lag in lags}
         deadline = time.monotonic() + wait_s
-        while True:
-            lags = _lags(consumer, bounds, topic_id=topic_id)
-            if not any(lag.messages for lag in lags) or time.monotonic() >= deadline:
-                return lags
+        while behind := [lag for lag in lags if _is_behind(lag, ends.get(lag.partition, 0))]:
+            if time.monotonic() >= deadline:
+                break
             time.sleep(ASK_AGAIN_S)
+            lags = _lags(consumer, topic_id=topic_id)
+        return [replace(lag, end=ends[lag.partition]) for lag in behind]
+
+
+def _is_behind(lag: PartitionLag, end: int) -> bool:
+    # By the ends of the same moment it is known whether an offset lies beyond them, by those of before not.
+    return lag.oldest < end and (lag.is_gone or lag.next_offset < end)
 
 
 def messages_left(*, wait_s: float) -> int:
@@ -111,30 +119,24 @@ def _observer() -> Iterator[Consumer]:
         consumer.close()
 
 
-def _bounds(consumer: Consumer) -> dict[int, tuple[int, int]]:
-    """Return the oldest and the end offset of each partition."""
+def _lags(consumer: Consumer, *, topic_id: str) -> list[PartitionLag]:
     topic = settings.KAFKA_TOPIC
     metadata = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
     if metadata.error is not None:
         raise KafkaException(metadata.error)
-    return {
-        number: _ask(
-            partial(consumer.get_watermark_offsets, TopicPartition(topic, number), timeout=TIMEOUT_S)
-        )
-        for number in metadata.partitions
-    }
+    partitions = [TopicPartition(topic, number) for number in sorted(metadata.partitions)]
+    # Before the ends: a group that reads on would else be beyond them.
+    positions = _ask(partial(consumer.committed, partitions, timeout=TIMEOUT_S))
+    return [_lag(consumer, position, topic_id=topic_id) for position in positions]
 
 
-def _lags(consumer: Consumer, bounds: dict[int, tuple[int, int]], *, topic_id: str) -> list[PartitionLag]:
-    partitions = [TopicPartition(settings.KAFKA_TOPIC, number) for number in sorted(bounds)]
-    lags = []
-    for position in _ask(partial(consumer.committed, partitions, timeout=TIMEOUT_S)):
-        if position.error is not None:
-            raise KafkaException(position.error)
-        committed = position.offset if position.offset >= 0 else None
-        is_of_former = committed is not None and is_of_another(position, topic_id)
-        lags.append(PartitionLag(position.partition, committed, *bounds[position.partition], is_of_former))
-    return lags
+def _lag(consumer: Consumer, position: TopicPartition, *, topic_id: str) -> PartitionLag:
+    if position.error is not None:
+        raise KafkaException(position.error)
+    oldest, end = _ask(partial(consumer.get_watermark_offsets, position, timeout=TIMEOUT_S))
+    committed = position.offset if position.offset >= 0 else None
+    is_of_former = committed is not None and is_of_another(position, topic_id)
+    return PartitionLag(position.partition, committed, oldest, end, is_of_former)
 
 
 def _ask(question: Callable[[], _T]) -> _T:

@@ -39,7 +39,7 @@ def read_consumed(*, now: datetime) -> Consumed:
     Waits up to 3 s for the group to catch up.
     """
     try:
-        behind = [lag for lag in wait_until_consumed(wait_s=CATCH_UP_S) if lag.messages]
+        behind = wait_until_consumed(wait_s=CATCH_UP_S)
         waiting = _first_waiting(behind) if behind else []
     except KafkaException as error:
         return Consumed(None, f"Kafka does not tell what is consumed ({error.args[0].str()})")

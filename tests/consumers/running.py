@@ -145,6 +145,31 @@ def send(values: Iterable[bytes], *, partition: int | None = None) -> None:
     sender.finish()
 
 
+def numbered(count: int, *, first: int = 0) -> list[bytes]:
+    return [str(number).encode() for number in range(first, first + count)]
+
+
+@contextmanager
+def stream() -> Iterator[list[bytes]]:
+    """Send messages for as long as the block runs; the list is complete after it."""
+    sent: list[bytes] = []
+    is_over = threading.Event()
+
+    def go_on() -> None:
+        while not is_over.wait(0.005):
+            values = numbered(5, first=len(sent))
+            send(values)
+            sent.extend(values)
+
+    sender = threading.Thread(target=go_on)
+    sender.start()
+    try:
+        yield sent
+    finally:
+        is_over.set()
+        sender.join(20)
+
+
 def send_parts(*messages: Message, partition: int = 0) -> None:
     """Send the keys, values and headers of these messages to one partition, and wait until Kafka has them."""
     sender = Sender()

@@ -7,7 +7,7 @@ from pytest_django import Settings
 
 from consumers.reading import lag
 from consumers.reading.lag import PartitionLag, messages_left, read_lag
-from tests.consumers.running import Recorder, commit, running, send, trim
+from tests.consumers.running import Recorder, commit, committed, running, send, stream, trim
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("topic", "heartbeats")
@@ -36,6 +36,16 @@ def test_group_that_reads_is_waited_for() -> None:
     send([b"1"] * 5)
     with running(Recorder()):
         assert messages_left(wait_s=10) == 0
+
+
+def test_group_that_reads_a_stream_has_its_position_all_along() -> None:
+    """Ends that are older than the offsets would lie before them, as those of another topic do."""
+    with running(Recorder()), stream() as sent:
+        wait_until(lambda: sum(max(offset, 0) for offset in committed().values()) > 100)
+        looks = [read_lag() for _ in range(60)]
+        assert messages_left(wait_s=20) == 0
+    assert len(sent) > 200
+    assert [each for lags in looks for each in lags if each.is_gone] == []
 
 
 def test_each_partition_tells_where_the_group_stands() -> None:

@@ -28,8 +28,10 @@ from tests.consumers.running import (
     commit,
     committed,
     make_topic_anew,
+    numbered,
     running,
     send,
+    stream,
     trim,
 )
 from tests.ended_clients import end_for_good
@@ -40,10 +42,6 @@ TASKS = Path("/proc/self/task")
 pytestmark = pytest.mark.usefixtures("topic", "heartbeats")
 
 
-def numbered(count: int, *, first: int = 0) -> list[bytes]:
-    return [str(number).encode() for number in range(first, first + count)]
-
-
 def has_all(handler: Recorder, values: list[bytes]) -> Callable[[], bool]:
     return lambda: set(values) <= set(handler.values)
 
@@ -51,27 +49,6 @@ def has_all(handler: Recorder, values: list[bytes]) -> Callable[[], bool]:
 def has_grown_by(handler: Recorder, count: int) -> None:
     before = len(handler.values)
     wait_until(lambda: len(handler.values) >= before + count)
-
-
-@contextmanager
-def stream() -> Iterator[list[bytes]]:
-    """Send messages for as long as the block runs; the list is complete after it."""
-    sent: list[bytes] = []
-    is_over = threading.Event()
-
-    def go_on() -> None:
-        while not is_over.wait(0.005):
-            values = numbered(5, first=len(sent))
-            send(values)
-            sent.extend(values)
-
-    sender = threading.Thread(target=go_on)
-    sender.start()
-    try:
-        yield sent
-    finally:
-        is_over.set()
-        sender.join(20)
 
 
 def test_new_group_begins_at_the_oldest_message() -> None:
