@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from dev.embedded.kafka import ApacheKafka
 from dev.embedded.part import Part, PartError
 from dev.embedded.parts import DATABASE, KAFKA, REDIS, SETTINGS, Embedded, Place
 from dev.guardian import Guardian
@@ -88,6 +89,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     if options.help or options.version or options.collectonly or _is_controller(options):
         _refuse_shared_parts(options, given)
         os.environ.update({name: address for name, address in NOWHERE.items() if name not in given})
+        if _is_controller(options):
+            _record_start_of_kafka()
     else:
         _start(early_config, given)
     return (yield)
@@ -123,6 +126,23 @@ def _refuse_shared_parts(options: argparse.Namespace, given: Collection[str]) ->
         )
 
 
+def _record_start_of_kafka() -> None:
+    """Let the workers' Kafkas start fast: they start some twenty of them."""
+    guardian = Guardian()
+    try:
+        with tempfile.TemporaryDirectory(prefix="marketdata-tests-") as data:
+            place = Place(Path(data))
+            kafka = ApacheKafka(place.data, logs=place.logs, guardian=guardian, libs=place.libs, say=_say)
+            if not kafka.starts_fast:
+                _say(f"Recording a start of {kafka.title} (once) ...")
+                kafka.start()
+                kafka.stop()
+    except PartError as error:
+        raise pytest.UsageError(str(error)) from error
+    finally:
+        guardian.close()
+
+
 def _start(config: pytest.Config, given: Collection[str]) -> None:
     began = time.monotonic()
     try:
@@ -150,5 +170,9 @@ def _embedded(config: pytest.Config, data: Path, given: Collection[str]) -> Embe
         durable=False,
         given=given,
         guardian=guardian,
-        say=lambda text: print(text, flush=True),
+        say=_say,
     )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

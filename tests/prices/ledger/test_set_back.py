@@ -12,6 +12,7 @@ from prices.fetching.recent import received_since
 from prices.jobs.services import create_job, stop_job
 from prices.latest.stored import stored_price
 from prices.ledger.accounting import account_slots
+from prices.ledger.beat_terms import RENEWED_WITHIN
 from prices.ledger.runs import RunOutcome, claim_slots, finish
 from prices.ledger.set_back import undo_time_to_come
 from prices.models import BeatTerm, PollGap, PollJob, PollRun, PricePoint, RunState
@@ -158,8 +159,9 @@ def test_job_created_by_a_clock_that_was_ahead_is_polled_from_now_on() -> None:
 def test_slots_of_the_time_in_which_the_clock_was_ahead_say_so(make_job: MakeJob) -> None:
     now = database_now()
     job = make_job(interval=5)
-    led = job.created_at, now - 90 * SECOND
-    BeatTerm.objects.create(holder="x", began_at=led[0], renewed_at=led[0], until=led[0])
+    # It led until the job was created: a term lasts a little longer than its last renewal.
+    led = job.created_at - RENEWED_WITHIN
+    BeatTerm.objects.create(holder="x", began_at=led, renewed_at=led, until=led)
     account_slots(now=now + HOUR, whole=True)
     # As beat notes it: it led for a minute by the clock that was ahead.
     BeatTerm.objects.create(
