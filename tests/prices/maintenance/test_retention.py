@@ -18,10 +18,23 @@ DAY = datetime(2031, 5, 6, tzinfo=UTC)
 # The first moment at which all runs of DAY are over a week old.
 WEEK_LATER = DAY + timedelta(days=8)
 PARTITION = "poll_runs_20310506"
+DAYS = """
+    SELECT inhrelid::regclass::text FROM pg_inherits
+    WHERE inhparent = 'poll_runs'::regclass AND inhrelid <> 'poll_runs_default'::regclass
+"""
 
 
 @pytest.fixture
-def job() -> PollJob:
+def no_days() -> None:
+    """Take the days that other tests have left out of the table, until the test's transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute(DAYS)
+        for (day,) in cursor.fetchall():
+            cursor.execute(f"DROP TABLE {day}")
+
+
+@pytest.fixture
+def job(no_days: None) -> PollJob:
     """Return a job with runs on DAY, all accounted for."""
     make_partitions(date(2031, 5, 6))
     made = create_job(symbols=["SIM-A"], interval=1, provider="simulated")
