@@ -16,6 +16,7 @@ from prices.jobs.services import change_interval, create_job, pause_job, resume_
 from prices.ledger import accounting
 from prices.ledger import runs as claims
 from prices.ledger.accounting import account_slots
+from prices.ledger.beat_terms import RENEWED_WITHIN
 from prices.ledger.grid import next_slot, phase_of
 from prices.ledger.runs import RunOutcome, abandon_overdue_runs, claim_slots, finish
 from prices.models import BeatTerm, PollGap, PollJob, PollRun, RunState
@@ -37,8 +38,8 @@ def job() -> PollJob:
 
 
 def led_at_creation(job: PollJob) -> None:
-    """Note that a beat led at the moment at which the job was created."""
-    at_once = dict.fromkeys(("began_at", "renewed_at", "until"), job.created_at)
+    """Note that a beat led until the moment at which the job was created."""
+    at_once = dict.fromkeys(("began_at", "renewed_at", "until"), job.created_at - RENEWED_WITHIN)
     BeatTerm.objects.create(holder="test", **at_once)
 
 
