@@ -35,8 +35,8 @@ run: venv ## Run the service until Ctrl-C (PORT=8001 make run: on another port t
 	@exec $(BIN)/python -m dev run
 
 test: venv-test ## Run all tests (make test ARGS="-k average": some of them, in one process)
-	@# Four at once on two cores, each with parts of its own: they mostly wait.
-	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses 4 --dist worksteal --durations 15)
+	@# Five at once on two cores, each with parts of its own: they mostly wait.
+	@exec $(BIN)/python -m pytest $(or $(ARGS),--numprocesses 5 --dist worksteal --durations 15)
 
 test-clocks: venv-test ## Run the tests that start no processes on days such as 29 February (ARGS="leap-day tests/prices")
 	@exec $(BIN)/python -m tests.clocks $(ARGS)

@@ -50,7 +50,7 @@ TESTS = (
 RESULT = re.compile(r"\d+ (passed|failed|errors?|deselected|skipped)\b.* in \d")
 START_PROCESSES = ("tests/prices/scheduling/test_upstream_scheduler.py",)
 OPTIONS = (
-    *("-q", "--no-header", "--tb=short", "--numprocesses=4", "--dist=worksteal"),
+    *("-q", "--no-header", "--tb=short", "--numprocesses=5", "--dist=worksteal"),
     *("-m", "not soak and not hypothesis"),
 )
 

@@ -102,7 +102,7 @@ def test_make_chaos_passes_seconds_and_seed(checkout: Path) -> None:
 
 def test_make_test_runs_all_tests_in_several_processes(checkout: Path) -> None:
     words = make(checkout, "test").stdout.splitlines()[-1].split()
-    assert words[:5] == ["-m", "pytest", "--numprocesses", "4", "--dist"]
+    assert words[:5] == ["-m", "pytest", "--numprocesses", "5", "--dist"]
     assert not [word for word in words if "/" in word]
 
 
