@@ -19,6 +19,7 @@ from pathlib import Path
 from dev.guardian import ROOT
 from tests.clocks.wall_clock import NoCompilerError, WallClock
 
+# All are later than the answers that tests replay: a price of a time to come is refused.
 # When the first test begins, some seconds later, the change is at hand where there is one.
 DAYS = {
     name: datetime.fromisoformat(moment)
@@ -28,9 +29,9 @@ DAYS = {
         "thanksgiving": "2026-11-26T16:00:00Z",
         # New York closes at 18:00 UTC, three hours early.
         "half-day": "2026-11-27T17:59:00Z",
-        "us-winter-time": "2026-11-01T05:59:00Z",
+        "us-winter-time": "2027-11-07T05:59:00Z",
         "us-summer-time": "2027-03-14T06:59:00Z",
-        "eu-winter-time": "2026-10-25T00:59:00Z",
+        "eu-winter-time": "2027-10-31T00:59:00Z",
         "eu-summer-time": "2027-03-28T00:59:00Z",
         "new-year": "2026-12-31T23:59:30Z",
         "leap-day": "2028-02-29T12:00:00Z",
