@@ -29,6 +29,7 @@ from bench.poll_jobs import Changes, forget_jobs, intervals_between, make_jobs
 from bench.scheduler_table import GOALS, GOALS_OF_MANY, OWN, STOCK, Figures, table
 from bench.service import Meter, Service
 from bench.slots_polled import Window, read_polled
+from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 
 _STOCK_OPTION = "--scheduler django_celery_beat.schedulers:DatabaseScheduler"
@@ -76,7 +77,7 @@ def run(plan: Plan, *, parts: Mapping[str, int], json_file: Path | None) -> None
     print(describe_machine())
     # A line for each job created and stopped would stand between the tables.
     logging.getLogger("prices").setLevel(logging.WARNING)
-    ensure_topic()
+    ensure_topic(make_admin())
     found: dict[str, dict[str, Figures]] = {}
     for name in plan.cases:
         case = CASES[name]

@@ -19,6 +19,7 @@ from django.db import connection
 
 from bench.machine import describe_machine
 from consumers.repair.verify import Verdict, verify_averages
+from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 
 CASES = ("join", "right", "wrong", "holes")
@@ -40,7 +41,7 @@ def run(plan: Plan, *, json_file: Path | None) -> None:
     print(describe_machine())
     print(f"{plan.rows:,} points and rows of {plan.symbols} symbols, over 7 days, {plan.rounds} rounds\n")
     # An empty topic: all that was published is consumed, and what has no row is missing.
-    ensure_topic()
+    ensure_topic(make_admin())
     _fill(plan)
     verify_averages()
     began_mb = _peak_mb()

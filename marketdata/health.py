@@ -10,7 +10,6 @@ from functools import cache
 
 import redis
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, Error, connection, connections
 from django.db.migrations.executor import MigrationExecutor
@@ -21,7 +20,7 @@ from prices.clock import DIFFERS_BEYOND, database_now, differing_clocks
 from prices.database.errors import DatabaseTrouble, database_trouble
 from prices.maintenance.partitions import missing_partitions
 from prices.maintenance.stopped_processes import stopped_processes
-from prices.publishing.kafka_clients import make_admin
+from prices.publishing.kafka_clients import Admin, make_admin
 from providers.rate_limits.redis_errors import redis_problem
 from providers.redis_probe import probe_redis
 
@@ -109,12 +108,13 @@ def _check_kafka() -> None:
     try:
         topics = _kafka().list_topics(settings.KAFKA_TOPIC, timeout=PART_TIMEOUT_S).topics
     except KafkaException as error:
-        raise PartError("cannot be reached") from error
-    refusal = topics[settings.KAFKA_TOPIC].error
-    if refusal is not None and refusal.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        refusal = _kafka().refusal()
+        raise PartError(f"lets this service not in: {refusal}" if refusal else "cannot be reached") from error
+    problem = topics[settings.KAFKA_TOPIC].error
+    if problem is not None and problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise PartError(f"there is no topic {settings.KAFKA_TOPIC}: run manage.py ensure_topic")
-    if refusal is not None:
-        raise PartError(f"answers for topic {settings.KAFKA_TOPIC}: {refusal.str()}")
+    if problem is not None:
+        raise PartError(f"answers for topic {settings.KAFKA_TOPIC}: {problem.str()}")
 
 
 def _check_processes() -> None:
@@ -188,5 +188,5 @@ def _redis() -> redis.Redis:
 
 
 @cache
-def _kafka() -> AdminClient:
+def _kafka() -> Admin:
     return make_admin()

@@ -124,6 +124,20 @@ DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
 
 REDIS_URL = env_text("REDIS_URL")
 KAFKA_BOOTSTRAP_SERVERS = env_text("KAFKA_BOOTSTRAP_SERVERS")
+# How to get in, where Kafka asks for more than its address.
+KAFKA_SECURITY_PROTOCOL = env_choice(
+    "KAFKA_SECURITY_PROTOCOL", "PLAINTEXT", allowed=("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+)
+KAFKA_SASL_MECHANISM = env_choice(
+    "KAFKA_SASL_MECHANISM", "PLAIN", allowed=("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+)
+KAFKA_SASL_USERNAME = env_text("KAFKA_SASL_USERNAME")
+KAFKA_SASL_PASSWORD = env_text("KAFKA_SASL_PASSWORD")
+# A file of the certificates that are trusted, in place of the system's.
+KAFKA_CA_FILE = env_certificates("KAFKA_CA_FILE")
+KAFKA_CERTIFICATE_FILE = env_text("KAFKA_CERTIFICATE_FILE")
+KAFKA_KEY_FILE = env_text("KAFKA_KEY_FILE")
+KAFKA_KEY_PASSWORD = env_text("KAFKA_KEY_PASSWORD")
 KAFKA_TOPIC = env_text("KAFKA_TOPIC", "price-events")
 KAFKA_PARTITIONS = env_int("KAFKA_PARTITIONS", 12, minimum=1, maximum=1000)
 KAFKA_CONSUMER_GROUP = env_text("KAFKA_CONSUMER_GROUP", "symbol-averages")

@@ -185,12 +185,13 @@ def _fullness_of_dead_letters() -> str | None:
 
 
 def _read_lag(problems: list[str]) -> list[PartitionLag] | None:
+    kafka = make_admin()
     try:
-        findings = look_at_topic(make_admin())
+        findings = look_at_topic(kafka)
         problems += [f"topic: {each}" for each in (findings.loses, *findings.odd) if each]
         return read_lag()
     except KafkaException as error:
-        problems.append(f"kafka: {error.args[0].str()}")
+        problems.append(f"kafka: {kafka.reason(error)}")
         return None
 
 

@@ -88,7 +88,7 @@ def topic(settings: Settings) -> Iterator[str]:
     settings.KAFKA_TOPIC = name
     settings.KAFKA_CONSUMER_GROUP = name
     settings.KAFKA_PARTITIONS = 3
-    ensure_topic()
+    ensure_topic(make_admin())
     outbox.forget_publisher()
     yield name
     outbox.forget_publisher()

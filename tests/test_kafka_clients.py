@@ -1,6 +1,7 @@
 """No client of Kafka writes lines of its own to stderr, among what a person or a script reads there."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +13,6 @@ CLIENTS = {"AdminClient", "Consumer", "Producer"}
 FOLDERS = ("bench", "consumers", "dev", "docker", "marketdata", "prices", "providers", "tests")
 # A broker that is away, and a message that is never sent.
 TALKATIVE = """
-from django.conf import settings
-settings.configure(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:1", KAFKA_CONSUMER_GROUP="none")
 from prices.publishing.kafka_clients import make_admin, make_consumer, make_producer
 producer = make_producer({})
 producer.produce("none", b"left behind")
@@ -45,6 +44,11 @@ def test_clients_of_the_service_write_nothing_however_they_end() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", TALKATIVE],
         cwd=settings.BASE_DIR,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "marketdata.settings",
+            "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1",
+        },
         capture_output=True,
         text=True,
         check=True,

@@ -1,16 +1,22 @@
-"""Kafka clients: one place that says where Kafka is, and what librdkafka may write to the log."""
+"""Kafka clients: one place that says where Kafka is, how to get in, and what librdkafka may log."""
 
 import logging
+import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 from django.conf import settings
 
 # While Kafka is away librdkafka writes a line for each retry; what matters is logged once, by who uses it.
 _silent = logging.getLogger("librdkafka")
-_silent.disabled = True
+_silent.propagate = False
+_silent.addHandler(logging.NullHandler())
+_REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
+# librdkafka says before it who said so, and after it in which state of the connection.
+_AROUND_REASON = re.compile(r"^\w+://\S+: | \(after .*")
 
 
 def make_consumer(options: Mapping[str, Any]) -> Consumer:
@@ -20,13 +26,13 @@ def make_consumer(options: Mapping[str, Any]) -> Consumer:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
     }
-    return Consumer({**_servers(), **group, **options}, logger=_silent)
+    return Consumer({**_connection(), **group, **options}, logger=_silent)
 
 
 def make_producer(options: Mapping[str, Any]) -> Producer:
     """Return a producer whose messages count once all replicas have them, each once and in order."""
     sound = {"acks": "all", "enable.idempotence": True}
-    return Producer({**_servers(), **sound, **options}, logger=_silent)
+    return Producer({**_connection(), **sound, **options}, logger=_silent)
 
 
 def delivery_error(error: KafkaError | None, message: Message) -> KafkaError | None:
@@ -41,10 +47,52 @@ def delivery_error(error: KafkaError | None, message: Message) -> KafkaError | N
     return None if is_there else error or KafkaError(KafkaError.DUPLICATE_SEQUENCE_NUMBER)
 
 
-def make_admin(options: Mapping[str, Any] | None = None) -> AdminClient:
+class Admin(AdminClient):
+    """A client for topics, groups and offsets that can say why Kafka let it not in."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        refusals: deque[str] = deque(maxlen=1)
+
+        def note(error: KafkaError) -> None:
+            # A server that misses the client's certificate just ends the connection, and says so in TLS.
+            if error.code() in _REFUSALS or "SSL routines" in error.str():
+                refusals.append(_AROUND_REASON.sub("", error.str()))
+
+        self._refusals = refusals
+        configuration: dict[str, Any] = {**_connection(), "error_cb": note, **options}
+        super().__init__(configuration, logger=_silent)
+
+    def refusal(self) -> str | None:
+        """Return what Kafka, or this side, did not take of the other since this was last asked.
+
+        That is a user, a password or a certificate; None where there is nothing of the kind. The call that
+        failed says no more than that there was no answer in time.
+        """
+        self.poll(0)
+        return self._refusals.pop() if self._refusals else None
+
+    def reason(self, error: KafkaException) -> str:
+        """Return in words why a call of this client has failed."""
+        cause: KafkaError = error.args[0]
+        return self.refusal() or f"{cause.str()} ({cause.name()})"
+
+
+def make_admin(options: Mapping[str, Any] | None = None) -> Admin:
     """Return a client for topics, groups and offsets."""
-    return AdminClient({**_servers(), **(options or {})}, logger=_silent)
+    return Admin(options or {})
 
 
-def _servers() -> dict[str, Any]:
-    return {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS}
+def _connection() -> dict[str, Any]:
+    """Return where Kafka is, and how to get in."""
+    security = {
+        "security.protocol": settings.KAFKA_SECURITY_PROTOCOL,
+        "sasl.mechanism": settings.KAFKA_SASL_MECHANISM if "SASL" in settings.KAFKA_SECURITY_PROTOCOL else "",
+        "sasl.username": settings.KAFKA_SASL_USERNAME,
+        "sasl.password": settings.KAFKA_SASL_PASSWORD,
+        "ssl.ca.location": settings.KAFKA_CA_FILE,
+        "ssl.certificate.location": settings.KAFKA_CERTIFICATE_FILE,
+        "ssl.key.location": settings.KAFKA_KEY_FILE,
+        "ssl.key.password": settings.KAFKA_KEY_PASSWORD,
+    }
+    given = {name: value for name, value in security.items() if value}
+    return {"bootstrap.servers": settings.KAFKA_BOOTSTRAP_SERVERS, **given}

@@ -7,19 +7,16 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from django.conf import settings
 
-from prices.publishing.kafka_clients import make_admin
-
 TIMEOUT_S = 30.0
 ASK_AGAIN_S = 0.05
 
 
-def ensure_topic() -> bool:
+def ensure_topic(client: AdminClient) -> bool:
     """Make the topic with KAFKA_PARTITIONS partitions where it does not exist; return whether it was made.
 
     One that was made can be used at once. Raises KafkaException where Kafka does not answer within 30 s or
     refuses.
     """
-    client = make_admin()
     # All topics: asking for one by its name makes it, on brokers that make topics by themselves.
     if settings.KAFKA_TOPIC in client.list_topics(timeout=TIMEOUT_S).topics:
         return False

@@ -15,6 +15,7 @@ from django.db import connection
 from consumers.reading.lag import messages_left
 from dev.pytest_services import Services
 from prices.jobs.services import create_job, stop_job
+from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 from tests.chaos.checks import CHECKS, Check
 from tests.chaos.clocks import Clocks
@@ -47,7 +48,7 @@ _WORKING: dict[str, LiteralString] = {
 def prepare() -> None:
     """Make the tables and the topic."""
     call_command("migrate", verbosity=0)
-    ensure_topic()
+    ensure_topic(make_admin())
 
 
 def run_chaos(

@@ -231,7 +231,7 @@ def make_topic_anew() -> None:
 def topic_was_made() -> bool:
     """Try to make the topic; tell whether it was."""
     try:
-        return ensure_topic()
+        return ensure_topic(make_admin())
     except KafkaException:
         return False
 

@@ -5,6 +5,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from marketdata import health
+from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 from providers.rate_limits.redis_scripts import key_base
 from tests.redis_troubles import admin_of, full, own_user, refusing, wrong_type
@@ -121,4 +122,4 @@ def test_readyz_without_postgresql_is_unavailable(client: Client, topic: str, se
 
 
 def test_ensure_topic_twice_makes_it_once(topic: str) -> None:
-    assert ensure_topic() is False
+    assert ensure_topic(make_admin()) is False

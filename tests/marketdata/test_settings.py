@@ -71,6 +71,22 @@ def test_check_refuses_settings_that_cannot_work() -> None:
     assert told == {**{f"marketdata.{number}": 1 for number in refused}, "marketdata.W001": 2}
 
 
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"SECURITY_PROTOCOL": "SASL_SSL", "SASL_USERNAME": "x"}, "SASL_PASSWORD must be set"),
+        ({"SASL_USERNAME": "x", "SASL_PASSWORD": "y"}, "SASL_PASSWORD are not used"),
+        ({"SECURITY_PROTOCOL": "SSL", "KEY_FILE": "/x"}, "KAFKA_KEY_FILE must be set both"),
+        ({"CERTIFICATE_FILE": "/x", "KEY_FILE": "/x"}, "CERTIFICATE_FILE are not used"),
+    ],
+)
+def test_check_refuses_half_of_what_kafka_asks_for(variables: dict[str, str], text: str) -> None:
+    result = start(**{f"KAFKA_{name}": value for name, value in variables.items()})
+    assert result.returncode == 1
+    (line,) = (line for line in result.stderr.splitlines() if "E006" in line)
+    assert text in line
+
+
 def test_check_refuses_an_order_of_simulated_prices() -> None:
     result = start(PROVIDER_ORDER="simulated")
     assert result.returncode == 1

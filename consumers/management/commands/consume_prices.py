@@ -58,13 +58,14 @@ class Command(BaseCommand):
 
 def _look_at_topic() -> None:
     """Say what is odd about the topic, and refuse one that loses messages; while Kafka is away, go on."""
+    kafka = make_admin()
     try:
-        for odd in refuse_unsuitable(make_admin()):
+        for odd in refuse_unsuitable(kafka):
             log.warning("topic.odd", reason=odd)
     except UnsuitableTopicError as error:
         raise CommandError(str(error), returncode=NEEDS_OPERATOR) from error
     except KafkaException as error:
-        log.warning("topic.not_looked_at", reason=error.args[0].str())
+        log.warning("topic.not_looked_at", reason=kafka.reason(error))
 
 
 def _tune_interpreter() -> None:

@@ -18,13 +18,16 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         """Make it and report."""
+        kafka = make_admin()
         try:
-            made = ensure_topic()
-            odd = refuse_unsuitable(make_admin())
+            made = ensure_topic(kafka)
+            odd = refuse_unsuitable(kafka)
         except UnsuitableTopicError as error:
             raise CommandError(str(error)) from error
         except KafkaException as error:
-            raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
+            raise CommandError(
+                f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {kafka.reason(error)}"
+            ) from error
         state = f"made with {settings.KAFKA_PARTITIONS} partitions" if made else "exists"
         self.stdout.write(f"{settings.KAFKA_TOPIC}: {state}")
         for each in odd:

@@ -26,14 +26,17 @@ class Command(BaseCommand):
 
     def handle(self, *, demo: bool, json: bool, **options: Any) -> None:
         """Prepare and report."""
+        kafka = make_admin()
         try:
-            ensure_topic()
-            for odd in refuse_unsuitable(make_admin()):
+            ensure_topic(kafka)
+            for odd in refuse_unsuitable(kafka):
                 self.stderr.write(odd)
         except UnsuitableTopicError as error:
             raise CommandError(str(error)) from error
         except KafkaException as error:
-            raise CommandError(f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {error}") from error
+            raise CommandError(
+                f"Kafka at {settings.KAFKA_BOOTSTRAP_SERVERS}: {kafka.reason(error)}"
+            ) from error
         with alone():
             prepare_database()
             demo_job = ensure_demo_job() if demo else None

@@ -21,6 +21,7 @@ from prices.api.errors import STATUS_OF_KIND
 from prices.latest.single_flight import forget_single_flight
 from prices.models import PricePoint, RawMarketData, RunState
 from prices.publishing import outbox
+from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 from providers.adapters.yahoo import session as yahoo_session
 from providers.base import ErrorKind
@@ -50,7 +51,7 @@ pytestmark = pytest.mark.skipif(not RECORDINGS, reason=f"the recorded answers ar
 def _topic() -> Iterator[None]:
     """Make one topic for all: a price of each recording is published."""
     with override_settings(KAFKA_TOPIC=f"recorded-{uuid4().hex[:12]}", KAFKA_PARTITIONS=1):
-        ensure_topic()
+        ensure_topic(make_admin())
         outbox.forget_publisher()
         yield
         outbox.forget_publisher()

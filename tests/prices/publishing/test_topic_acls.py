@@ -118,7 +118,7 @@ def forbid(guarded: None) -> Iterator[Forbid]:
 
 def topic_is_made() -> bool:
     try:
-        ensure_topic()
+        ensure_topic(make_admin())
         return not look_at_topic(make_admin()).odd
     except KafkaException:
         return False
