@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 from confluent_kafka import Message
 
-from consumers.averages.store import AverageStore, Plan, StoreUnavailableError
+from consumers.averages.store import AverageStore, PreparedBatch, StoreUnavailableError
 from consumers.reading.decoding import Decoded, decode_messages, join
 from consumers.reading.pipeline import RetryLaterError
 from consumers.repair.recovery import RecoveryError, recover_averages
@@ -29,17 +29,17 @@ class AverageHandler:
         """Return what several runs of messages say as one."""
         return join(batches)
 
-    def plan(self, batch: Decoded, *, ahead: bool) -> Callable[[], None] | None:
+    def prepare(self, batch: Decoded, *, speculative: bool) -> Callable[[], None] | None:
         """Return what stores the batch, or None where the one before has to be stored first."""
-        plan = self._store.plan(batch.events, batch.rows, batch.dead_letters, ahead=ahead)
-        return None if plan is None else partial(self._write, plan)
+        prepared = self._store.prepare(batch.events, batch.rows, batch.dead_letters, speculative=speculative)
+        return None if prepared is None else partial(self._write, prepared)
 
-    def _write(self, plan: Plan) -> None:
+    def _write(self, prepared: PreparedBatch) -> None:
         try:
-            self._store.write(plan)
+            self._store.write(prepared)
         except StoreUnavailableError as error:
             raise RetryLaterError(str(error)) from error
-        refused = plan.dead_letters
+        refused = prepared.dead_letters
         if refused:
             log.warning("messages.refused", count=len(refused), first_reason=refused[0].reason)
 
@@ -50,9 +50,9 @@ class AverageHandler:
         except RecoveryError as error:
             raise RetryLaterError(str(error)) from error
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Drop what is known of symbols that may now be another process's."""
-        self._store.forget()
+        self._store.invalidate()
 
     def close(self) -> None:
         """Close the connection to PostgreSQL."""

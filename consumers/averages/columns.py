@@ -22,7 +22,7 @@ from prices.publishing.events import PriceEvent
 from providers.base import MAX_DECIMALS
 
 Integers: TypeAlias = NDArray[np.int64]
-Places: TypeAlias = NDArray[np.intp]
+Indices: TypeAlias = NDArray[np.intp]
 Flags: TypeAlias = NDArray[np.bool_]
 # A symbol and a currency, or none: what has averages of its own.
 Series: TypeAlias = tuple[str, str | None]
@@ -59,10 +59,10 @@ class Events:
     """
 
     series: list[Series]
-    codes: Places
+    codes: Indices
     points: Integers
     sources: list[str]
-    source_codes: Places
+    source_codes: Indices
     observed: Integers
 
     def __post_init__(self) -> None:
@@ -111,14 +111,14 @@ def concatenate(parts: Sequence[Events]) -> Events:
     )
 
 
-def factorize(items: Sequence[Item]) -> tuple[list[Item], Places]:
+def factorize(items: Sequence[Item]) -> tuple[list[Item], Indices]:
     """Return each item once, as they come first, and of each one in turn its place among these."""
     places: defaultdict[Item, int] = defaultdict(count().__next__)
     codes = np.fromiter(map(places.__getitem__, items), dtype=np.intp, count=len(items))
     return list(places), codes
 
 
-def merge_codes(parts: Sequence[tuple[list[Item], Places]]) -> tuple[list[Item], Places]:
+def merge_codes(parts: Sequence[tuple[list[Item], Indices]]) -> tuple[list[Item], Indices]:
     """Join lists of names, each once, and the places in them."""
     names, places = factorize([name for names, _codes in parts for name in names])
     of_parts = np.split(places, np.cumsum([len(names) for names, _codes in parts[:-1]], dtype=np.intp))
@@ -136,7 +136,7 @@ def moment_of(count: int) -> datetime | None:
     return None if count == NO_TIME else EPOCH + int(count) * MICROSECOND
 
 
-def text_table(joined: bytes, lengths: Sequence[int], *, rows: int) -> tuple[NDArray[np.uint8], Places]:
+def text_table(joined: bytes, lengths: Sequence[int], *, rows: int) -> tuple[NDArray[np.uint8], Indices]:
     """Return the letters of texts that follow each other, a row for each place in them, and their lengths.
 
     What follows the end of a text in its column says nothing.

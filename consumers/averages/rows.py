@@ -19,8 +19,8 @@ from consumers.averages.columns import (
     WHOLE,
     Events,
     Flags,
+    Indices,
     Integers,
-    Places,
     merge_codes,
     unsigned_halves,
 )
@@ -69,15 +69,15 @@ _OBSERVED, _AFTER_OBSERVED = (int(_ROW.fields[name][1]) for name in ("observed",
 class Rows:
     """Rows of events, in their order, but for what depends on other events: sizes and averages.
 
-    heads     what rows begin with, each once: the number of fields, a symbol, a currency and a provider
-    codes     of each row, the place of its head among them
-    tails     the bytes that follow, with room for a time and an average that may not be there
+    prefixes  what rows begin with, each once: the number of fields, a symbol, a currency and a provider
+    codes     of each row, the index of its prefix
+    suffixes  the bytes that follow, with room for a time and an average that may not be there
     has_time  whether the time is there
     """
 
-    heads: list[bytes]
-    codes: Places
-    tails: NDArray[np.void]
+    prefixes: list[bytes]
+    codes: Indices
+    suffixes: NDArray[np.void]
     has_time: Flags
 
 
@@ -92,17 +92,17 @@ def rows_of(events: Events) -> Rows:
     _fill_numeric(
         table, "price", [*_digits(events.points[:, WHOLE], 3), *_digits(events.points[:, FRACTION], 4)]
     )
-    heads, codes = _heads(events)
-    return Rows(heads, codes, table.view(_BYTES), has_time)
+    prefixes, codes = _prefixes(events)
+    return Rows(prefixes, codes, table.view(_BYTES), has_time)
 
 
 def concatenate_rows(parts: Sequence[Rows]) -> Rows:
     """Return several tables of rows as one, in their order; there must be one."""
-    heads, codes = merge_codes([(part.heads, part.codes) for part in parts])
+    prefixes, codes = merge_codes([(part.prefixes, part.codes) for part in parts])
     return Rows(
-        heads=heads,
+        prefixes=prefixes,
         codes=codes,
-        tails=np.concatenate([part.tails for part in parts]),
+        suffixes=np.concatenate([part.suffixes for part in parts]),
         has_time=np.concatenate([part.has_time for part in parts]),
     )
 
@@ -121,27 +121,29 @@ def copy_data(averaged: Averaged, rows: Rows) -> Iterator[bytes]:
         yield TRAILER
 
 
-def _pack(averaged: Averaged, rows: Rows, new: Places) -> Iterator[bytes]:
+def _pack(averaged: Averaged, rows: Rows, new: Indices) -> Iterator[bytes]:
     arrival, sizes = averaged.arrival[new], averaged.sizes[new]
-    table, is_full = rows.tails[arrival].view(_ROW), sizes == WINDOW_POINTS
+    table, is_full = rows.suffixes[arrival].view(_ROW), sizes == WINDOW_POINTS
     table["size"] = sizes
     parts, last = np.divmod(averaged.fractions[new], 10)
     _fill_numeric(table, "average", [*_digits(averaged.wholes[new], 3), *_digits(parts, 4), last * 1_000])
     table["average_length"][~is_full] = _NULL
-    heads = map(rows.heads.__getitem__, rows.codes[arrival].tolist())
-    tails = _tails(table, has_average=is_full, has_time=rows.has_time[arrival])
-    return chain.from_iterable(zip(heads, tails, strict=True))
+    prefixes = map(rows.prefixes.__getitem__, rows.codes[arrival].tolist())
+    suffixes = _suffixes(table, has_average=is_full, has_time=rows.has_time[arrival])
+    return chain.from_iterable(zip(prefixes, suffixes, strict=True))
 
 
-def _heads(events: Events) -> tuple[list[bytes], Places]:
+def _prefixes(events: Events) -> tuple[list[bytes], Indices]:
     count = len(events.sources)
     pairs, codes = np.unique(events.codes * count + events.source_codes, return_inverse=True)
-    heads = [_head(*events.series[pair // count], events.sources[pair % count]) for pair in pairs.tolist()]
-    return heads, codes
+    prefixes = [
+        _prefix(*events.series[pair // count], events.sources[pair % count]) for pair in pairs.tolist()
+    ]
+    return prefixes, codes
 
 
 @lru_cache(maxsize=50_000)
-def _head(symbol: str, currency: str | None, source: str) -> bytes:
+def _prefix(symbol: str, currency: str | None, source: str) -> bytes:
     return len(COLUMNS).to_bytes(2, "big") + b"".join(map(_text, (symbol, currency, source)))
 
 
@@ -152,14 +154,14 @@ def _text(text: str | None) -> bytes:
     return len(encoded).to_bytes(4, "big") + encoded
 
 
-def _tails(table: NDArray[np.void], *, has_average: Flags, has_time: Flags) -> list[bytes]:
+def _suffixes(table: NDArray[np.void], *, has_average: Flags, has_time: Flags) -> list[bytes]:
     data, width = table.tobytes(), table.itemsize
     begins = range(0, len(data), width)
     ends = np.where(has_average, width, width - _MEAN.itemsize) + np.arange(len(table)) * width
-    tails = [data[begin:end] for begin, end in zip(begins, ends.tolist(), strict=True)]
+    suffixes = [data[begin:end] for begin, end in zip(begins, ends.tolist(), strict=True)]
     for row in np.flatnonzero(~has_time).tolist():
-        tails[row] = tails[row][:_OBSERVED] + tails[row][_AFTER_OBSERVED:]
-    return tails
+        suffixes[row] = suffixes[row][:_OBSERVED] + suffixes[row][_AFTER_OBSERVED:]
+    return suffixes
 
 
 def _fill_numeric(table: NDArray[np.void], name: str, digits: Sequence[Integers]) -> None:

@@ -2,16 +2,16 @@
 
 What keeps every row right, whoever else writes at the same time (the other side of a rebalance, a
 process that was stopped and woke up): a transaction first takes the locks of its symbols, then looks
-whether what is remembered of them still is what the table holds, and only then writes. So each transaction
+whether what is cached of them still is what the table holds, and only then writes. So each transaction
 finds averages that are right for the rows there are, and leaves averages that are right with its own.
 
-A batch is planned in one thread, and written in another. Where enough is remembered of its series, its rows
-are finished before its transaction begins, while the batch before may still be being written: that one is
-taken to be stored as it was planned. Where it is not, the store gets older, and plans of before that are not
-relied on: for these, and wherever the table holds other points than are remembered, averages are computed
+A batch is prepared in one thread, and written in another. Where enough of its series is cached, its rows are
+finished before its transaction begins, while the batch before may still be being written: that one is taken
+to be stored as it was prepared. Where it is not, a new generation begins, and batches prepared before it are
+not relied on: for these, and wherever the table holds other points than the cache, averages are computed
 within the transaction.
 
-The fast path computes averages here, from remembered points, and writes new rows by one COPY. The slow
+The fast path computes averages here, from cached points, and writes new rows by one COPY. The slow
 path computes them in SQL: for an event that is older than all that is looked at of its series, and for a
 batch with an id that is stored in another series.
 """
@@ -29,7 +29,6 @@ from psycopg import Cursor, errors
 from consumers.averages.columns import Events, Series, decimal_of, id_of
 from consumers.averages.connection import ANSWER_LIMIT_S, connect, end_overdue_transactions, time_limit
 from consumers.averages.dead_letter_rows import DeadLettersFullError, insert_dead_letters
-from consumers.averages.histories import Context, Histories, read_contexts
 from consumers.averages.rows import Rows, copy_data
 from consumers.averages.statements import (
     copy_rows,
@@ -38,6 +37,7 @@ from consumers.averages.statements import (
     lock_symbols,
     update_averages,
 )
+from consumers.averages.window_cache import Lookback, WindowCache, read_lookbacks
 from consumers.averages.windows import Averaged, Batch, average, leave_out, sort_events
 from prices.models import DeadLetter
 from prices.models.symbol_average import WINDOW_POINTS
@@ -59,107 +59,108 @@ class StoreUnavailableError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PreparedBatch:
     """A batch on its way into the table.
 
-    rows      of its events, without averages
-    batch     its events, sorted
-    contexts  of its series, where enough is remembered
-    averaged  its points, where enough is remembered of all its series
-    finished  the new ones among them as data for COPY
-    age       of the store when that was remembered
+    rows        of its events, without averages
+    batch       its events, sorted
+    lookbacks   of its series, where enough is cached
+    averaged    its points, where enough is cached of all its series
+    finished    the new ones among them as data for COPY
+    generation  of the cache from which that was taken
     """
 
     events: Events
     rows: Rows
     dead_letters: Sequence[DeadLetter]
     batch: Batch
-    contexts: Mapping[Series, Context]
+    lookbacks: Mapping[Series, Lookback]
     averaged: Averaged | None
     finished: Sequence[bytes]
-    age: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Lesson:
+class _Refresh:
     """What a write has read of its series, and what it has made of them."""
 
     series: Sequence[Series]
     averaged: Averaged
-    contexts: Mapping[Series, Context]
+    lookbacks: Mapping[Series, Lookback]
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What a write has found: the epoch, whether the table had what was held, and what it had to read."""
+class _CheckResult:
+    """What a write has found: the epoch, what it had to read, and whether the table had what is cached."""
 
     epoch: int
-    lesson: _Lesson | None
-    as_held: bool
+    refresh: _Refresh | None
+    cache_valid: bool
 
 
 class AverageStore:
     """Writes events as rows with their averages, and dead letters beside them.
 
-    One thread plans batches, and another may write them meanwhile, in the same order.
+    One thread prepares batches, and another may write them meanwhile, in the same order.
     """
 
     def __init__(self) -> None:
         self._connection: psycopg.Connection | None = None
-        # Of the thread that plans.
-        self._histories = Histories()
-        self._remembered_at = 0
-        self._is_certain = True
-        # Of the thread that writes; the other one looks at them. The store gets older by each batch that is
-        # not stored on the points that were remembered.
-        self._age = 0
+        # Of the thread that prepares.
+        self._cache = WindowCache()
+        self._cache_generation = 0
+        self._all_cached = True
+        # Of the thread that writes; the other one looks at them. A generation ends with each batch that is
+        # not stored on the points that were cached.
+        self._generation = 0
         self._epoch = 0
-        self._lesson: _Lesson | None = None
+        self._refresh: _Refresh | None = None
 
-    def plan(
-        self, events: Events, rows: Rows, dead_letters: Sequence[DeadLetter], *, ahead: bool
-    ) -> Plan | None:
+    def prepare(
+        self, events: Events, rows: Rows, dead_letters: Sequence[DeadLetter], *, speculative: bool
+    ) -> PreparedBatch | None:
         """Prepare a batch for `write`; the rows are those of its events.
 
-        `ahead` tells that the batch before is not written yet. Gives None where this one has to wait for it.
+        `speculative` says that the batch before is not written yet. Return None where this one has to wait
+        for it.
         """
-        if ahead and not (self._is_certain and self._age == self._remembered_at):
+        if speculative and not (self._all_cached and self._generation == self._cache_generation):
             return None
-        self._learn()
+        self._apply_refresh()
         batch = sort_events(events)
-        contexts = self._histories.contexts(batch)
-        self._is_certain = len(contexts) == len(batch.series)
+        lookbacks = self._cache.lookbacks(batch)
+        self._all_cached = len(lookbacks) == len(batch.series)
         averaged, finished = None, list[bytes]()
-        if self._is_certain:
-            averaged = _averaged(batch, contexts)
+        if self._all_cached:
+            averaged = _averaged(batch, lookbacks)
             finished = list(copy_data(averaged, rows))
-            self._histories.remember(averaged, contexts)
-        age = self._remembered_at
-        return Plan(events, rows, dead_letters, batch, contexts, averaged, finished, age)
+            self._cache.update(averaged, lookbacks)
+        generation = self._cache_generation
+        return PreparedBatch(events, rows, dead_letters, batch, lookbacks, averaged, finished, generation)
 
-    def write(self, plan: Plan) -> None:
+    def write(self, prepared: PreparedBatch) -> None:
         """Store the batch: all of it or, where an error is raised, nothing.
 
         Events and dead letters that are already stored change nothing. Raises StoreUnavailableError
-        where the same batch can be planned and written again.
+        where the same batch can be prepared and written again.
         """
-        went_as_remembered, self._lesson = False, None
+        used_cache, self._refresh = False, None
         try:
-            went_as_remembered = self._write(plan)
+            used_cache = self._write(prepared)
         except DeadLettersFullError as error:
             raise StoreUnavailableError(str(error)) from error
         except _NOT_NOW as error:
             self._recover(error)
             raise StoreUnavailableError(str(error).partition("\n")[0]) from error
         finally:
-            if not went_as_remembered:
-                self._age += 1
+            if not used_cache:
+                self._generation += 1
 
-    def forget(self) -> None:
-        """Drop what is known of all series: it is read again when they come next. Not during a write."""
-        self._histories.forget()
-        self._lesson = None
-        self._is_certain = True
+    def invalidate(self) -> None:
+        """Empty the cache: series are read again when they come next. Not during a write."""
+        self._cache.invalidate()
+        self._refresh = None
+        self._all_cached = True
 
     def close(self) -> None:
         """Close the connection; the next batch opens another."""
@@ -167,34 +168,34 @@ class AverageStore:
         if connection is not None:
             connection.close()
 
-    def _learn(self) -> None:
-        """Take over what the last write has found out."""
-        age, lesson, self._lesson = self._age, self._lesson, None
-        if age != self._remembered_at:
-            self._histories.forget()
-            self._remembered_at = age
-        if lesson is not None:
-            self._histories.forget(lesson.series)
-            self._histories.remember(lesson.averaged, lesson.contexts)
+    def _apply_refresh(self) -> None:
+        """Bring the cache up to date with what the last write has found out."""
+        generation, refresh, self._refresh = self._generation, self._refresh, None
+        if generation != self._cache_generation:
+            self._cache.invalidate()
+            self._cache_generation = generation
+        if refresh is not None:
+            self._cache.invalidate(refresh.series)
+            self._cache.update(refresh.averaged, refresh.lookbacks)
 
-    def _write(self, plan: Plan) -> bool:
-        """Store the batch; tell whether the table held what was remembered."""
-        is_remembered = plan.age == self._age
+    def _write(self, prepared: PreparedBatch) -> bool:
+        """Store the batch; return whether the table had what the cache has."""
+        is_current = prepared.generation == self._generation
         try:
             with self._transaction() as cursor:
                 found = _write_looking(
-                    cursor, plan, plan.contexts if is_remembered else {}, epoch=self._epoch
+                    cursor, prepared, prepared.lookbacks if is_current else {}, epoch=self._epoch
                 )
         except errors.UniqueViolation:
             # An id is there already, in another series: only the slow path passes it over.
             with self._transaction() as cursor:
-                lock_symbols(cursor, plan.batch.symbols())
-                insert_late(cursor, plan.batch, plan.events)
-                insert_dead_letters(cursor, plan.dead_letters)
+                lock_symbols(cursor, prepared.batch.symbols())
+                insert_late(cursor, prepared.batch, prepared.events)
+                insert_dead_letters(cursor, prepared.dead_letters)
             return False
         # Only after the commit: what a failed batch computed is in no table.
-        self._epoch, self._lesson = found.epoch, found.lesson
-        return is_remembered and found.as_held
+        self._epoch, self._refresh = found.epoch, found.refresh
+        return is_current and found.cache_valid
 
     def _recover(self, error: psycopg.Error) -> None:
         """Make room for the next try: end whoever holds the locks for too long, or connect anew."""
@@ -218,40 +219,42 @@ class AverageStore:
             yield cursor
 
 
-def _write_looking(cursor: Cursor, plan: Plan, held: Mapping[Series, Context], *, epoch: int) -> _Found:
-    """Write the plan's rows where the table has what is held of each of its series, else find them anew."""
-    batch = plan.batch
+def _write_looking(
+    cursor: Cursor, prepared: PreparedBatch, expected: Mapping[Series, Lookback], *, epoch: int
+) -> _CheckResult:
+    """Write the finished rows where the table has what is expected of each series, else find them anew."""
+    batch = prepared.batch
     epoch_now, stale = lock_and_look(
-        cursor, batch.symbols(), {series: context.points for series, context in held.items()}
+        cursor, batch.symbols(), {series: lookback.points for series, lookback in expected.items()}
     )
     if epoch_now != epoch:
-        # A rebuild may have changed prices that are remembered.
-        stale = set(held)
-    lesson = None
-    if plan.averaged is not None and not stale and len(held) == len(batch.series):
-        copy_rows(cursor, plan.finished)
-        _update_changed(cursor, plan.averaged)
+        # A rebuild may have changed prices that are cached.
+        stale = set(expected)
+    refresh = None
+    if prepared.averaged is not None and not stale and len(expected) == len(batch.series):
+        copy_rows(cursor, prepared.finished)
+        _update_changed(cursor, prepared.averaged)
     else:
-        current = {series: context for series, context in held.items() if series not in stale}
-        lesson = _write_looked_up(cursor, plan, current)
-    insert_dead_letters(cursor, plan.dead_letters)
-    return _Found(epoch_now, lesson, as_held=epoch_now == epoch and not stale)
+        current = {series: lookback for series, lookback in expected.items() if series not in stale}
+        refresh = _write_looked_up(cursor, prepared, current)
+    insert_dead_letters(cursor, prepared.dead_letters)
+    return _CheckResult(epoch_now, refresh, cache_valid=epoch_now == epoch and not stale)
 
 
-def _write_looked_up(cursor: Cursor, plan: Plan, current: Mapping[Series, Context]) -> _Lesson:
+def _write_looked_up(cursor: Cursor, prepared: PreparedBatch, current: Mapping[Series, Lookback]) -> _Refresh:
     """Write the batch by what the table holds, of which a part is known already."""
-    batch = plan.batch
-    contexts = {**current, **read_contexts(cursor, batch, but=current.keys())}
-    known = leave_out(batch, {series for series in batch.series if series not in contexts})
-    averaged = _averaged(known, contexts)
-    copy_rows(cursor, copy_data(averaged, plan.rows))
+    batch = prepared.batch
+    lookbacks = {**current, **read_lookbacks(cursor, batch, but=current.keys())}
+    known = leave_out(batch, {series for series in batch.series if series not in lookbacks})
+    averaged = _averaged(known, lookbacks)
+    copy_rows(cursor, copy_data(averaged, prepared.rows))
     _update_changed(cursor, averaged)
-    insert_late(cursor, leave_out(batch, set(contexts)), plan.events)
-    return _Lesson(batch.series, averaged, contexts)
+    insert_late(cursor, leave_out(batch, set(lookbacks)), prepared.events)
+    return _Refresh(batch.series, averaged, lookbacks)
 
 
-def _averaged(batch: Batch, contexts: Mapping[Series, Context]) -> Averaged:
-    return average(batch, [contexts[series].points for series in batch.series])
+def _averaged(batch: Batch, lookbacks: Mapping[Series, Lookback]) -> Averaged:
+    return average(batch, [lookbacks[series].points for series in batch.series])
 
 
 def _update_changed(cursor: Cursor, averaged: Averaged) -> None:

@@ -22,8 +22,8 @@ from consumers.averages.columns import (
     NO_TIME,
     Events,
     Flags,
+    Indices,
     Integers,
-    Places,
     Series,
     factorize,
     parse_uuids,
@@ -107,7 +107,7 @@ def _fields_of(
     return ids, symbols, prices, times, sources
 
 
-def _symbols(keys: list[bytes], symbols: Sequence[str]) -> tuple[list[str], Places]:
+def _symbols(keys: list[bytes], symbols: Sequence[str]) -> tuple[list[str], Indices]:
     """Return each symbol once, and the place of each message's among them."""
     distinct, codes = factorize(keys)
     names = list(map(_symbol, distinct))
@@ -125,8 +125,8 @@ def _symbol(key: bytes) -> str:
 
 
 def _series(
-    symbols: list[str], symbol_codes: Places, currencies: list[str | None], currency_codes: Places
-) -> tuple[list[Series], Places]:
+    symbols: list[str], symbol_codes: Indices, currencies: list[str | None], currency_codes: Indices
+) -> tuple[list[Series], Indices]:
     """Return each symbol with a currency once, and the place of each message's among them."""
     if len(currencies) == 1:
         return [(symbol, currencies[0]) for symbol in symbols], symbol_codes
@@ -177,7 +177,7 @@ def _prices(numbers: Sequence[msgspec.Raw]) -> Integers:
     return points
 
 
-def _are_sound(digits: Places, decimals: Places) -> bool:
+def _are_sound(digits: Indices, decimals: Indices) -> bool:
     """Return whether prices may have so many digits before the dot and after it (-1: there is no dot)."""
     return bool(
         np.all((digits >= 1) & (digits <= MAX_INTEGER_DIGITS) & (decimals != 0) & (decimals <= MAX_DECIMALS))
@@ -192,7 +192,7 @@ def _times(texts: Sequence[str], *, has_time: Flags) -> Integers:
     return times
 
 
-def _header_values(headers: Sequence[Headers | None]) -> tuple[list[HeaderValues], Places]:
+def _header_values(headers: Sequence[Headers | None]) -> tuple[list[HeaderValues], Indices]:
     """Return the distinct values of version, precision and currency, and the place of each message's."""
     if None in headers:
         raise NonCanonicalError("headers")
@@ -202,7 +202,7 @@ def _header_values(headers: Sequence[Headers | None]) -> tuple[list[HeaderValues
     return distinct, codes
 
 
-def _distinct_values(headers: list[Headers]) -> tuple[list[HeaderValues], Places]:
+def _distinct_values(headers: list[Headers]) -> tuple[list[HeaderValues], Indices]:
     try:
         firsts, codes = factorize(list(map(_first_headers, headers)))
     except IndexError:

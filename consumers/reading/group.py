@@ -44,7 +44,7 @@ class LogTrimmedError(Exception):
     """Kafka no longer has what the group has to read next; the text says what to do."""
 
 
-class Begin(StrEnum):
+class OffsetReset(StrEnum):
     """Where to begin in a partition whose position Kafka no longer has."""
 
     EARLIEST = "earliest"
@@ -100,14 +100,14 @@ class Start:
 
 
 def starting_positions(
-    consumer: Consumer, partitions: Sequence[TopicPartition], *, topic_id: str, begin: Begin | None
+    consumer: Consumer, partitions: Sequence[TopicPartition], *, topic_id: str, reset: OffsetReset | None
 ) -> list[Start]:
     """Return where each partition is to be read from: its committed offset, or that of its oldest message.
 
     With `auto.offset.reset=error` Kafka would refuse both a partition that the group has never
-    committed and one whose committed offset is gone; only the second is an error, unless `begin` says
+    committed and one whose committed offset is gone; only the second is an error, unless `reset` says
     where to begin then. An offset that was committed in a topic of another id is gone, too. Raises
-    TopicReplacedError for such a one without `begin`, and KafkaException where Kafka does not tell the
+    TopicReplacedError for such a one without `reset`, and KafkaException where Kafka does not tell the
     offsets within 2 s.
     """
     if not partitions:
@@ -115,9 +115,9 @@ def starting_positions(
     committed = _committed(consumer, partitions)
     has_offsets = any(position.offset >= 0 for position in committed) or _has_offsets(consumer)
     return [
-        _new_start(consumer, position, has_offsets=has_offsets, begin=begin)
+        _new_start(consumer, position, has_offsets=has_offsets, reset=reset)
         if position.offset < 0
-        else _start(consumer, position, topic_id=topic_id, begin=begin)
+        else _start(consumer, position, topic_id=topic_id, reset=reset)
         for position in committed
     ]
 
@@ -141,32 +141,36 @@ def _has_offsets(consumer: Consumer) -> bool:
 
 
 def _new_start(
-    consumer: Consumer, position: TopicPartition, *, has_offsets: bool, begin: Begin | None
+    consumer: Consumer, position: TopicPartition, *, has_offsets: bool, reset: OffsetReset | None
 ) -> Start:
     # As a number: librdkafka would look a "beginning" up later, and again after each seek.
     position.offset, _end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
     gap = None
     if position.offset > 0:
-        gap = Gap.TRIMMED if begin is None else Gap.MOVED
+        gap = Gap.TRIMMED if reset is None else Gap.MOVED
     elif not has_offsets:
         gap = Gap.NO_OFFSETS
     return Start(position, is_new=True, gap=gap)
 
 
-def _start(consumer: Consumer, position: TopicPartition, *, topic_id: str, begin: Begin | None) -> Start:
+def _start(
+    consumer: Consumer, position: TopicPartition, *, topic_id: str, reset: OffsetReset | None
+) -> Start:
     is_moved = topic_of(position) is None and position.offset > 0
-    if begin is not None:
-        is_moved |= _move_where_gone(consumer, position, topic_id=topic_id, begin=begin)
+    if reset is not None:
+        is_moved |= _move_where_gone(consumer, position, topic_id=topic_id, reset=reset)
     elif is_of_another(position, topic_id):
         raise replaced_topic(topic_of(position) or "", topic_id)
     return Start(position, gap=Gap.MOVED if is_moved else None)
 
 
-def _move_where_gone(consumer: Consumer, position: TopicPartition, *, topic_id: str, begin: Begin) -> bool:
+def _move_where_gone(
+    consumer: Consumer, position: TopicPartition, *, topic_id: str, reset: OffsetReset
+) -> bool:
     oldest, end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
     if oldest <= position.offset <= end and not is_of_another(position, topic_id):
         return False
-    former, position.offset = position.offset, oldest if begin is Begin.EARLIEST else end
+    former, position.offset = position.offset, oldest if reset is OffsetReset.EARLIEST else end
     log.warning("partition.begun_anew", partition=position.partition, was=former, now=position.offset)
     return True
 

@@ -21,8 +21,8 @@ from django.conf import settings
 from consumers.reading.backoff import Backoff
 from consumers.reading.group import (
     AFTER_ALL,
-    Begin,
     Gap,
+    OffsetReset,
     Start,
     configuration,
     is_final,
@@ -65,12 +65,12 @@ REJOIN_S = 1.0
 class ConsumerLoop(Generic[AnyBatch]):
     """Reads KAFKA_TOPIC as a member of KAFKA_CONSUMER_GROUP until it is told to stop.
 
-    `begin` says where to begin in partitions whose position Kafka no longer has; without it that is an error.
+    `reset` says where to begin in partitions whose position Kafka no longer has; without it that is an error.
     """
 
-    def __init__(self, handler: BatchHandler[AnyBatch], *, begin: Begin | None = None) -> None:
+    def __init__(self, handler: BatchHandler[AnyBatch], *, reset: OffsetReset | None = None) -> None:
         self._handler = handler
-        self._begin = begin
+        self._reset = reset
         self._topic = settings.KAFKA_TOPIC
         self._offsets = OffsetCommitter(self._topic)
         self._watch = TopicWatch()
@@ -333,7 +333,7 @@ class ConsumerLoop(Generic[AnyBatch]):
             try:
                 self._topic_id = self._watch.learn()
                 starts = starting_positions(
-                    self._consumer, partitions, topic_id=self._topic_id, begin=self._begin
+                    self._consumer, partitions, topic_id=self._topic_id, reset=self._reset
                 )
             except KafkaException as error:
                 if not is_passing(error.args[0]) or time.monotonic() > deadline:

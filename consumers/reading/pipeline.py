@@ -1,4 +1,4 @@
-"""Batches on their way from the loop to the handler: one is written, one is planned, one is collected.
+"""Batches on their way from the loop to the handler: one is written, one is prepared, one is collected.
 
 Knows nothing of Kafka but its messages. They are read a thousand at a time, as soon as they come: what the
 handler makes of them is smaller, and what is read at once stays in the processor's cache. No batch is ever
@@ -50,17 +50,17 @@ class BatchHandler(Protocol[AnyBatch]):
     def join(self, batches: Sequence[AnyBatch]) -> AnyBatch:
         """Make one batch of several, in their order."""
 
-    def plan(self, batch: AnyBatch, *, ahead: bool) -> Callable[[], None] | None:
-        """Return the write that stores a batch for good; writes are called in the order of their plans.
+    def prepare(self, batch: AnyBatch, *, speculative: bool) -> Callable[[], None] | None:
+        """Return the write that stores a batch for good; writes are called in the order of preparation.
 
-        `ahead` tells that the write before has not ended: then None says that this one has to wait for it. A
-        write raises RetryLaterError where the same messages should come again later. Each partition's
+        `speculative` says that the write before has not ended: then None means that this one has to wait for
+        it. A write raises RetryLaterError where the same messages should come again later. Each partition's
         messages come in their order, and some may come twice.
         """
 
-    def forget(self) -> None:
-        """Drop what is remembered of earlier batches: partitions have changed hands, or planned writes are
-        not called. Never called during a write, nor between a plan and its write.
+    def invalidate(self) -> None:
+        """Drop what is cached of earlier batches: partitions have changed hands, or prepared writes are not
+        called. Never called during a write, nor between its preparation and a write.
         """
 
     def recover(self, *, before: datetime, is_first: bool, is_stopped: Callable[[], bool]) -> int | None:
@@ -68,7 +68,7 @@ class BatchHandler(Protocol[AnyBatch]):
 
         Return how much that was, or None where it is not known what they were. With `is_first` the group may
         be new: then there is nothing to do, and None to return, where nothing was ever stored. `is_stopped`
-        is asked now and then. Raises RetryLaterError. Called while nothing is planned or written.
+        is asked now and then. Raises RetryLaterError. Called while nothing is prepared or written.
         """
 
     def close(self) -> None:
@@ -106,13 +106,13 @@ class Pipeline(Generic[AnyBatch]):
         self._handler = handler
         self._on_stored = on_stored
         self._write: _Write[AnyBatch] | None = None
-        self._planned: tuple[_Work[AnyBatch], Callable[[], None]] | None = None
+        self._prepared: tuple[_Work[AnyBatch], Callable[[], None]] | None = None
         # What comes next: messages that were read, and those after them that this turn reads.
         self._read: list[_Work[AnyBatch]] = []
         self._messages: list[Message] = []
         self._next_offsets: dict[int, int] = {}
         self._max_batch = MAX_BATCH
-        self._must_forget = False
+        self._must_invalidate = False
 
     @property
     def capacity(self) -> int:
@@ -143,7 +143,7 @@ class Pipeline(Generic[AnyBatch]):
     def wait_for_capacity(self) -> float:
         """Return how long to wait for a message; where there is no capacity, wait here for a write to end."""
         if self._write is None:
-            return 0.0 if self._planned or self._read or self._messages else POLL_S
+            return 0.0 if self._prepared or self._read or self._messages else POLL_S
         if self._is_full():
             wait([self._write.future], timeout=POLL_S)
             return 0.0
@@ -178,7 +178,7 @@ class Pipeline(Generic[AnyBatch]):
         """Write all that was added. Raises RetryLaterError, also where it takes too long."""
         deadline = time.monotonic() + timeout_s
         self.join(timeout_s=timeout_s)
-        while self._planned or self._read or self._messages:
+        while self._prepared or self._read or self._messages:
             self._begin_write()
             self.join(timeout_s=deadline - time.monotonic())
 
@@ -186,38 +186,38 @@ class Pipeline(Generic[AnyBatch]):
         """Drop all that is not stored, and what the handler remembers. A write under way is abandoned."""
         if self._write is not None:
             self._write.is_abandoned = True
-        self._planned, self._read, self._messages, self._next_offsets = None, [], [], {}
-        self._must_forget = True
+        self._prepared, self._read, self._messages, self._next_offsets = None, [], [], {}
+        self._must_invalidate = True
 
     def _is_full(self) -> bool:
         size_bytes = sum(work.batch.size_bytes for work in self._read)
         return self._waiting >= self._max_batch or size_bytes >= MAX_BATCH_BYTES
 
     def _begin_write(self) -> None:
-        """Read what has come, hand a batch to the writer where it is free, and plan the next one."""
+        """Read what has come, hand a batch to the writer where it is free, and prepare the next one."""
         self._read_messages()
         if not self.is_writing:
-            self._forget_if_due()
-            self._plan(ahead=False)
-            if self._planned:
-                (work, write), self._planned = self._planned, None
+            self._invalidate_if_due()
+            self._prepare(speculative=False)
+            if self._prepared:
+                (work, write), self._prepared = self._prepared, None
                 self._write = _Write(work, _started(write), time.monotonic())
-        if self._is_full() and not self._must_forget:
-            self._plan(ahead=True)
+        if self._is_full() and not self._must_invalidate:
+            self._prepare(speculative=True)
 
-    def _forget_if_due(self) -> None:
-        if self._must_forget:
-            self._handler.forget()
-            self._must_forget = False
+    def _invalidate_if_due(self) -> None:
+        if self._must_invalidate:
+            self._handler.invalidate()
+            self._must_invalidate = False
 
-    def _plan(self, *, ahead: bool) -> None:
-        if self._planned is None and self._read:
+    def _prepare(self, *, speculative: bool) -> None:
+        if self._prepared is None and self._read:
             work = self._join_read()
-            write = self._handler.plan(work.batch, ahead=ahead)
+            write = self._handler.prepare(work.batch, speculative=speculative)
             if write is None:
                 self._read = [work]
             else:
-                self._planned, self._read = (work, write), []
+                self._prepared, self._read = (work, write), []
 
     def _read_messages(self) -> None:
         messages, self._messages = self._messages, []

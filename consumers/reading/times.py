@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from consumers.averages.columns import EPOCH, Flags, Integers, Places, microseconds, text_table
+from consumers.averages.columns import EPOCH, Flags, Indices, Integers, microseconds, text_table
 from prices.publishing.events import read_time
 
 # As the outbox writes them: 2026-01-05T12:00:00Z, with a dot and up to six decimals before the Z.
@@ -40,7 +40,7 @@ def parse_times(texts: Sequence[str]) -> Integers:
     return times
 
 
-def _parse_plain(letters: NDArray[np.uint8], lengths: Places) -> tuple[Integers, Flags]:
+def _parse_plain(letters: NDArray[np.uint8], lengths: Indices) -> tuple[Integers, Flags]:
     """Return the times, and which of the texts are written as the outbox does: others' times say nothing."""
     digits = letters - np.uint8(ord("0"))
     decimals = digits[_FIRST_DECIMAL:-1] * (lengths - 1 > _DECIMALS)
@@ -64,7 +64,7 @@ def _parse_plain(letters: NDArray[np.uint8], lengths: Places) -> tuple[Integers,
     return seconds * 1_000_000 + high * 10_000 + middle * 100 + low, is_plain
 
 
-def _has_form(letters: NDArray[np.uint8], lengths: Places) -> Flags:
+def _has_form(letters: NDArray[np.uint8], lengths: Indices) -> Flags:
     """Return which texts have the form up to their seconds, and a Z in the right place."""
     last = letters[np.minimum(lengths, _LONGEST) - 1, np.arange(len(lengths))]
     is_whole = lengths == _SHORTEST

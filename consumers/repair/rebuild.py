@@ -24,11 +24,11 @@ from consumers.averages.statements import NO_ID, lock_symbols
 from consumers.repair.rebuild_sql import (
     Span,
     correct,
-    move_stray,
+    move_misfiled,
     plan_corrections,
     read_end,
+    read_misfiled,
     read_newest_id,
-    read_strays,
     read_symbols,
     use_one_plan,
 )
@@ -39,7 +39,7 @@ MOST_CHUNK_S = 0.4
 AIM_CHUNK_S = 0.15
 FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 500, 8, 20_000
 # Each is moved by statements of its own.
-MOST_STRAYS = 8
+MAX_MISFILED = 8
 MOST_TRIES = 10
 # A rebuild that is stopped in the middle of a chunk must not keep consumers waiting.
 TRANSACTION_TIMEOUT_MS = 3_000
@@ -195,20 +195,20 @@ class _Rebuild:
         raise RebuildError(f"rows of {rest.symbol} could not be had in {MOST_TRIES} tries ({reason})")
 
     def _correct(self, span: Span) -> UUID:
-        """Correct the span, or its part up to the strays that are too many for one transaction."""
+        """Correct the span, or as much of it as has not too many misfiled rows for one transaction."""
         with self._connection.cursor() as cursor:
-            strays = read_strays(cursor, span, most=MOST_STRAYS)
-        if len(strays) == MOST_STRAYS:
-            span = Span(span.symbol, span.first, strays[-1].event_id)
-        symbols = {span.symbol}.union(*(stray.symbols for stray in strays))
+            misfiled = read_misfiled(cursor, span, most=MAX_MISFILED)
+        if len(misfiled) == MAX_MISFILED:
+            span = Span(span.symbol, span.first, misfiled[-1].event_id)
+        symbols = {span.symbol}.union(*(row.symbols for row in misfiled))
         moved: set[UUID] = set()
         with self._connection.transaction(), self._connection.cursor() as cursor:
             lock_symbols(cursor, symbols)
             began = time.perf_counter()
             cursor.execute(f"SET LOCAL statement_timeout = {int(MOST_CHUNK_S * 1000)}")
             use_one_plan(cursor)
-            for stray in strays:
-                moved.update(move_stray(cursor, stray))
+            for row in misfiled:
+                moved.update(move_misfiled(cursor, row))
             found = correct(cursor, span, ask_about=self._ahead | moved)
             if moved or found.inserted or found.changed:
                 cursor.execute("SELECT nextval('averages_epoch')")

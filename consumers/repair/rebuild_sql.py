@@ -30,7 +30,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class MisfiledRow:
     """A row that is stored under another symbol than its point has."""
 
     event_id: UUID
@@ -78,22 +78,22 @@ def read_end(cursor: Cursor | CursorWrapper, span: Span, *, most: int) -> UUID |
     return end  # type: ignore[no-any-return]  # a uuid
 
 
-def read_strays(cursor: Cursor, span: Span, *, most: int) -> list[Stray]:
+def read_misfiled(cursor: Cursor, span: Span, *, most: int) -> list[MisfiledRow]:
     """Return the first rows of the span, by stored or by true symbol, whose two symbols differ."""
-    return [Stray(*row) for row in cursor.execute(_STRAYS, _arguments(span) | {"most": most})]
+    return [MisfiledRow(*row) for row in cursor.execute(_MISFILED, _arguments(span) | {"most": most})]
 
 
-def move_stray(cursor: Cursor, stray: Stray) -> list[UUID]:
+def move_misfiled(cursor: Cursor, row: MisfiledRow) -> list[UUID]:
     """Put the row under its true symbol, and average anew around its old place and its new one.
 
     Both symbols must be locked. Gives the ids of the rows that changed.
     """
-    place, old, true = stray.event_id, stray.stored_symbol, stray.true_symbol
+    place, old, true = row.event_id, row.stored_symbol, row.true_symbol
     if not cursor.execute(_MOVE, {"event_id": place, "old": old, "true": true}).rowcount:
         return []
     around = [
-        correct(cursor, Span(symbol, place, place), left=[stray.stored_currency], recompute=True)
-        for symbol in stray.symbols
+        correct(cursor, Span(symbol, place, place), left=[row.stored_currency], recompute=True)
+        for symbol in row.symbols
     ]
     return list({place, *(each for corrected in around for each in corrected.changed)})
 
@@ -181,7 +181,7 @@ _IDS = """
 _END = f"SELECT (SELECT event_id FROM ({_IDS}) AS ids ORDER BY event_id DESC LIMIT 1)"  # noqa: S608 - no outside text
 
 # Only those without a partner under this symbol are looked up by their ids.
-_STRAYS = """
+_MISFILED = """
 WITH lone AS (
     SELECT stored.event_id, stored.currency, points.id FROM (
         SELECT event_id, currency FROM symbol_averages

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition, cimpl
 from django.conf import settings
 
-from consumers.reading.group import Begin
+from consumers.reading.group import OffsetReset
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.pipeline import BatchHandler, RetryLaterError
 from consumers.reading.stall import MembershipWatch
@@ -52,7 +52,7 @@ class Recorder:
     def join(self, batches: Sequence[Messages]) -> Messages:
         return Messages(message for batch in batches for message in batch)
 
-    def plan(self, messages: Messages, *, ahead: bool) -> Callable[[], None]:
+    def prepare(self, messages: Messages, *, speculative: bool) -> Callable[[], None]:
         return partial(self._write, messages)
 
     def _write(self, messages: Messages) -> None:
@@ -68,7 +68,7 @@ class Recorder:
         self.recoveries.append(before)
         return 0
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         self.forgets += 1
 
     def close(self) -> None:
@@ -82,9 +82,9 @@ class Recorder:
 class RunningLoop:
     """A loop in a thread of its own."""
 
-    def __init__(self, handler: BatchHandler[Any], *, begin: Begin | None = None) -> None:
+    def __init__(self, handler: BatchHandler[Any], *, reset: OffsetReset | None = None) -> None:
         self.error: BaseException | None = None
-        self._loop = ConsumerLoop(handler, begin=begin)
+        self._loop = ConsumerLoop(handler, reset=reset)
         self._thread = threading.Thread(target=self._run)
 
     @property
@@ -125,9 +125,9 @@ class RunningLoop:
 
 
 @contextmanager
-def running(handler: Handler, *, begin: Begin | None = None) -> Iterator[Handler]:
+def running(handler: Handler, *, reset: OffsetReset | None = None) -> Iterator[Handler]:
     """Run a loop for the block; stop it afterwards."""
-    loop = RunningLoop(handler, begin=begin).start()
+    loop = RunningLoop(handler, reset=reset).start()
     try:
         yield handler
     finally:

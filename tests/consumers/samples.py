@@ -16,7 +16,7 @@ from django.conf import settings
 
 from consumers.averages.columns import columns_of
 from consumers.averages.rows import rows_of
-from consumers.averages.store import AverageStore, Plan
+from consumers.averages.store import AverageStore, PreparedBatch
 from prices.database.uuid7 import first_id_at
 from prices.models import DeadLetter, PricePoint, SymbolAverage
 from prices.publishing.events import PriceEvent, encode_event
@@ -30,21 +30,25 @@ class EventStore:
         self._store = AverageStore()
 
     def write(self, events: Iterable[PriceEvent], dead_letters: Sequence[DeadLetter] = ()) -> None:
-        plan = self.plan(events, dead_letters)
-        assert plan is not None
-        self.write_plan(plan)
+        prepared = self.prepare(events, dead_letters)
+        assert prepared is not None
+        self.write_prepared(prepared)
 
-    def plan(
-        self, events: Iterable[PriceEvent], dead_letters: Sequence[DeadLetter] = (), *, ahead: bool = False
-    ) -> Plan | None:
+    def prepare(
+        self,
+        events: Iterable[PriceEvent],
+        dead_letters: Sequence[DeadLetter] = (),
+        *,
+        speculative: bool = False,
+    ) -> PreparedBatch | None:
         columns = columns_of(events)
-        return self._store.plan(columns, rows_of(columns), dead_letters, ahead=ahead)
+        return self._store.prepare(columns, rows_of(columns), dead_letters, speculative=speculative)
 
-    def write_plan(self, plan: Plan) -> None:
-        self._store.write(plan)
+    def write_prepared(self, prepared: PreparedBatch) -> None:
+        self._store.write(prepared)
 
-    def forget(self) -> None:
-        self._store.forget()
+    def invalidate(self) -> None:
+        self._store.invalidate()
 
     def close(self) -> None:
         self._store.close()

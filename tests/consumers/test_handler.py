@@ -23,7 +23,7 @@ def handle(handler: AverageHandler, *messages: Message) -> None:
 
 
 def write(handler: AverageHandler, batch: Decoded) -> None:
-    stored = handler.plan(batch, ahead=False)
+    stored = handler.prepare(batch, speculative=False)
     assert stored is not None
     stored()
 

@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.reading.group import Begin, LogTrimmedError
+from consumers.reading.group import LogTrimmedError, OffsetReset
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.stall import StalledError
 from consumers.reading.topic_watch import TopicReplacedError
@@ -30,14 +30,14 @@ class Command(BaseCommand):
         """Take where to begin in partitions whose position is gone."""
         parser.add_argument(
             "--from",
-            dest="begin",
-            choices=[str(begin) for begin in Begin],
+            dest="reset",
+            choices=[str(reset) for reset in OffsetReset],
             help="Where to begin in partitions whose committed offset Kafka no longer has; the others go on"
             " where they are, and those without an offset begin at the oldest message. Without it, such a"
             " partition ends the command. To be given once, by hand, and not in the service's own command.",
         )
 
-    def handle(self, *, begin: str | None, **options: Any) -> None:
+    def handle(self, *, reset: str | None, **options: Any) -> None:
         """Run until a signal comes; what was read by then is stored first.
 
         Exit 78 where somebody has to decide how it goes on.
@@ -45,7 +45,7 @@ class Command(BaseCommand):
         _tune_interpreter()
         _look_at_topic()
 
-        loop = ConsumerLoop(AverageHandler(AverageStore()), begin=Begin(begin) if begin else None)
+        loop = ConsumerLoop(AverageHandler(AverageStore()), reset=OffsetReset(reset) if reset else None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: loop.stop())
         try:

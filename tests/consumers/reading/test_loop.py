@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
 from consumers.reading import pipeline, stall
-from consumers.reading.group import Begin, LogTrimmedError
+from consumers.reading.group import LogTrimmedError, OffsetReset
 from consumers.reading.lag import messages_left
 from consumers.reading.stall import StalledError
 from consumers.reading.topic_watch import TopicReplacedError, TopicWatch
@@ -249,7 +249,7 @@ def test_trimmed_log_ends_the_loop_and_says_what_to_do(topic: str) -> None:
 def test_from_earliest_begins_gone_partitions_at_their_oldest_message() -> None:
     trim_what_is_next()
     expected = [*numbered(2, first=8), *numbered(6, first=14), *numbered(10, first=20)]
-    with running(Recorder(), begin=Begin.EARLIEST) as handler:
+    with running(Recorder(), reset=OffsetReset.EARLIEST) as handler:
         wait_until(has_all(handler, expected))
     assert sorted(handler.values) == sorted(expected)
     assert committed() == {0: 10, 1: 10, 2: 10}
@@ -258,7 +258,7 @@ def test_from_earliest_begins_gone_partitions_at_their_oldest_message() -> None:
 def test_from_latest_begins_gone_partitions_at_their_end_and_no_other() -> None:
     trim_what_is_next()
     expected = [*numbered(6, first=14), *numbered(10, first=20), b"new"]
-    with running(Recorder(), begin=Begin.LATEST) as handler:
+    with running(Recorder(), reset=OffsetReset.LATEST) as handler:
         wait_until(lambda: committed([0]) == {0: 10})
         send([b"new"], partition=0)
         wait_until(has_all(handler, expected))
@@ -266,12 +266,12 @@ def test_from_latest_begins_gone_partitions_at_their_end_and_no_other() -> None:
     assert committed() == {0: 11, 1: 10, 2: 10}
 
 
-@pytest.mark.parametrize("begin", Begin)
-def test_partition_begun_anew_stays_so_though_nothing_comes(begin: Begin) -> None:
+@pytest.mark.parametrize("reset", OffsetReset)
+def test_partition_begun_anew_stays_so_though_nothing_comes(reset: OffsetReset) -> None:
     send(numbered(5), partition=0)
     commit(2, partition=0)
     trim(0, before=5)
-    with running(Recorder(), begin=begin):
+    with running(Recorder(), reset=reset):
         wait_until(lambda: committed([0]) == {0: 5})
     with running(Recorder()) as handler:
         send([b"new"], partition=0)
@@ -281,7 +281,7 @@ def test_partition_begun_anew_stays_so_though_nothing_comes(begin: Begin) -> Non
 def test_offset_beyond_the_end_is_gone_too() -> None:
     send(numbered(5), partition=0)
     commit(9, partition=0)
-    with running(Recorder(), begin=Begin.EARLIEST) as handler:
+    with running(Recorder(), reset=OffsetReset.EARLIEST) as handler:
         wait_until(has_all(handler, numbered(5)))
 
 
@@ -296,7 +296,7 @@ def test_topic_made_anew_under_a_running_loop_ends_it_and_is_not_gone_on_in() ->
     with pytest.raises(TopicReplacedError, match="was deleted and made anew") as caught:
         loop.join()
     assert "consume_prices --from earliest" in str(caught.value)
-    with running(Recorder(), begin=Begin.EARLIEST) as handler:
+    with running(Recorder(), reset=OffsetReset.EARLIEST) as handler:
         wait_until(has_all(handler, numbered(20, first=100)))
     assert committed([0]) == {0: 20}
 
@@ -308,7 +308,7 @@ def test_offset_of_a_former_topic_ends_the_loop_at_its_start() -> None:
     with pytest.raises(TopicReplacedError, match="its id was former"):
         RunningLoop(handler).start().join()
     assert handler.values == []
-    with running(handler, begin=Begin.EARLIEST):
+    with running(handler, reset=OffsetReset.EARLIEST):
         wait_until(has_all(handler, numbered(10)))
     with running(Recorder()) as handler:
         send([b"new"], partition=0)
@@ -510,7 +510,7 @@ def test_unread_messages_that_nobody_knows_end_the_loop(monkeypatch: pytest.Monk
         RunningLoop(Recorder()).start().join()
     assert "consume_prices --from earliest" in str(caught.value)
     assert committed([0]) == {0: -1001}
-    with running(Recorder(), begin=Begin.EARLIEST) as handler:
+    with running(Recorder(), reset=OffsetReset.EARLIEST) as handler:
         wait_until(has_all(handler, numbered(2, first=8)))
 
 

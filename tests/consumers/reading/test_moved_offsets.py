@@ -9,7 +9,7 @@ from pytest_django import Settings
 
 from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.reading.group import Begin, LogTrimmedError
+from consumers.reading.group import LogTrimmedError, OffsetReset
 from consumers.reading.lag import read_lag
 from consumers.reading.topic_watch import TopicReplacedError
 from prices.models import SymbolAverage
@@ -40,9 +40,9 @@ def assert_rounds_right(count: int) -> None:
     )
 
 
-def consume(rounds: int, *, begin: Begin | None = None) -> None:
+def consume(rounds: int, *, reset: OffsetReset | None = None) -> None:
     """Run a consumer until it has stored so many rounds, and committed all that Kafka has."""
-    with running(handler(), begin=begin):
+    with running(handler(), reset=reset):
         wait_until(lambda: SymbolAverage.objects.count() == rounds * len(SYMBOLS))
         wait_until(lambda: not any(each.messages for each in read_lag()))
 
@@ -135,8 +135,8 @@ def test_topic_made_anew_while_the_consumer_is_stopped_leaves_nothing_out(
     assert_rounds_right(20)
 
 
-@pytest.mark.parametrize("begin", Begin)
-def test_topic_made_anew_under_a_running_consumer_is_gone_on_in_without_a_hole(begin: Begin) -> None:
+@pytest.mark.parametrize("reset", OffsetReset)
+def test_topic_made_anew_under_a_running_consumer_is_gone_on_in_without_a_hole(reset: OffsetReset) -> None:
     produce_rounds(0, 6)
     loop = RunningLoop(handler()).start()
     wait_until(lambda: SymbolAverage.objects.count() == 6 * len(SYMBOLS))
@@ -145,5 +145,5 @@ def test_topic_made_anew_under_a_running_consumer_is_gone_on_in_without_a_hole(b
         produce_rounds(6, 9)
         with pytest.raises((TopicReplacedError, LogTrimmedError), match=r"is not the one|made anew"):
             loop.join()
-        consume(9, begin=begin)
+        consume(9, reset=reset)
     assert_rounds_right(9)

@@ -23,13 +23,13 @@ Step: TypeAlias = tuple[str, dict[str, Any]]
 
 
 class Writer:
-    """A handler that holds the pipeline to what it promises: plans are written in turn, or forgotten."""
+    """A handler that holds the pipeline to its promise: what is prepared is written in turn, or dropped."""
 
     def __init__(self) -> None:
         self.answers: list[str] = []
         self.written: dict[int, list[int]] = defaultdict(list)
         self.may_end = threading.Event()
-        self._plans: list[Messages] = []
+        self._prepared: list[Messages] = []
         self._is_writing = False
         self._has_failed = False
 
@@ -39,24 +39,24 @@ class Writer:
     def join(self, batches: Sequence[Messages]) -> Messages:
         return Messages(message for batch in batches for message in batch)
 
-    def plan(self, batch: Messages, *, ahead: bool) -> Callable[[], None] | None:
+    def prepare(self, batch: Messages, *, speculative: bool) -> Callable[[], None] | None:
         assert batch
-        if ahead and self._answer() == "wait":
+        if speculative and self._answer() == "wait":
             return None
-        assert ahead or not self._plans
-        self._plans.append(batch)
+        assert speculative or not self._prepared
+        self._prepared.append(batch)
         return partial(self._write, batch)
 
     def _write(self, batch: Messages) -> None:
-        assert batch is self._plans[0]
+        assert batch is self._prepared[0]
         assert not self._has_failed
         self._is_writing = True
         self.may_end.wait(5)
         self._is_writing = False
-        self._plans.pop(0)
+        self._prepared.pop(0)
         if self._answer() == "refuse":
-            # A plan that was made on this one is to be forgotten.
-            self._has_failed = bool(self._plans)
+            # What was prepared on this one is to be dropped.
+            self._has_failed = bool(self._prepared)
             raise RetryLaterError("refused by the test")
         for message in batch:
             self.written[message.partition() or 0].append(message.offset() or 0)
@@ -64,9 +64,9 @@ class Writer:
     def _answer(self) -> str:
         return self.answers.pop() if self.answers else "yes"
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         assert not self._is_writing
-        self._plans, self._has_failed = [], False
+        self._prepared, self._has_failed = [], False
 
     def recover(self, *, before: datetime, is_first: bool, is_stopped: Callable[[], bool]) -> int | None:
         return 0

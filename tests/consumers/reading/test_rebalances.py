@@ -83,7 +83,7 @@ class Group(RuleBasedStateMachine):
         """A partition goes to a member that begins at what is committed; both forget what they knew."""
         partition = self.partitions[number]
         for member in (partition.owner, to):
-            self.stores[member].forget()
+            self.stores[member].invalidate()
         partition.owner, partition.position = to, partition.committed
 
     @rule(number=st.sampled_from(sorted(PARTITIONS)), member=st.sampled_from(MEMBERS), data=st.data())

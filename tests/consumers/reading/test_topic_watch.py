@@ -93,10 +93,10 @@ def test_offset_of_a_topic_whose_id_is_not_told_is_trusted(topic: str, settings:
         committed = TopicPartition(topic, 0, 0, metadata="topic=one")
         consumer.commit(offsets=[committed], asynchronous=False)
         partitions = [TopicPartition(topic, 0)]
-        positions = starting_positions(consumer, partitions, topic_id="", begin=None)
+        positions = starting_positions(consumer, partitions, topic_id="", reset=None)
         assert [(each.position.partition, each.position.offset) for each in positions] == [(0, 0)]
         with pytest.raises(TopicReplacedError):
-            starting_positions(consumer, partitions, topic_id="other", begin=None)
+            starting_positions(consumer, partitions, topic_id="other", reset=None)
 
 
 def test_broker_that_lost_its_controller_is_asked_again(settings: Settings) -> None:

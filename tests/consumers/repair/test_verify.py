@@ -245,7 +245,7 @@ def test_parts_of_any_size_give_the_same(store: EventStore, monkeypatch: pytest.
                     published=chance.random() < 0.8,
                 )
         currencies = dict(PricePoint.objects.values_list("id", "currency"))
-        store.forget()
+        store.invalidate()
         store.write(
             [
                 event(

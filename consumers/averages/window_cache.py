@@ -1,6 +1,6 @@
-"""What a consumer remembers of its series: the last points of each, so that it need not read them again.
+"""The consumer's cache: the last points of each series, so that it need not read them again.
 
-Remembered points are compared with the table before they are relied on: another writer may have been there.
+Cached points are compared with the table before they are relied on: another writer may have been there.
 """
 
 import random
@@ -16,10 +16,10 @@ from consumers.averages.statements import read_last_points
 from consumers.averages.windows import PREDECESSORS, Averaged, Batch
 from prices.models.symbol_average import WINDOW_POINTS
 
-# An event that is late by more points of its series than are remembered is averaged in SQL, or read again.
+# An event that is late by more points of its series than are cached is averaged in SQL, or read again.
 MOST_POINTS = 64
 LEAST_POINTS = 8
-# 40 MB. The more series there are, the fewer points of each are remembered.
+# 40 MB. The more series there are, the fewer points of each are cached.
 MOST_POINTS_IN_ALL = 1_280_000
 # 70 MB with what Python needs for each; what is left out is read again.
 MOST_SERIES = 100_000
@@ -28,14 +28,14 @@ Halves: TypeAlias = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """The last points of a series, by id; `is_whole` where it has no others."""
+class CachedWindow:
+    """The last points of a series, by id; `is_complete` where it has no others."""
 
     points: Integers
-    is_whole: bool
+    is_complete: bool
 
-    def start_below(self, lowest: Halves) -> int | None:
-        """Return the place of the fourth point below an id, or of the first; None where it is deeper."""
+    def lookback_start(self, lowest: Halves) -> int | None:
+        """Return the index of the fourth point below an id, or of the first; None where it is deeper."""
         points = self.points
         below = len(points)
         if below and _halves(points[-1]) >= lowest:
@@ -44,89 +44,89 @@ class History:
             below = int(np.count_nonzero(is_below))
         if below >= PREDECESSORS:
             return below - PREDECESSORS
-        return 0 if self.is_whole else None
+        return 0 if self.is_complete else None
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """A series' history, and the place in it from which a batch needs it."""
+class Lookback:
+    """A series' cached points, and the index of the first that a batch needs."""
 
-    history: History
+    window: CachedWindow
     start: int
 
     @property
     def points(self) -> Integers:
         """The points that the batch needs."""
-        return self.history.points[self.start :]
+        return self.window.points[self.start :]
 
 
-class Histories:
-    """The histories of series: of all or, where there are very many, of as many as there is room for."""
+class WindowCache:
+    """The last points of all series or, where there are very many, of as many as there is room for."""
 
     def __init__(self) -> None:
-        self._known: dict[Series, History] = {}
+        self._windows: dict[Series, CachedWindow] = {}
 
-    def forget(self, series: Sequence[Series] | None = None) -> None:
-        """Drop what is known of these series, or of all."""
+    def invalidate(self, series: Sequence[Series] | None = None) -> None:
+        """Drop what is cached of these series, or of all."""
         if series is None:
-            self._known = {}
+            self._windows = {}
         else:
             for each in series:
-                self._known.pop(each, None)
+                self._windows.pop(each, None)
 
-    def contexts(self, batch: Batch) -> dict[Series, Context]:
-        """Return what the batch needs of each series; those are missing of which too little is remembered."""
-        contexts = {}
+    def lookbacks(self, batch: Batch) -> dict[Series, Lookback]:
+        """Return what the batch needs of each series; those are missing of which too little is cached."""
+        lookbacks = {}
         for series, lowest in _lowest(batch).items():
-            history = self._known.get(series)
-            start = history.start_below(lowest) if history is not None else None
+            window = self._windows.get(series)
+            start = window.lookback_start(lowest) if window is not None else None
             # With fewer than four points below, one that came before all of them would not be seen.
-            if history is not None and start is not None and _has_predecessors(history, start, lowest):
-                contexts[series] = Context(history, start)
-        return contexts
+            if window is not None and start is not None and _has_predecessors(window, start, lowest):
+                lookbacks[series] = Lookback(window, start)
+        return lookbacks
 
-    def remember(self, averaged: Averaged, contexts: Mapping[Series, Context]) -> None:
+    def update(self, averaged: Averaged, lookbacks: Mapping[Series, Lookback]) -> None:
         """Take note of points that are stored, or are about to be."""
-        most = MOST_POINTS_IN_ALL // max(len(self._known), 1)
+        most = MOST_POINTS_IN_ALL // max(len(self._windows), 1)
         most = min(max(most, LEAST_POINTS), MOST_POINTS)
         bounds = averaged.bounds.tolist()
         for number, series in enumerate(averaged.series):
-            context = contexts[series]
-            older = context.history.points[: context.start]
+            lookback = lookbacks[series]
+            older = lookback.window.points[: lookback.start]
             newer = averaged.points[bounds[number] : bounds[number + 1]]
             # Copied, also where nothing is older: a view would keep the points of the whole batch.
             points = np.concatenate([older, newer])
-            self._known.pop(series, None)
+            self._windows.pop(series, None)
             if len(points) >= WINDOW_POINTS:
-                is_whole = context.history.is_whole and len(points) <= most
-                self._known[series] = History(points[-most:].copy(), is_whole)
-        excess = len(self._known) - MOST_SERIES
+                is_complete = lookback.window.is_complete and len(points) <= most
+                self._windows[series] = CachedWindow(points[-most:].copy(), is_complete)
+        excess = len(self._windows) - MOST_SERIES
         if excess > 0:
             # By chance: of series that come in turn, those that came first are the next to come.
-            for series in random.sample(list(self._known), excess):
-                del self._known[series]
+            for series in random.sample(list(self._windows), excess):
+                del self._windows[series]
 
 
-def read_contexts(cursor: Cursor, batch: Batch, *, but: Collection[Series]) -> dict[Series, Context]:
+def read_lookbacks(cursor: Cursor, batch: Batch, *, but: Collection[Series]) -> dict[Series, Lookback]:
     """Read what the batch needs of its series, but of these; they must be locked.
 
     As far back as events in order need it, and further for those that are not. Series are missing that have
     an event below all that is looked at.
     """
-    contexts = {}
+    lookbacks = {}
     left = {series: lowest for series, lowest in _lowest(batch).items() if series not in but}
     for most in (WINDOW_POINTS, MOST_POINTS):
-        for series, history in _read_histories(cursor, left, most=most).items():
-            start = history.start_below(left[series])
+        for series, window in _read_windows(cursor, left, most=most).items():
+            start = window.lookback_start(left[series])
             if start is not None:
-                contexts[series] = Context(history, start)
+                lookbacks[series] = Lookback(window, start)
                 del left[series]
-    return contexts
+    return lookbacks
 
 
-def _has_predecessors(history: History, start: int, lowest: Halves) -> bool:
+def _has_predecessors(window: CachedWindow, start: int, lowest: Halves) -> bool:
     last = start + PREDECESSORS - 1
-    return last < len(history.points) and _halves(history.points[last]) < lowest
+    return last < len(window.points) and _halves(window.points[last]) < lowest
 
 
 def _lowest(batch: Batch) -> dict[Series, Halves]:
@@ -135,13 +135,15 @@ def _lowest(batch: Batch) -> dict[Series, Halves]:
     return {series: (high, low) for series, (high, low) in zip(batch.series, first, strict=True)}
 
 
-def _read_histories(cursor: Cursor, lowest: Mapping[Series, Halves], *, most: int) -> dict[Series, History]:
+def _read_windows(
+    cursor: Cursor, lowest: Mapping[Series, Halves], *, most: int
+) -> dict[Series, CachedWindow]:
     if not lowest:
         return {}
     near = id_of(np.array(min(lowest.values())))
     points = read_last_points(cursor, list(lowest), near=near, most=most)
     return {
-        series: History(found, is_whole=len(found) < most)
+        series: CachedWindow(found, is_complete=len(found) < most)
         for series in lowest
         for found in [points.get(series, NO_POINTS)]
     }
