@@ -3,19 +3,15 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in __all__
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from django.conf import settings
 from django.test import override_settings
 
 from consumers.reading import lag
 from consumers.repair import consumed
 from consumers.repair.consumed import CLOCKS_AGREE_WITHIN, Consumed, read_consumed
-from prices.publishing.kafka_clients import make_admin, make_producer
+from prices.publishing.kafka_clients import make_producer
 from tests.consumers.running import commit, send, trim
+from tests.kafka_topics import change_topic
 from tests.waiting import wait_until
 
 NOW = datetime(2100, 1, 1, tzinfo=UTC)
@@ -85,11 +81,7 @@ def test_deleted_messages_are_no_longer_waited_for() -> None:
 
 
 def test_times_of_producers_tell_nothing() -> None:
-    resource = ConfigResource("topic", settings.KAFKA_TOPIC)
-    entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
-    resource.add_incremental_config(entry)
-    admin = make_admin()
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    change_topic(settings.KAFKA_TOPIC, message_timestamp_type="CreateTime")
     send([b"1"], partition=0)
     found = read_consumed(now=NOW)
     assert found.until is None

@@ -9,11 +9,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException, Message, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not exported by name
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from django.conf import settings as django_settings
 from django.db import connection
 from django.test import override_settings
@@ -38,9 +33,10 @@ from consumers.repair.dead_letters import (
 )
 from prices.database.uuid7 import epoch_ms, first_id_at
 from prices.models import DeadLetter, SymbolAverage
-from prices.publishing.kafka_clients import make_admin, make_consumer
+from prices.publishing.kafka_clients import make_consumer
 from tests.consumers.running import running, send_parts, send_with_header, trim
 from tests.consumers.samples import BEGIN, assert_averages_right, event, message
+from tests.kafka_topics import change_topic
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("topic", "heartbeats")]
@@ -172,12 +168,7 @@ def test_any_poison_can_be_replayed(changes: dict[str, Any]) -> None:
 
 
 def test_replay_has_the_time_of_postgresqls_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
-    topic = ConfigResource(
-        ConfigResource.Type.TOPIC, django_settings.KAFKA_TOPIC, incremental_configs=[times]
-    )
-    admin = make_admin()
-    admin.incremental_alter_configs([topic])[topic].result(10)
+    change_topic(django_settings.KAFKA_TOPIC, message_timestamp_type="CreateTime")
     later = datetime.now(UTC) + timedelta(minutes=30)
     monkeypatch.setattr(dead_letters, "database_now", lambda: later)
     letter = add_letter(0, value=b"x")

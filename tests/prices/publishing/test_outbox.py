@@ -7,11 +7,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not exported by name
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from django.conf import settings as django_settings
 from django.core.management import call_command
 from django.db import connection
@@ -20,9 +15,10 @@ from pytest_django import Settings
 from prices.database.uuid7 import first_id_at, made_at_ms, new_ids
 from prices.models import PricePoint, RawMarketData, SymbolAverage
 from prices.publishing import outbox
-from prices.publishing.kafka_clients import make_admin, make_producer
+from prices.publishing.kafka_clients import make_producer
 from prices.publishing.outbox import DELIVERY_TIMEOUT_S, publisher, republish_missing, sweep
 from tests.ended_clients import end_for_good
+from tests.kafka_topics import change_topic
 from tests.mock_broker import MOCK_BROKER, answer_with_error
 from tests.waiting import wait_until
 
@@ -177,10 +173,7 @@ def test_kafka_taking_what_is_too_far_ahead_publishes_nothing(topic: str) -> Non
 
 @pytest.mark.django_db
 def test_messages_have_the_time_of_postgresqls_clock(topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    admin = make_admin()
-    times = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[times])
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    change_topic(topic, message_timestamp_type="CreateTime")
     two_hours_s = 7200
     clock = time.time_ns
     # What Kafka would refuse from a producer whose own clock is so far ahead.
@@ -241,10 +234,7 @@ def test_point_that_kafka_refuses_holds_up_no_other(
 ) -> None:
     monkeypatch.setattr(outbox, "SWEEP_BATCH", 4)
     first, refused, *_others = make_points(10)
-    admin = make_admin()
-    limit = ConfigEntry("max.message.bytes", "3000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[limit])
-    admin.incremental_alter_configs([resource])[resource].result(10)
+    change_topic(topic, max_message_bytes="3000")
     PricePoint.objects.filter(id=refused.id).update(symbol="A" * 9000)
     began = datetime.now(UTC)
     sweep_until_published(9)

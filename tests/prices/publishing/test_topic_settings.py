@@ -1,11 +1,6 @@
 """Topics that lose messages are refused by ensure_topic and the consumer, and odd ones are named."""
 
 import pytest
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in __all__
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
@@ -16,20 +11,10 @@ from prices.publishing.topic_settings import (
     look_at_topic,
     refuse_unsuitable,
 )
+from tests.kafka_topics import change_topic
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("topic")
-
-
-def change(topic: str, **values: str) -> None:
-    resource = ConfigResource("topic", topic)
-    for name, value in values.items():
-        operation = AlterConfigOpType.SET
-        resource.add_incremental_config(
-            ConfigEntry(name.replace("_", "."), value, incremental_operation=operation)
-        )
-    admin = make_admin()
-    admin.incremental_alter_configs([resource])[resource].result(10)
 
 
 def odd() -> str:
@@ -42,7 +27,7 @@ def test_topic_as_it_is_made_is_right() -> None:
 
 @pytest.mark.parametrize("policy", ["compact", "compact,delete"])
 def test_compacted_topic_is_refused(topic: str, policy: str) -> None:
-    change(topic, cleanup_policy=policy)
+    change_topic(topic, cleanup_policy=policy)
     wait_until(lambda: look_at_topic(make_admin()).loses)
     with pytest.raises(UnsuitableTopicError, match=rf"{topic} has cleanup.policy="):
         refuse_unsuitable(make_admin())
@@ -63,7 +48,7 @@ def test_compacted_topic_is_refused(topic: str, policy: str) -> None:
     ],
 )
 def test_odd_setting_is_named(topic: str, name: str, value: str, says: str) -> None:
-    change(topic, **{name: value})
+    change_topic(topic, **{name: value})
     wait_until(lambda: says in odd())
 
 
