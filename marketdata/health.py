@@ -135,8 +135,8 @@ def _check_clocks() -> None:
     if not before - DIFFERS_BEYOND <= redis_now <= after + DIFFERS_BEYOND:
         differing["Redis"] = (redis_now - before).total_seconds()
     if differing:
-        told = ", ".join(f"{name} by {ahead_s:+.1f} s" for name, ahead_s in differing.items())
-        raise PartError(f"differ from PostgreSQL's: {told}")
+        listed = ", ".join(f"{name} by {ahead_s:+.1f} s" for name, ahead_s in differing.items())
+        raise PartError(f"differ from PostgreSQL's: {listed}")
 
 
 PARTS: dict[str, Callable[[], None]] = {

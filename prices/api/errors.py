@@ -204,9 +204,9 @@ def _describe_refusal(refused: Refused) -> _Description:
 
 
 def _describe_no_price(error: NoPriceError) -> _Description:
-    told = error.telling
-    status, name, _, more, headers = _describe(told.error)
-    detail = f"{told.provider}: {told.message}."
+    cause = error.cause
+    status, name, _, more, headers = _describe(cause.error)
+    detail = f"{cause.provider}: {cause.message}."
     if error.is_named:
         return status, name, detail, more, headers
     return status, name, f"No provider gave a price. {detail}", more | _attempts_of(error), headers

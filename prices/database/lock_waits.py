@@ -44,7 +44,7 @@ def in_short_waits(work: Callable[[], _T]) -> _T:
                 if database_trouble(error) != DatabaseTrouble.BUSY:
                     raise
                 if time.monotonic() + PAUSE_S >= deadline:
-                    raise LockHeldError(blockers.told() or str(error).partition("\n")[0]) from error
+                    raise LockHeldError(blockers.seen() or str(error).partition("\n")[0]) from error
                 time.sleep(PAUSE_S)
 
 
@@ -80,7 +80,7 @@ class _Blockers:
             blockers._is_over.set()
             looking.join()
 
-    def told(self) -> str:
+    def seen(self) -> str:
         return ", ".join(self._seen)
 
     def _look(self, own: BaseDatabaseWrapper) -> None:

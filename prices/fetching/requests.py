@@ -44,13 +44,13 @@ RETRY_AFTER_S = 0.5
 # After one of these the provider would only refuse the next request too.
 _ENDS_THE_POLL = frozenset({ErrorKind.RATE_LIMITED, ErrorKind.INVALID_KEY})
 
-_probe_places = threading.BoundedSemaphore(PROBE_WAITS)
-_budget_places = threading.BoundedSemaphore(BUDGET_WAITS)
+_probe_waits = threading.BoundedSemaphore(PROBE_WAITS)
+_budget_waits = threading.BoundedSemaphore(BUDGET_WAITS)
 
 # Of some symbols: those that are still to be asked for. Called just before each request.
-Wanted = Callable[[Sequence[str]], Sequence[str]]
+StillWanted = Callable[[Sequence[str]], Sequence[str]]
 # Stores a round trip; of the symbols that the provider did not know, gives those to remember as unknown.
-Keep = Callable[[RoundTrip], Iterable[str]]
+OnAnswer = Callable[[RoundTrip], Iterable[str]]
 
 
 @dataclass(slots=True)
@@ -77,8 +77,8 @@ def ask_provider(
     symbols: Sequence[str],
     *,
     caller: Caller,
-    wanted: Wanted,
-    keep: Keep,
+    still_wanted: StillWanted,
+    on_answer: OnAnswer,
     until: float,
     patience_s: float = 0.0,
     load_history: LoadHistory = load_sent_times,
@@ -92,10 +92,16 @@ def ask_provider(
     that are left get the same error. `load_history` tells what was sent before, where Redis has lost its
     counts.
 
-    Never raises a ProviderError; raises what `keep` and `wanted` raise.
+    Never raises a ProviderError; raises what `on_answer` and `still_wanted` raise.
     """
     asking = _Asking(
-        provider, caller, wanted, keep, until=until, patience_s=patience_s, load_history=load_history
+        provider,
+        caller,
+        still_wanted,
+        on_answer,
+        until=until,
+        patience_s=patience_s,
+        load_history=load_history,
     )
     try:
         asking.run(provider.plan(symbols, singly=asks_singly(provider.name)))
@@ -105,7 +111,7 @@ def ask_provider(
 
 
 @dataclass(frozen=True, slots=True)
-class _Errand:
+class _PendingRequest:
     request: Request
     retries_left: int
 
@@ -115,8 +121,8 @@ class _Asking:
         self,
         provider: Provider,
         caller: Caller,
-        wanted: Wanted,
-        keep: Keep,
+        still_wanted: StillWanted,
+        on_answer: OnAnswer,
         *,
         until: float,
         patience_s: float,
@@ -125,38 +131,38 @@ class _Asking:
         self.asked = Asked()
         self._provider = provider
         self._caller = caller
-        self._wanted = wanted
-        self._keep = keep
+        self._still_wanted = still_wanted
+        self._on_answer = on_answer
         self._load_history = load_history
         self._until = until
         self._patient_until = min(until, time.monotonic() + patience_s)
         self._lease = Lease(provider.name) if is_metered(provider.name) else None
-        self._waiting: deque[_Errand] = deque()
+        self._waiting: deque[_PendingRequest] = deque()
         self._broken_until: float | None = None
 
     def run(self, requests: Iterable[Request]) -> None:
         retries = _retries(self._provider.name)
-        self._waiting.extend(_Errand(request, retries) for request in requests)
+        self._waiting.extend(_PendingRequest(request, retries) for request in requests)
         while self._waiting and time.monotonic() < self._until and self.asked.refused is None:
-            errand = self._waiting.popleft()
-            request = self._cleared(errand.request)
+            pending = self._waiting.popleft()
+            request = self._cleared(pending.request)
             if request is not None:
-                self._send(replace(errand, request=request))
+                self._send(replace(pending, request=request))
         if self.asked.refused is not None:
             self._look_who_asks()
 
     def _look_who_asks(self) -> None:
         # What is not to be asked for may be on its way to somebody else.
-        for errand in self._waiting:
+        for pending in self._waiting:
             if self._lease is not None:
-                self._release(self._note(self._lease.take(errand.request.symbols)))
+                self._release(self._note(self._lease.take(pending.request.symbols)))
 
     def _cleared(self, request: Request) -> Request | None:
         symbols = request.symbols
         if self._lease is not None:
             symbols = self._note(self._lease.take(symbols))
         # Only now: what others asked for until a moment ago is stored, and need not be asked for again.
-        wanted = tuple(self._wanted(symbols)) if symbols else ()
+        wanted = tuple(self._still_wanted(symbols)) if symbols else ()
         if len(wanted) < len(symbols):
             self._release([symbol for symbol in symbols if symbol not in wanted])
         return replace(request, symbols=wanted) if wanted else None
@@ -166,21 +172,21 @@ class _Asking:
         self.asked.results.update(dict.fromkeys(leased.unknown, unknown_symbol()))
         return leased.ours
 
-    def _send(self, errand: _Errand) -> None:
+    def _send(self, pending: _PendingRequest) -> None:
         permit = request_permit(self._provider.name, caller=self._caller, load_history=self._load_history)
         if isinstance(permit, Refused):
-            self._wait_or_give_up(errand, permit)
+            self._wait_or_give_up(pending, permit)
             return
-        outgoing = Outgoing(permit, is_wanted=lambda: bool(self._wanted(errand.request.symbols)))
+        outgoing = Outgoing(permit, is_wanted=lambda: bool(self._still_wanted(pending.request.symbols)))
         try:
             with sending(outgoing):
-                round_trip = send_request(self._provider, errand.request)
+                round_trip = send_request(self._provider, pending.request)
         except NotSentError as error:
             outgoing.cancel()
             if error.refused is not None:
-                self._wait_or_give_up(errand, error.refused)
+                self._wait_or_give_up(pending, error.refused)
             else:
-                self._release(errand.request.symbols)
+                self._release(pending.request.symbols)
             return
         self.asked.sent += 1
         self.asked.results.update(round_trip.results)
@@ -192,18 +198,18 @@ class _Asking:
             entry=outgoing.entry,
             is_replaced=bool(more),
         )
-        self._release(errand.request.symbols, list(self._keep(round_trip)))
-        self._waiting.extend(_Errand(request, errand.retries_left) for request in more)
-        self._go_on_after(errand, round_trip, is_replaced=bool(more))
+        self._release(pending.request.symbols, list(self._on_answer(round_trip)))
+        self._waiting.extend(_PendingRequest(request, pending.retries_left) for request in more)
+        self._go_on_after(pending, round_trip, is_replaced=bool(more))
 
-    def _wait_or_give_up(self, errand: _Errand, refused: Refused) -> None:
-        self._release(errand.request.symbols)
+    def _wait_or_give_up(self, pending: _PendingRequest, refused: Refused) -> None:
+        self._release(pending.request.symbols)
         if refused.refusal == Refusal.BROKEN:
             is_over = self._wait_for_probe(refused)
         else:
             is_over = refused.refusal == Refusal.BUDGET and self._wait_for_budget(refused.retry_after_s or 0)
         if is_over:
-            self._waiting.appendleft(errand)
+            self._waiting.appendleft(pending)
             return
         self.asked.refused = refused
 
@@ -211,40 +217,40 @@ class _Asking:
         if wait_s <= WORTH_WAITING_S:
             return self._sleep(wait_s)
         # A plan that fits the budget may still want more at once than a window holds.
-        if time.monotonic() + wait_s >= self._patient_until or not _budget_places.acquire(blocking=False):
+        if time.monotonic() + wait_s >= self._patient_until or not _budget_waits.acquire(blocking=False):
             return False
         try:
             return self._sleep(wait_s)
         finally:
-            _budget_places.release()
+            _budget_waits.release()
 
     def _wait_for_probe(self, refused: Refused) -> bool:
         # A poll waits for a cool-down, or for the probe of another one, so that a provider that is back is
         # polled in this slot and not in the next. Callers of GET latest have no time for that.
         now = time.monotonic()
         self._broken_until = self._broken_until or now + WAIT_FOR_PROBE_S
-        if self._caller != "job" or now >= self._broken_until or not _probe_places.acquire(blocking=False):
+        if self._caller != "job" or now >= self._broken_until or not _probe_waits.acquire(blocking=False):
             return False
         try:
             return self._sleep(min(refused.retry_after_s or PROBE_S, PROBE_S))
         finally:
-            _probe_places.release()
+            _probe_waits.release()
 
-    def _go_on_after(self, errand: _Errand, round_trip: RoundTrip, *, is_replaced: bool) -> None:
+    def _go_on_after(self, pending: _PendingRequest, round_trip: RoundTrip, *, is_replaced: bool) -> None:
         final = _final_error(round_trip)
         if final is not None and not is_replaced:
             self._refuse_the_rest(final)
-        elif _may_pass(round_trip) and not is_replaced and errand.retries_left:
-            self._retry(errand)
+        elif _may_pass(round_trip) and not is_replaced and pending.retries_left:
+            self._retry(pending)
 
-    def _retry(self, errand: _Errand) -> None:
-        delay_s = RETRY_AFTER_S * 2 ** (RETRIES - errand.retries_left) * random.uniform(0.5, 1.0)  # noqa: S311
+    def _retry(self, pending: _PendingRequest) -> None:
+        delay_s = RETRY_AFTER_S * 2 ** (RETRIES - pending.retries_left) * random.uniform(0.5, 1.0)  # noqa: S311
         if self._sleep(delay_s):
-            self._waiting.appendleft(replace(errand, retries_left=errand.retries_left - 1))
+            self._waiting.appendleft(replace(pending, retries_left=pending.retries_left - 1))
 
     def _refuse_the_rest(self, error: ProviderError) -> None:
-        for errand in self._waiting:
-            for symbol in errand.request.symbols:
+        for pending in self._waiting:
+            for symbol in pending.request.symbols:
                 self.asked.results.setdefault(symbol, error)
         self._waiting.clear()
 

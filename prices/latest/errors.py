@@ -125,7 +125,7 @@ class NoPriceError(LookupError):
         self.is_named = is_named
 
     @property
-    def telling(self) -> Failure:
+    def cause(self) -> Failure:
         """The failure that tells most.
 
         That the symbol is unknown only if all who were asked say so, and the others were left out for

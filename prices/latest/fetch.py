@@ -68,8 +68,8 @@ class _Fetching:
             get_provider(self._provider),
             [self._symbol],
             caller="latest",
-            wanted=self._still_wanted,
-            keep=self._keep,
+            still_wanted=self._still_wanted,
+            on_answer=self._keep,
             until=self._until,
         )
 

@@ -122,7 +122,7 @@ def _asked_in_turn(symbol: str, provider: str | None) -> Sequence[str]:
 def _instead(symbol: str, provider: str | None, failures: Sequence[Failure], *, now: datetime) -> Served:
     """Return a stored point in place of one that could not be fetched; raise why where there is none."""
     no_price = NoPriceError(failures, is_named=provider is not None)
-    stored = None if no_price.telling.says_unknown else stand_in(symbol, provider, now=now)
+    stored = None if no_price.cause.says_unknown else stand_in(symbol, provider, now=now)
     if stored is not None:
         return Served(stored, failures)
     raise no_price

@@ -57,12 +57,12 @@ _ABANDON = """
 """
 ABANDONED_AT_A_TIME = 1000
 _WORKER_ENDED = GapReason.ABANDONED.partition(": ")[2]
-# A run that has its outcome keeps it: told a second time (the answer to a COMMIT was lost), nothing changes.
+# A run that has its outcome keeps it: written again (the answer to a COMMIT was lost), nothing changes.
 _FINISH = """
     WITH outcome AS (
         SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::boolean[], %s::text[],
                              %s::text[])
-            AS told (run_id, state, reason, points, counts, served_by, error)
+            AS reported (run_id, state, reason, points, counts, served_by, error)
     ), finished AS (
         UPDATE poll_runs run
         SET state = outcome.state, reason = outcome.reason, points = outcome.points,
@@ -164,7 +164,7 @@ def active_jobs(job_ids: Sequence[UUID]) -> set[UUID]:
 
 
 def finish(outcomes: Sequence[RunOutcome]) -> None:
-    """Write what became of claims, on the runs and on their jobs; told twice, it changes nothing more."""
+    """Write what became of claims, on the runs and on their jobs; written twice, it changes nothing more."""
     if not outcomes:
         return
     columns: list[Any] = [

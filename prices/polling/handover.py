@@ -73,8 +73,8 @@ def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
 def end_here(slots: Sequence[Slot], problem: str) -> None:
     """End the slots with what they have: nobody goes on with them, for this problem."""
     for slot in slots:
-        slot.missing |= slot.put_off | dict.fromkeys(slot.waiting, f"not asked: {problem}")
-        slot.put_off, slot.waiting = {}, {}
+        slot.missing |= slot.deferred | dict.fromkeys(slot.waiting, f"not asked: {problem}")
+        slot.deferred, slot.waiting = {}, {}
     retry_database(lambda: finish([slot.outcome for slot in slots]))
 
 
@@ -83,10 +83,10 @@ _AS_THEY_ARE = ("missing", "paid", "shared", "tried", "asked", "withheld", "serv
 
 def to_message(slot: Slot) -> Message:
     """Return a slot as JSON: what it still waits for, what was tried, and what it has."""
-    symbols = [*slot.waiting, *slot.put_off]
+    symbols = [*slot.waiting, *slot.deferred]
     message: Message = {name: getattr(slot, name) for name in _AS_THEY_ARE}
     return message | {
         "run_id": str(slot.claim.run_id),
         "symbols": symbols,
-        "missing": slot.missing | slot.put_off,
+        "missing": slot.missing | slot.deferred,
     }

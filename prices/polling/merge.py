@@ -22,7 +22,7 @@ _GOLDEN = Fraction(618034, 1_000_000)
 class Slot:
     """A claimed slot on its way to an outcome.
 
-    `waiting` holds the symbols that have neither a price nor a reason yet, `put_off` those that the next
+    `waiting` holds the symbols that have neither a price nor a reason yet, `deferred` those that the next
     provider is to be asked for, with what kept the earlier ones. `paid` and `shared` count the prices that
     were asked for on its account, and those that another slot or an earlier poll asked for. `tried`: the
     providers before this one. `asked`: at least one request was sent for it. `withheld`: the symbols that
@@ -31,7 +31,7 @@ class Slot:
 
     claim: Claim
     waiting: dict[str, None]
-    put_off: dict[str, str] = field(default_factory=dict)
+    deferred: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     paid: int = 0
     shared: int = 0
@@ -43,7 +43,7 @@ class Slot:
     @property
     def is_settled(self) -> bool:
         """Tell whether nothing of the slot is open any more."""
-        return not self.waiting and not self.put_off
+        return not self.waiting and not self.deferred
 
     @property
     def outcome(self) -> RunOutcome:
@@ -135,7 +135,7 @@ class Merged:
         waiting = [symbol for symbol in symbols if symbol in slot.waiting]
         give_up(slot, waiting, text)
         if slot.claim.run_id in has_next:
-            slot.put_off |= {symbol: slot.missing.pop(symbol) for symbol in waiting}
+            slot.deferred |= {symbol: slot.missing.pop(symbol) for symbol in waiting}
 
     def take_settled(self) -> list[Slot]:
         """Return the slots that are settled, and part with them."""

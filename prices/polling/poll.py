@@ -180,8 +180,8 @@ class _Poll:
             in_turn(self.merged.symbols, slot=self._slot_number if is_metered(self.provider) else 0),
             caller="latest" if self.is_fallback else "job",
             load_history=self._load_history,
-            wanted=self._still_wanted,
-            keep=self._keep,
+            still_wanted=self._still_wanted,
+            on_answer=self._keep,
             until=self._until,
             patience_s=self._patience_s,
         )

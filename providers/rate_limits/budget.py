@@ -108,10 +108,10 @@ local function hold_for(wait)
 end
 
 -- Someone else uses the key too: entries stand for their requests, until the provider's window ends.
-local function correct(told)
-  local missing = told.used - redis.call('ZCOUNT', sent, now - told.window, '+inf')
+local function correct(usage)
+  local missing = usage.used - redis.call('ZCOUNT', sent, now - usage.window, '+inf')
   for i = 1, missing do
-    write_entry(sent, 'told:' .. ask.id .. ':' .. i, now - told.window + told.resets_in)
+    write_entry(sent, 'reported:' .. ask.id .. ':' .. i, now - usage.window + usage.resets_in)
   end
 end
 """

@@ -77,7 +77,7 @@ def binding_limit(limits: Sequence[Limit]) -> Limit | None:
     return min(limits, key=lambda each: (each.requests / each.window_s, -each.window_s), default=None)
 
 
-def told_by_headers(
+def usage_from_headers(
     limits: Sequence[Limit], headers: Mapping[str, str], received_at: datetime
 ) -> dict[str, int] | None:
     """Return the requests that the provider has counted in a window, by the x-ratelimit headers; else None.
@@ -86,9 +86,9 @@ def told_by_headers(
     only limit where they name none; of any other number (see `unknown_limit`) or of several limits with the
     same one the window is not known, and a count for a wrong one would be worse than none.
     """
-    left, told_limit = (_number(headers, name) for name in (_LEFT, _LIMIT))
-    meant = [limit for limit in limits if told_limit in {None, limit.requests}]
-    if left is None or len(meant) != 1 or (told_limit is None and headers.get(_LIMIT)):
+    left, named_limit = (_number(headers, name) for name in (_LEFT, _LIMIT))
+    meant = [limit for limit in limits if named_limit in {None, limit.requests}]
+    if left is None or len(meant) != 1 or (named_limit is None and headers.get(_LIMIT)):
         return None
     (limit,) = meant
     return {
@@ -100,8 +100,8 @@ def told_by_headers(
 
 def unknown_limit(limits: Sequence[Limit], headers: Mapping[str, str]) -> int | None:
     """Return the number of requests that the x-ratelimit headers name, where no limit has it; else None."""
-    told_limit = _number(headers, _LIMIT)
-    return told_limit if limits and told_limit not in {limit.requests for limit in limits} else None
+    named_limit = _number(headers, _LIMIT)
+    return named_limit if limits and named_limit not in {limit.requests for limit in limits} else None
 
 
 def _parse_limit(part: str) -> Limit:

@@ -17,7 +17,7 @@ from providers.base import ErrorKind, ProviderError, Quote, RawAnswer, Results, 
 from providers.keys import UNMETERED
 from providers.rate_limits.breaker import BREAKER_LUA, breaker_outcome
 from providers.rate_limits.budget import BUDGET_LUA, LoadHistory, budget_question, limits_of, restore
-from providers.rate_limits.limits import Limit, in_words, told_by_headers, unknown_limit
+from providers.rate_limits.limits import Limit, in_words, unknown_limit, usage_from_headers
 from providers.rate_limits.redis_scripts import SharedStateError, call_script
 
 log = structlog.get_logger(__name__)
@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 Caller = Literal["job", "latest"]
 
 # A provider that refuses and does not say for how long: Finnhub counts by the minute.
-UNTOLD_HOLD_S = 60.0
+DEFAULT_HOLD_S = 60.0
 
 # What an answer comes to that has several errors and no quote: the most telling kind.
 _BY_WEIGHT = (
@@ -71,7 +71,7 @@ _REPORT = (
     + BREAKER_LUA
     + """
 count_request(now)
-if ask.told and is_complete() then correct(ask.told) end
+if ask.usage and is_complete() then correct(ask.usage) end
 if ask.hold > 0 then hold_for(ask.hold) end
 if ask.outcome then note_outcome(ask.outcome) end
 return '{}'
@@ -178,7 +178,7 @@ def report_outcome(
     request then counts as under way until its time-out is over.
     """
     _tell(
-        _REPORT, permit, {"entry": entry or permit.request_id} | _told(permit, results, answer, is_replaced)
+        _REPORT, permit, {"entry": entry or permit.request_id} | _report(permit, results, answer, is_replaced)
     )
 
 
@@ -256,18 +256,18 @@ def _question(permit: Granted) -> dict[str, Any]:
     return budget_question(limits_of(permit.provider)) | ours
 
 
-def _told(permit: Granted, results: Results, answer: RawAnswer | None, is_replaced: bool) -> dict[str, Any]:
-    told: dict[str, Any] = {"hold": 0}
+def _report(permit: Granted, results: Results, answer: RawAnswer | None, is_replaced: bool) -> dict[str, Any]:
+    report: dict[str, Any] = {"hold": 0}
     if not is_replaced:
-        told["hold"] = _hold_ms(permit.provider, results)
-        told["outcome"] = breaker_outcome(outcome_kind(results), works=refuses_this_request(answer))
+        report["hold"] = _hold_ms(permit.provider, results)
+        report["outcome"] = breaker_outcome(outcome_kind(results), works=refuses_this_request(answer))
     # From 500 on the headers are those of whatever stands before the provider.
     if answer is not None and answer.status < 500:
         limits = limits_of(permit.provider)
         _note_unknown_limit(permit.provider, unknown_limit(limits, answer.headers))
-        by_headers = told_by_headers(limits, answer.headers, answer.received_at)
-        told |= {"told": by_headers} if by_headers else {}
-    return told
+        usage = usage_from_headers(limits, answer.headers, answer.received_at)
+        report |= {"usage": usage} if usage else {}
+    return report
 
 
 def _note_unknown_limit(provider: str, requests: int | None) -> None:
@@ -275,12 +275,12 @@ def _note_unknown_limit(provider: str, requests: int | None) -> None:
     if requests is not None and provider not in _with_unknown_limit:
         _with_unknown_limit.add(provider)
         budget = ",".join(map(str, limits_of(provider)))
-        log.warning("budget.unknown_limit", provider=provider, told_limit=requests, budget=budget)
+        log.warning("budget.unknown_limit", provider=provider, named_limit=requests, budget=budget)
 
 
 def _hold_ms(provider: str, results: Results) -> int:
     limited = {
-        UNTOLD_HOLD_S if result.retry_after is None else result.retry_after: result.message
+        DEFAULT_HOLD_S if result.retry_after is None else result.retry_after: result.message
         for result in results.values()
         if isinstance(result, ProviderError) and result.kind == ErrorKind.RATE_LIMITED
     }

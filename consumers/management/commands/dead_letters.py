@@ -147,8 +147,8 @@ def _add_filters(parser: ArgumentParser, *, limit: int | None) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="The reason holds this, in any case.")
     parser.add_argument("--since", type=_moment, metavar="TIME", help="As 2026-11-23T14:30, in UTC.")
     parser.add_argument("--topic", help="This topic alone.")
-    told = f"The newest so many. Without it: {'all' if limit is None else limit}."
-    parser.add_argument("--limit", type=_positive, default=limit, help=told)
+    text = f"The newest so many. Without it: {'all' if limit is None else limit}."
+    parser.add_argument("--limit", type=_positive, default=limit, help=text)
 
 
 def _uuid(text: str) -> UUID:

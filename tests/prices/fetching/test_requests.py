@@ -11,7 +11,7 @@ from redis import Redis as RedisClient
 from prices.fetching import requests as fetching
 from prices.fetching.budget_history import load_sent_times
 from prices.fetching.exchange import RoundTrip, unknown_symbols
-from prices.fetching.requests import Asked, Wanted, ask_provider
+from prices.fetching.requests import Asked, StillWanted, ask_provider
 from providers.adapters.yahoo import session as yahoo_session
 from providers.base import ErrorKind
 from providers.rate_limits import breaker
@@ -39,7 +39,7 @@ def ask(
     until_s: float = 10.0,
     patience_s: float = 0.0,
     caller: Caller = "job",
-    wanted: Wanted = lambda symbols: symbols,
+    still_wanted: StillWanted = lambda symbols: symbols,
 ) -> Asked:
     def keep(round_trip: RoundTrip) -> list[str]:
         if kept is not None:
@@ -50,8 +50,8 @@ def ask(
         get_provider("finnhub"),
         symbols,
         caller=caller,
-        wanted=wanted,
-        keep=keep,
+        still_wanted=still_wanted,
+        on_answer=keep,
         until=time.monotonic() + until_s,
         patience_s=patience_s,
     )
@@ -151,8 +151,8 @@ def test_symbol_not_wanted_any_more_is_free_for_others(finnhub: HTTPServer) -> N
         get_provider("finnhub"),
         ["AAPL"],
         caller="job",
-        wanted=nothing,
-        keep=unknown_symbols,
+        still_wanted=nothing,
+        on_answer=unknown_symbols,
         until=time.monotonic() + 5,
     )
     assert finnhub.log == []
@@ -253,7 +253,7 @@ def test_poll_waits_for_the_probe_of_another(broken: HTTPServer, monkeypatch: py
         looks.append(symbols)
         return symbols
 
-    poll = threading.Thread(target=lambda: asked.append(ask("A", wanted=wanted)))
+    poll = threading.Thread(target=lambda: asked.append(ask("A", still_wanted=wanted)))
     poll.start()
     # It was refused, and looks again.
     wait_until(lambda: len(looks) > 1)
@@ -320,8 +320,8 @@ def test_redis_lost_in_mid_poll_ends_it_with_what_came(
         get_provider("finnhub"),
         ["AAPL", "MSFT"],
         caller="job",
-        wanted=lambda wanted: wanted,
-        keep=keep,
+        still_wanted=lambda wanted: wanted,
+        on_answer=keep,
         until=time.monotonic() + 5,
     )
     assert list(asked.results) == ["AAPL"]
@@ -346,8 +346,8 @@ def test_each_request_to_yahoo_counts_also_those_for_cookie_and_crumb(
         get_provider("yfinance"),
         ["A", "B"],
         caller="job",
-        wanted=lambda wanted: wanted,
-        keep=unknown_symbols,
+        still_wanted=lambda wanted: wanted,
+        on_answer=unknown_symbols,
         until=time.monotonic() + 30,
     )
     yahoo_session.forget_clients()

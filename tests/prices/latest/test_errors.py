@@ -29,7 +29,7 @@ def error_of(kind: str, retry_after_s: float | None = None) -> FetchError:
 
 def telling(*kinds: str) -> str:
     failures = [Failure(f"provider {place}", error_of(kind)) for place, kind in enumerate(kinds)]
-    return NoPriceError(failures).telling.kind
+    return NoPriceError(failures).cause.kind
 
 
 ALL_KINDS = [*map(str, ErrorKind), *map(str, Refusal), "timeout", "too_many_fetches"]
@@ -77,9 +77,9 @@ def test_of_failures_of_the_same_line_the_shorter_wait_tells_more() -> None:
         Failure("finnhub", error_of("rate_limited")),
         Failure("yfinance", error_of("budget", 12)),
     ]
-    assert NoPriceError(failures).telling.provider == "yfinance"
+    assert NoPriceError(failures).cause.provider == "yfinance"
 
 
 def test_of_equal_failures_the_provider_asked_first_tells() -> None:
     failures = [Failure(name, error_of("timeout")) for name in ("yfinance", "finnhub")]
-    assert NoPriceError(failures).telling.provider == "yfinance"
+    assert NoPriceError(failures).cause.provider == "yfinance"

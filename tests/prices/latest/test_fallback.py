@@ -118,7 +118,7 @@ def test_all_that_fail_are_told_in_their_order(providers: TwoProviders) -> None:
         ("finnhub", "unknown_symbol"),
         ("alpha_vantage", "upstream_error"),
     ]
-    assert error.telling.kind == "upstream_error"
+    assert error.cause.kind == "upstream_error"
 
 
 def test_provider_that_hangs_gets_its_share_and_its_late_answer_is_stored(
@@ -143,7 +143,7 @@ def test_all_that_hang_are_given_up_at_the_deadline(providers: TwoProviders, set
     error = failed_all()
     assert 1 <= time.monotonic() - started < 20
     assert [failure.kind for failure in error.failures] == ["timeout", "timeout"]
-    assert isinstance(error.telling.error, LatestTimeoutError)
+    assert isinstance(error.cause.error, LatestTimeoutError)
 
 
 def test_slow_provider_still_serves_while_the_next_one_is_waited_for(

@@ -54,15 +54,15 @@ def test_slot_of_stopped_job_gives_up_what_is_not_asked_yet() -> None:
     assert stopped.outcome.state == RunState.STORED
 
 
-def test_failure_of_a_job_without_provider_is_put_off_with_its_reason() -> None:
+def test_failure_of_a_job_without_provider_is_deferred_with_its_reason() -> None:
     slot = make_slot("A", "B", provider=None)
     merged = merge(slot)
     merged.note_asked(["A", "B"])
     merged.serve("A")
     merged.fail("B", "unknown", has_next={slot.claim.run_id})
     assert merged.take_settled() == []
-    assert slot.put_off == {"B": "finnhub: unknown"}
-    going_on = Slot(slot.claim, {"B": None}, missing=dict(slot.put_off), paid=1, served_by="finnhub")
+    assert slot.deferred == {"B": "finnhub: unknown"}
+    going_on = Slot(slot.claim, {"B": None}, missing=dict(slot.deferred), paid=1, served_by="finnhub")
     Merged([going_on], provider="yfinance").fail("B", "down", has_next=set())
     assert going_on.outcome.reason == "B: finnhub: unknown; yfinance: down"
     assert going_on.outcome.served_by == "finnhub"

@@ -8,8 +8,8 @@ from providers.rate_limits.limits import (
     in_words,
     parse_limits,
     time_in_words,
-    told_by_headers,
     unknown_limit,
+    usage_from_headers,
 )
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -40,7 +40,7 @@ def test_limits_that_cannot_be_read_are_refused(text: str) -> None:
 def told(limit: str | None, remaining: str | None, reset: str | None = None) -> dict[str, int] | None:
     given = {"x-ratelimit-limit": limit, "x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset}
     headers = {name: value for name, value in given.items() if value is not None}
-    return told_by_headers(MINUTE, headers, NOW)
+    return usage_from_headers(MINUTE, headers, NOW)
 
 
 @pytest.mark.parametrize("text", ["25/1d", "1/1s", "60/1m", "3/40ms", "500/31d", "7/90s", "2/36h"])
@@ -79,13 +79,13 @@ def test_headers_of_a_window_that_is_not_known_tell_nothing(limit: str | None) -
 
 def test_headers_that_name_no_limit_tell_of_the_only_one() -> None:
     headers = {"x-ratelimit-remaining": "54"}
-    found = told_by_headers(parse_limits("60/1m"), headers, NOW)
+    found = usage_from_headers(parse_limits("60/1m"), headers, NOW)
     assert found == {"used": 6, "window": 60_000, "resets_in": 60_000}
 
 
 def test_headers_of_two_limits_with_one_number_tell_nothing() -> None:
     headers = {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "0"}
-    assert told_by_headers(parse_limits("60/1m,60/1d"), headers, NOW) is None
+    assert usage_from_headers(parse_limits("60/1m,60/1d"), headers, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_headers_without_a_remainder_tell_nothing(remaining: str | None) -> None
 
 
 def test_headers_of_a_provider_without_limits_tell_nothing() -> None:
-    assert told_by_headers((), {"x-ratelimit-remaining": "3"}, NOW) is None
+    assert usage_from_headers((), {"x-ratelimit-remaining": "3"}, NOW) is None
 
 
 @pytest.mark.parametrize(

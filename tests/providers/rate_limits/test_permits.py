@@ -5,7 +5,7 @@ from providers.base import ErrorKind, Results
 from providers.rate_limits.breaker import breaker_state
 from providers.rate_limits.budget import SentTimes, remaining
 from providers.rate_limits.permits import (
-    UNTOLD_HOLD_S,
+    DEFAULT_HOLD_S,
     Granted,
     Refusal,
     outcome_kind,
@@ -54,7 +54,7 @@ def test_refusal_by_budget_names_the_window(settings: Settings) -> None:
     assert 30 < found.retry_after_s <= 60
 
 
-@pytest.mark.parametrize(("told_s", "held_s"), [(17.0, 17.0), (86_400.0, 86_400.0), (None, UNTOLD_HOLD_S)])
+@pytest.mark.parametrize(("told_s", "held_s"), [(17.0, 17.0), (86_400.0, 86_400.0), (None, DEFAULT_HOLD_S)])
 def test_rate_limited_holds_until_retry_after(
     settings: Settings, told_s: float | None, held_s: float
 ) -> None:
@@ -77,7 +77,7 @@ def test_hold_is_named_in_the_log(
     send(failure(ErrorKind.RATE_LIMITED, retry_after=told_s))
     logged = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     (held,) = [line for line in logged if line["event"] == "provider.held"]
-    assert (held["provider"], held["hold_s"]) == (PROVIDER, told_s or UNTOLD_HOLD_S)
+    assert (held["provider"], held["hold_s"]) == (PROVIDER, told_s or DEFAULT_HOLD_S)
     assert held["reason"] == "a failure"
 
 
