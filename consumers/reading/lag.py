@@ -95,14 +95,6 @@ def _is_behind(lag: PartitionLag, end: int) -> bool:
     return lag.oldest < end and (lag.is_gone or lag.next_offset < end)
 
 
-def messages_left(*, wait_s: float) -> int:
-    """Return how many of the messages that the topic holds now the group has yet to consume.
-
-    Waits and raises as `wait_until_consumed` does.
-    """
-    return sum(lag.messages for lag in wait_until_consumed(wait_s=wait_s))
-
-
 @contextmanager
 def _observer() -> Iterator[Consumer]:
     """Yield a consumer that asks for the group's offsets and is no member of it.

@@ -12,7 +12,6 @@ from confluent_kafka import KafkaException
 from django.core.management import call_command
 from django.db import connection
 
-from consumers.reading.lag import messages_left
 from dev.pytest_services import Services
 from prices.jobs.services import create_job, stop_job
 from prices.publishing.kafka_clients import make_admin
@@ -23,6 +22,7 @@ from tests.chaos.faults import BY_NAME, Step
 from tests.chaos.log import read_log
 from tests.chaos.report import Report
 from tests.chaos.world import SHARED_SYMBOLS, Setting, World
+from tests.consumers.running import messages_left
 from tests.waiting import wait_until
 
 TURN_S = 0.05

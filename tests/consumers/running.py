@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition, c
 from django.conf import settings
 
 from consumers.reading.group import OffsetReset
+from consumers.reading.lag import wait_until_consumed
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.pipeline import BatchHandler, RetryLaterError
 from consumers.reading.stall import MembershipWatch
@@ -132,6 +133,14 @@ def running(handler: Handler, *, reset: OffsetReset | None = None) -> Iterator[H
         yield handler
     finally:
         loop.stop()
+
+
+def messages_left(*, wait_s: float) -> int:
+    """Return how many of the messages that the topic holds now the group has yet to consume.
+
+    Waits and raises as `wait_until_consumed` does.
+    """
+    return sum(lag.messages for lag in wait_until_consumed(wait_s=wait_s))
 
 
 def send(values: Iterable[bytes], *, partition: int | None = None) -> None:

@@ -17,7 +17,6 @@ from django.db import connection
 from consumers.averages import store
 from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.reading.lag import messages_left
 from consumers.repair.verify import Verdict, verify_averages
 from dev.pytest_services import Services
 from prices.heartbeat import heartbeat_path
@@ -26,7 +25,7 @@ from prices.models import DeadLetter, PricePoint, SymbolAverage
 from tests.consumers.locks import held_lock
 from tests.consumers.poison import POISON
 from tests.consumers.processes import ConsumerProcess
-from tests.consumers.running import commit, committed, running, send, send_parts, trim
+from tests.consumers.running import commit, committed, messages_left, running, send, send_parts, trim
 from tests.consumers.samples import averages, message, points_of, produce
 from tests.consumers.sessions import a_session_waits, end_sessions
 from tests.consumers.stopped_backend import stopped_backends

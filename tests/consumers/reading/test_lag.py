@@ -6,8 +6,8 @@ from django.test import override_settings
 from pytest_django import Settings
 
 from consumers.reading import lag
-from consumers.reading.lag import PartitionLag, messages_left, read_lag
-from tests.consumers.running import Recorder, commit, committed, running, send, stream, trim
+from consumers.reading.lag import PartitionLag, read_lag
+from tests.consumers.running import Recorder, commit, committed, messages_left, running, send, stream, trim
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("topic", "heartbeats")

@@ -16,7 +16,6 @@ from django.conf import settings
 
 from consumers.reading import pipeline, stall
 from consumers.reading.group import LogTrimmedError, OffsetReset
-from consumers.reading.lag import messages_left
 from consumers.reading.stall import StalledError
 from consumers.reading.topic_watch import TopicReplacedError, TopicWatch
 from dev.pytest_services import Service, Services
@@ -28,6 +27,7 @@ from tests.consumers.running import (
     commit,
     committed,
     make_topic_anew,
+    messages_left,
     numbered,
     running,
     send,

@@ -11,12 +11,11 @@ from django.conf import settings
 
 from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.reading.lag import messages_left
 from consumers.repair.verify import Verdict, verify_averages
 from prices.models import PricePoint, SymbolAverage
 from prices.publishing.events import encode_event
 from prices.publishing.kafka_clients import delivery_error, make_admin, make_producer
-from tests.consumers.running import committed, running
+from tests.consumers.running import committed, messages_left, running
 from tests.consumers.samples import points_of
 from tests.waiting import wait_until
 

@@ -10,7 +10,7 @@ from consumers.reading import lag
 from consumers.repair import consumed
 from consumers.repair.consumed import CLOCKS_AGREE_WITHIN, Consumed, read_consumed
 from prices.publishing.kafka_clients import make_producer
-from tests.consumers.running import commit, send, trim
+from tests.consumers.running import commit, messages_left, send, trim
 from tests.kafka_topics import change_topic
 from tests.waiting import wait_until
 
@@ -57,7 +57,7 @@ def test_first_message_that_waits_bounds_it() -> None:
 def test_end_of_a_transaction_holds_nothing_back() -> None:
     send_transaction("commit")
     commit(1, partition=0)
-    wait_until(lambda: lag.messages_left(wait_s=0) == 1)
+    wait_until(lambda: messages_left(wait_s=0) == 1)
     assert read_consumed(now=NOW) == Consumed(NOW)
 
 

@@ -15,7 +15,6 @@ from django.test import override_settings
 
 from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.reading.lag import messages_left
 from consumers.reading.messages import UNREADABLE_HEADERS
 from consumers.repair import dead_letters
 from consumers.repair.dead_letters import (
@@ -34,7 +33,7 @@ from consumers.repair.dead_letters import (
 from prices.database.uuid7 import epoch_ms, first_id_at
 from prices.models import DeadLetter, SymbolAverage
 from prices.publishing.kafka_clients import make_consumer
-from tests.consumers.running import running, send_parts, send_with_header, trim
+from tests.consumers.running import messages_left, running, send_parts, send_with_header, trim
 from tests.consumers.samples import BEGIN, assert_averages_right, event, message
 from tests.kafka_topics import change_topic
 from tests.waiting import wait_until

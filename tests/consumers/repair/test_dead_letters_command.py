@@ -16,10 +16,9 @@ from django.test import override_settings
 
 from consumers.management import progress
 from consumers.reading.decoding import decode_messages
-from consumers.reading.lag import messages_left
 from consumers.repair import dead_letters
 from prices.models import DeadLetter
-from tests.consumers.running import send_parts
+from tests.consumers.running import messages_left, send_parts
 from tests.consumers.samples import message
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("heartbeats")]

@@ -13,13 +13,12 @@ from consumers.averages.connection import connect
 from consumers.averages.statements import lock_symbols
 from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.reading.lag import messages_left
 from consumers.repair import rebuild
 from consumers.repair.rebuild import Rebuilt, rebuild_averages
 from consumers.repair.verify import Verdict, verify_averages
 from prices.models import PricePoint, SymbolAverage
 from prices.publishing.events import PriceEvent
-from tests.consumers.running import running
+from tests.consumers.running import messages_left, running
 from tests.consumers.samples import (
     EventStore,
     assert_averages_right,
