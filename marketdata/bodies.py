@@ -19,7 +19,7 @@ BODY_LIMIT_BYTES = 256 * 1024
 # Of the 16 threads that serve, LATEST_MAX_FETCHES (8) may wait for providers; 4 are left to answer.
 READERS = 4
 # A body that has been sent is read in less than a millisecond.
-WAIT_FOR_PLACE_S = 0.25
+WAIT_FOR_READER_S = 0.25
 _WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
@@ -30,15 +30,15 @@ def read_bodies(
 
     400 by its Content-Length, before it is read; 503 with Retry-After.
     """
-    places = threading.BoundedSemaphore(READERS)
+    readers = threading.BoundedSemaphore(READERS)
 
     def middleware(request: HttpRequest) -> HttpResponse:
-        return _read(request, places) or get_response(request)
+        return _read(request, readers) or get_response(request)
 
     return middleware
 
 
-def _read(request: HttpRequest, places: threading.BoundedSemaphore) -> HttpResponse | None:
+def _read(request: HttpRequest, readers: threading.BoundedSemaphore) -> HttpResponse | None:
     length = _length_of(request)
     if length == 0 or request.method in _WITHOUT_BODY:
         return None
@@ -46,7 +46,7 @@ def _read(request: HttpRequest, places: threading.BoundedSemaphore) -> HttpRespo
         detail = f"the body is larger than {BODY_LIMIT_BYTES} bytes"
         error = {"field": "body", "problem": detail, "allowed": "up to 256 KiB"}
         return problem_page(HTTPStatus.BAD_REQUEST, "invalid-body", detail, errors=[error])
-    if not places.acquire(timeout=WAIT_FOR_PLACE_S):
+    if not readers.acquire(timeout=WAIT_FOR_READER_S):
         detail = "Too many requests wait for their bodies just now."
         problem = problem_page(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-bodies", detail)
         problem["Retry-After"] = "1"
@@ -55,7 +55,7 @@ def _read(request: HttpRequest, places: threading.BoundedSemaphore) -> HttpRespo
         # Kept by the request for whoever reads it next.
         _ = request.body
     finally:
-        places.release()
+        readers.release()
     return None
 
 

@@ -51,10 +51,10 @@ class Events:
     """Events in the order of their arrival.
 
     series        each symbol with a currency once
-    codes         (n) of each event, the place of its series in `series`
+    codes         (n) of each event, the index of its series in `series`
     points        (n, 4) its id and price
     sources       each provider once
-    source_codes  (n) the place of its provider in `sources`
+    source_codes  (n) the index of its provider in `sources`
     observed      (n) microseconds since 2000 in UTC, or NO_TIME
     """
 
@@ -112,16 +112,16 @@ def concatenate(parts: Sequence[Events]) -> Events:
 
 
 def factorize(items: Sequence[Item]) -> tuple[list[Item], Indices]:
-    """Return each item once, as they come first, and of each one in turn its place among these."""
-    places: defaultdict[Item, int] = defaultdict(count().__next__)
-    codes = np.fromiter(map(places.__getitem__, items), dtype=np.intp, count=len(items))
-    return list(places), codes
+    """Return each item once, as they come first, and of each one in turn its index among these."""
+    indices: defaultdict[Item, int] = defaultdict(count().__next__)
+    codes = np.fromiter(map(indices.__getitem__, items), dtype=np.intp, count=len(items))
+    return list(indices), codes
 
 
 def merge_codes(parts: Sequence[tuple[list[Item], Indices]]) -> tuple[list[Item], Indices]:
-    """Join lists of names, each once, and the places in them."""
-    names, places = factorize([name for names, _codes in parts for name in names])
-    of_parts = np.split(places, np.cumsum([len(names) for names, _codes in parts[:-1]], dtype=np.intp))
+    """Join lists of names, each once, and the indices in them."""
+    names, indices = factorize([name for names, _codes in parts for name in names])
+    of_parts = np.split(indices, np.cumsum([len(names) for names, _codes in parts[:-1]], dtype=np.intp))
     codes = [of_part[codes] for of_part, (_names, codes) in zip(of_parts, parts, strict=True)]
     return names, np.concatenate(codes)
 
@@ -137,7 +137,7 @@ def moment_of(count: int) -> datetime | None:
 
 
 def text_table(joined: bytes, lengths: Sequence[int], *, rows: int) -> tuple[NDArray[np.uint8], Indices]:
-    """Return the letters of texts that follow each other, a row for each place in them, and their lengths.
+    """Return the letters of texts that follow each other, a row for each position in them, and their lengths.
 
     What follows the end of a text in its column says nothing.
     """

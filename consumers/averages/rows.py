@@ -171,8 +171,8 @@ def _fill_numeric(table: NDArray[np.void], name: str, digits: Sequence[Integers]
     numeric["digits"] = len(digits)
     numeric["weight"] = _WEIGHT
     numeric["scale"] = _scale(digits[_WHOLE_DIGITS:])
-    for place, column in enumerate(digits):
-        numeric["values"][:, place] = column
+    for index, column in enumerate(digits):
+        numeric["values"][:, index] = column
 
 
 def _digits(numbers: Integers, count: int) -> list[Integers]:
@@ -187,6 +187,6 @@ def _digits(numbers: Integers, count: int) -> list[Integers]:
 def _scale(digits: Sequence[Integers]) -> Integers:
     """Return how many decimals are left without trailing zeros."""
     scale = np.zeros(len(digits[0]), dtype=np.int64)
-    for place, digit in enumerate(digits):
-        np.copyto(scale, 4 * place + _DECIMALS[digit], where=digit != 0)
+    for index, digit in enumerate(digits):
+        np.copyto(scale, 4 * index + _DECIMALS[digit], where=digit != 0)
     return scale

@@ -55,15 +55,15 @@ WHERE points <> (
 """
 
 _LAST_POINTS = """
-SELECT batch.place, last.event_id, trunc(last.price)::int8,
+SELECT batch.number, last.event_id, trunc(last.price)::int8,
        ((last.price - trunc(last.price)) * %(one)s)::int8
-FROM unnest(%(symbols)s::text[], %(currencies)s::text[]) WITH ORDINALITY AS batch (symbol, currency, place)
+FROM unnest(%(symbols)s::text[], %(currencies)s::text[]) WITH ORDINALITY AS batch (symbol, currency, number)
 CROSS JOIN LATERAL (
     SELECT event_id, price FROM symbol_averages AS stored
     WHERE stored.symbol = batch.symbol AND coalesce(stored.currency, '') = batch.currency
       AND stored.event_id >= %(since)s
     ORDER BY event_id DESC LIMIT %(most)s
-) AS last ORDER BY batch.place, last.event_id
+) AS last ORDER BY batch.number, last.event_id
 """
 
 _UPDATE_AVERAGES = """
@@ -184,10 +184,10 @@ def _points_since(
         _LAST_POINTS, _columns_of(asked) | {"since": since, "most": most, "one": ONE}
     ).fetchall()
     return {
-        asked[place - 1]: np.array(
+        asked[number - 1]: np.array(
             [(*halves_of_id(event_id), whole, part) for _place, event_id, whole, part in found]
         )
-        for place, found in groupby(rows, itemgetter(0))
+        for number, found in groupby(rows, itemgetter(0))
     }
 
 
@@ -224,7 +224,7 @@ def insert_late(cursor: Cursor, batch: Batch, events: Events) -> None:
             "event_ids": [id_of(point) for point in batch.points],
             "prices": [decimal_of(point[WHOLE], point[FRACTION]) for point in batch.points],
             "providers": [events.sources[code] for code in events.source_codes[arrival]],
-            "observed": [moment_of(events.observed[place]) for place in arrival],
+            "observed": [moment_of(events.observed[index]) for index in arrival],
         },
     )
     added = cursor.fetchall()

@@ -23,7 +23,7 @@ class Batch:
     """Events by series, each one's in the order of their ids, no id of a series twice.
 
     bounds     (series + 1) where each one's points begin, and where the last one's end
-    arrival    (n) of each point, its place in the events
+    arrival    (n) of each point, its index in the events
     """
 
     series: list[Series]
@@ -110,7 +110,7 @@ def average(batch: Batch, contexts: Sequence[Integers]) -> Averaged:
 
 
 def _merge(batch: Batch, contexts: Sequence[Integers]) -> tuple[Integers, NDArray[np.intp], NDArray[np.intp]]:
-    """Return all points by series and id, their arrivals, and the place of each one's series."""
+    """Return all points by series and id, their arrivals, and the index of each one's series."""
     stored = np.array([len(context) for context in contexts], dtype=np.intp)
     added = np.diff(batch.bounds)
     groups = np.repeat(np.arange(len(batch.series)), stored + added)

@@ -108,7 +108,7 @@ def _fields_of(
 
 
 def _symbols(keys: list[bytes], symbols: Sequence[str]) -> tuple[list[str], Indices]:
-    """Return each symbol once, and the place of each message's among them."""
+    """Return each symbol once, and the index of each message's among them."""
     distinct, codes = factorize(keys)
     names = list(map(_symbol, distinct))
     if list(map(names.__getitem__, codes.tolist())) != list(symbols):
@@ -127,7 +127,7 @@ def _symbol(key: bytes) -> str:
 def _series(
     symbols: list[str], symbol_codes: Indices, currencies: list[str | None], currency_codes: Indices
 ) -> tuple[list[Series], Indices]:
-    """Return each symbol with a currency once, and the place of each message's among them."""
+    """Return each symbol with a currency once, and the index of each message's among them."""
     if len(currencies) == 1:
         return [(symbol, currencies[0]) for symbol in symbols], symbol_codes
     count = len(currencies)
@@ -157,8 +157,8 @@ def _prices(numbers: Sequence[msgspec.Raw]) -> Integers:
     if max(sizes) > _PRICE_LENGTH:
         raise NonCanonicalError("price")
     letters, lengths = text_table(b"".join(numbers), sizes, rows=max(sizes))
-    places = np.arange(len(letters))[:, np.newaxis]
-    is_inside = places < lengths
+    indices = np.arange(len(letters))[:, np.newaxis]
+    is_inside = indices < lengths
     is_dot = (letters == _DOT) & is_inside
     digits = letters - np.uint8(_ZERO)
     is_digit = (digits <= 9) & is_inside
@@ -170,7 +170,7 @@ def _prices(numbers: Sequence[msgspec.Raw]) -> Integers:
     if ((digits[0] == 0) & (dots > 1)).any():
         raise NonCanonicalError("price")
     # 1 for the last digit before the dot, and -1 for the first one after it.
-    exponents, values = dots - places, (digits * is_digit).astype(np.int64)
+    exponents, values = dots - indices, (digits * is_digit).astype(np.int64)
     points = np.stack([(values * weights[exponents]).sum(axis=0) for weights in _WEIGHTS], axis=1)
     if not points.any(axis=1).all():
         raise NonCanonicalError("price")
@@ -193,7 +193,7 @@ def _times(texts: Sequence[str], *, has_time: Flags) -> Integers:
 
 
 def _header_values(headers: Sequence[Headers | None]) -> tuple[list[HeaderValues], Indices]:
-    """Return the distinct values of version, precision and currency, and the place of each message's."""
+    """Return the distinct values of version, precision and currency, and the index of each message's."""
     if None in headers:
         raise NonCanonicalError("headers")
     distinct, codes = _distinct_values(cast(list[Headers], headers))

@@ -35,8 +35,8 @@ def parse_times(texts: Sequence[str]) -> Integers:
         return np.empty(0, dtype=np.int64)
     letters, lengths = text_table("".join(texts).encode("ascii"), list(map(len, texts)), rows=_LONGEST)
     times, is_plain = _parse_plain(letters, lengths)
-    for place in np.flatnonzero(~is_plain).tolist():
-        times[place] = microseconds(read_time(texts[place]))
+    for index in np.flatnonzero(~is_plain).tolist():
+        times[index] = microseconds(read_time(texts[index]))
     return times
 
 

@@ -88,14 +88,14 @@ def move_misfiled(cursor: Cursor, row: MisfiledRow) -> list[UUID]:
 
     Both symbols must be locked. Gives the ids of the rows that changed.
     """
-    place, old, true = row.event_id, row.stored_symbol, row.true_symbol
-    if not cursor.execute(_MOVE, {"event_id": place, "old": old, "true": true}).rowcount:
+    event_id, old, true = row.event_id, row.stored_symbol, row.true_symbol
+    if not cursor.execute(_MOVE, {"event_id": event_id, "old": old, "true": true}).rowcount:
         return []
     around = [
-        correct(cursor, Span(symbol, place, place), left=[row.stored_currency], recompute=True)
+        correct(cursor, Span(symbol, event_id, event_id), left=[row.stored_currency], recompute=True)
         for symbol in row.symbols
     ]
-    return list({place, *(each for corrected in around for each in corrected.changed)})
+    return list({event_id, *(each for corrected in around for each in corrected.changed)})
 
 
 def correct(
@@ -206,7 +206,7 @@ WHERE stored.event_id = %(event_id)s AND stored.symbol = %(old)s
   AND points.id = %(event_id)s AND points.symbol = %(true)s
 """
 
-# `place`: -1 for the rows before the span, whose prices are all that is needed; 1 for those after it, of
+# `side`: -1 for the rows before the span, whose prices are all that is needed; 1 for those after it, of
 # which only averages are corrected, and only those that a change within the span makes wrong: more of their
 # window may be missing yet. Windows go by currency, an empty text for none, and rows that get another one are
 # missing in the windows where they have been. Times 0.2, because PostgreSQL's division rounds.
@@ -223,7 +223,7 @@ WITH oldest AS (
     UNION SELECT unnest(%(left)s::text[])
 ), edges AS (
     SELECT edge.* FROM currencies CROSS JOIN LATERAL (
-        (SELECT -1 AS place, * FROM symbol_averages
+        (SELECT -1 AS side, * FROM symbol_averages
          WHERE symbol = %(symbol)s AND coalesce(currency, '') = currencies.name AND event_id < %(first)s
          ORDER BY event_id DESC LIMIT %(before)s)
         UNION ALL
@@ -232,7 +232,7 @@ WITH oldest AS (
          ORDER BY event_id LIMIT %(before)s)
     ) AS edge
 ), paired AS (
-    SELECT 0 AS place, coalesce(stored.event_id, points.id) AS event_id,
+    SELECT 0 AS side, coalesce(stored.event_id, points.id) AS event_id,
            stored.event_id IS NOT NULL AS has_row,
            stored.price AS stored_price, stored.provider AS stored_provider,
            stored.observed_at AS stored_time, stored.currency AS stored_currency,
@@ -244,13 +244,13 @@ WITH oldest AS (
     FROM stored FULL JOIN points ON points.id = stored.event_id
     WHERE stored.event_id IS NOT NULL OR points.published_at IS NOT NULL
     UNION ALL
-    SELECT edges.place, edges.event_id, true,
+    SELECT edges.side, edges.event_id, true,
            edges.price, edges.provider, edges.observed_at, edges.currency, edges.average, edges.window_size,
            coalesce(trim_scale(points.price), edges.price), edges.provider, edges.observed_at, edges.currency
     FROM edges LEFT JOIN price_points AS points ON points.id = edges.event_id
 ), windowed AS (
     SELECT *, count(*) OVER five AS points, sum(price) OVER five AS total,
-           bool_or(place = 0 AND (stored_price, stored_currency) IS DISTINCT FROM (price, currency)) OVER five
+           bool_or(side = 0 AND (stored_price, stored_currency) IS DISTINCT FROM (price, currency)) OVER five
            OR bool_or(stored_currency IS DISTINCT FROM currency) OVER five_stored AS has_changed,
            coalesce(first_value(event_id) OVER five < (SELECT id FROM oldest), false) AS has_pruned
     FROM paired
@@ -261,17 +261,17 @@ WITH oldest AS (
         ORDER BY event_id ROWS BETWEEN %(before)s PRECEDING AND CURRENT ROW
     )
 ), judged AS MATERIALIZED (
-    SELECT place, event_id, has_row, price AS true_price, provider, observed_at,
-           CASE WHEN place = 0 THEN price ELSE stored_price END AS price, currency,
+    SELECT side, event_id, has_row, price AS true_price, provider, observed_at,
+           CASE WHEN side = 0 THEN price ELSE stored_price END AS price, currency,
            CASE WHEN stays THEN window_size ELSE points END AS window_size,
            CASE WHEN stays THEN average WHEN points = %(points)s THEN trim_scale(total * 0.2) END AS average,
            stored_price, stored_provider, stored_time, stored_currency,
            window_size AS stored_size, average AS stored_average
     FROM windowed
     CROSS JOIN LATERAL (
-        SELECT (has_pruned OR place = 1) AND NOT has_changed AND NOT %(recompute)s
+        SELECT (has_pruned OR side = 1) AND NOT has_changed AND NOT %(recompute)s
     ) AS kept (stays)
-    WHERE place >= 0
+    WHERE side >= 0
 ), inserted AS (
     INSERT INTO symbol_averages (
         event_id, symbol, currency, price, average, window_size, provider, observed_at
@@ -293,8 +293,8 @@ WITH oldest AS (
                             stored_average, stored_size)
     RETURNING target.event_id
 )
-SELECT (SELECT count(*) FROM judged WHERE place = 0),
+SELECT (SELECT count(*) FROM judged WHERE side = 0),
        ARRAY(SELECT event_id FROM inserted),
        ARRAY(SELECT event_id FROM changed),
-       ARRAY(SELECT event_id FROM judged WHERE place = 0 AND event_id = ANY(%(ask_about)s::uuid[]))
+       ARRAY(SELECT event_id FROM judged WHERE side = 0 AND event_id = ANY(%(ask_about)s::uuid[]))
 """

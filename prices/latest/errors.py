@@ -3,7 +3,7 @@
 ProviderError (providers/base.py)  the provider was asked and gave no quote
 LatestTimeoutError                 it did not answer in time
 RequestRefusedError                it was not asked: its budget is used up, or its breaker is open
-TooManyFetchesError                it was not asked: no place is free
+TooManyFetchesError                it was not asked: too many wait already
 OldPriceError                      it gave a price, older than the caller takes
 NoPriceError                       the named provider, or each of those that could be asked, failed so
 TooOldError                        the best price that there is is older than the caller takes
@@ -111,9 +111,9 @@ class Failure:
 
     @property
     def weight(self) -> tuple[int, float]:
-        """The place among failures: the smallest tells most."""
-        line = next(place for place, kinds in enumerate(_BY_WEIGHT) if self.kind in kinds)
-        return line, self.retry_after_s
+        """The rank among failures: the lowest says most."""
+        rank = next(rank for rank, kinds in enumerate(_BY_WEIGHT) if self.kind in kinds)
+        return rank, self.retry_after_s
 
 
 class NoPriceError(LookupError):

@@ -42,7 +42,7 @@ def ask_in_turn(
     is stored whenever it comes. The failures are those of the providers before the one that served.
     """
     try:
-        with single_flight().place():
+        with single_flight().admit():
             deadline = time.monotonic() + within_s
             chain = _FallbackChain(
                 single_flight(), symbol, fetch, deadline=deadline, stored_after=stored_after, too_old=too_old
@@ -77,9 +77,9 @@ class _FallbackChain:
 
     def ask(self, providers: Sequence[str]) -> tuple[PricePoint | None, list[Failure]]:
         point = None
-        for place, name in enumerate(providers):
+        for index, name in enumerate(providers):
             self._start(name)
-            share_s = (self._deadline - time.monotonic()) / (len(providers) - place)
+            share_s = (self._deadline - time.monotonic()) / (len(providers) - index)
             point = self._wait(name, until=time.monotonic() + share_s)
             if point is not None:
                 break

@@ -1,11 +1,11 @@
-"""Fetches under way for callers of GET /prices/latest, and the places of those who wait for them.
+"""Fetches under way for callers of GET /prices/latest, and how many wait for them.
 
 Two limits of the same size, LATEST_MAX_FETCHES, and one for each provider:
 
 callers    so many threads of the server wait at once, whatever they wait for; the rest of the threads
            go on answering what is stored
 fetches    so many run at once from one provider, each in a thread of its own. A fetch goes on after its
-           callers have left, so a provider that hangs fills its own places, and nobody else's
+           callers have left, so a provider that hangs uses up its own fetches, and nobody else's
 """
 
 import threading
@@ -33,21 +33,21 @@ class SingleFlight:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._places = threading.BoundedSemaphore(limit)
+        self._admitted = threading.BoundedSemaphore(limit)
         self._lock = threading.Lock()
         self._under_way: dict[tuple[str, str], Future[PricePoint]] = {}
         self._pools: dict[str, ThreadPoolExecutor] = {}
         self._afterwards = ThreadPoolExecutor(limit, thread_name_prefix="latest-afterwards")
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """Hold a place among the callers who wait. Raises TooManyFetchesError where none is free."""
-        if not self._places.acquire(blocking=False):
+    def admit(self) -> Iterator[None]:
+        """Count as one of the callers who wait. Raises TooManyFetchesError where as many wait as may."""
+        if not self._admitted.acquire(blocking=False):
             raise TooManyFetchesError("as many callers as may wait for a fetch are waiting")
         try:
             yield
         finally:
-            self._places.release()
+            self._admitted.release()
 
     def join(self, provider: str, symbol: str, fetch: Callable[[str, str], PricePoint]) -> Future[PricePoint]:
         """Return the fetch of the symbol that is under way, or start `fetch(provider, symbol)`; never waits.

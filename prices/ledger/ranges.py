@@ -65,9 +65,9 @@ def split_by_terms(slots: SlotRange, terms: Sequence[Term]) -> Iterator[tuple[Sl
     The terms are in order and do not overlap. Parts that follow each other differ.
     """
     edges = [0, *chain.from_iterable(_numbers_within(slots, terms)), slots.count]
-    for place, (start, stop) in enumerate(pairwise(edges)):
+    for index, (start, stop) in enumerate(pairwise(edges)):
         if start < stop:
-            yield slots.part(start, stop), place % 2 == 1
+            yield slots.part(start, stop), index % 2 == 1
 
 
 def _numbers_within(slots: SlotRange, terms: Sequence[Term]) -> list[tuple[int, int]]:

@@ -75,12 +75,12 @@ class Allowance:
             return tuple(job.symbols)
         requests = get_provider(self.provider).plan(key.symbols, singly=asks_singly(self.provider))
         before = due_at - timedelta(seconds=job.interval)
-        places = turn.granted(len(requests), after=before, due_at=due_at)
+        granted = turn.granted(len(requests), after=before, due_at=due_at)
         if job.last_run_at is None:
             at_once = max(1, self.for_jobs // 4) - used
-            places |= set(range(min(ceil(turn.grant / UNITS), at_once)))
+            granted |= set(range(min(ceil(turn.grant / UNITS), at_once)))
         asked = {
-            symbol for place, request in enumerate(requests) if place in places for symbol in request.symbols
+            symbol for index, request in enumerate(requests) if index in granted for symbol in request.symbols
         }
         return tuple(symbol for symbol in job.symbols if symbol in asked)
 

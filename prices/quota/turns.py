@@ -45,26 +45,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A class's place in its row, and what it is granted in a window, in units."""
+    """A class's rank in its row, and what it is granted in a window, in units."""
 
     row: Row
-    place: int
+    rank: int
     grant: Fraction
 
     def granted(self, requests: int, *, after: datetime, due_at: datetime) -> set[int]:
-        """Return which of a slot's requests are granted, by their places; `after` is the slot before."""
+        """Return which of a slot's requests are granted, by their indices; `after` is the slot before."""
         passages = list(self.row.clock.passages(after, due_at))
         if self.row.rate is None:
             return set(range(requests)) if passages else set()
-        places: set[int] = set()
+        indices: set[int] = set()
         for start, end in passages:
             first, last = (self._count(self.row.number_at(reading)) for reading in (start, end))
-            places.update(number % requests for number in range(first, min(last, first + requests)))
-        return places
+            indices.update(number % requests for number in range(first, min(last, first + requests)))
+        return indices
 
     def _count(self, number: int) -> int:
         # How many of the row's requests up to this number were this class's, give or take a constant.
-        return (number - self.place) // self.row.classes
+        return (number - self.rank) // self.row.classes
 
 
 def take_turns(
@@ -101,7 +101,7 @@ def _turns_in_rows(rows: Mapping[Clock, list[Demand]], level: Fraction) -> dict[
         # Rows of few requests each do not all ask on the same day.
         offset = Fraction(2 * number + 1, 2 * len(rows))
         row = Row(clock, rate, offset, len(members))
-        turns |= {demand.key: Turn(row, place, level) for place, demand in enumerate(members)}
+        turns |= {demand.key: Turn(row, rank, level) for rank, demand in enumerate(members)}
     return turns
 
 

@@ -13,7 +13,7 @@ from prices.jobs.services import POLL_TOGETHER_TASK
 from prices.ledger.runs import skip_slots
 from prices.maintenance.expired_messages import needless_after
 from prices.outage_log import Outage
-from prices.scheduling.due_heap import Due, Place
+from prices.scheduling.due_heap import Due, GroupKey
 from providers.rate_limits.redis_errors import redis_problem
 
 log = structlog.get_logger(__name__)
@@ -25,15 +25,15 @@ SENT_AGAIN_ABOVE_MS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Jobs that one worker polls together, each with its place."""
+    """Jobs that one worker polls together, each with its key."""
 
     queue: str
-    jobs: Mapping[str, Place]
+    jobs: Mapping[str, GroupKey]
 
     @property
     def needless_after_s(self) -> float:
         """Return when nobody needs it any more: each job's next slot has a message of its own then."""
-        return max(place.interval for place in self.jobs.values()) / 1000
+        return max(key.interval for key in self.jobs.values()) / 1000
 
 
 class Sender:
@@ -43,11 +43,11 @@ class Sender:
         self._app = app
         self._outage = outage
         self._now_ms = now_ms
-        self._kept: dict[str, Place] = {}
+        self._kept: dict[str, GroupKey] = {}
 
     def send(self, due: Iterable[Due]) -> None:
         """Send these jobs, and those kept before; after a message that Redis does not take, none is tried."""
-        jobs = self._kept | {job_id: each.place for each in due for job_id in each.job_ids}
+        jobs = self._kept | {job_id: each.key for each in due for job_id in each.job_ids}
         self._kept = {}
         problem: str | None = None
         for message in messages_of(jobs):
@@ -78,8 +78,8 @@ class Sender:
 
     def _keep_or_note(self, message: Message, problem: str) -> None:
         # A slot that lasts is sent with the next ones; one that is over by then is noted as left out.
-        over = [job_id for job_id, place in message.jobs.items() if place.interval <= SENT_AGAIN_ABOVE_MS]
-        self._kept |= {job_id: place for job_id, place in message.jobs.items() if job_id not in over}
+        over = [job_id for job_id, key in message.jobs.items() if key.interval <= SENT_AGAIN_ABOVE_MS]
+        self._kept |= {job_id: key for job_id, key in message.jobs.items() if job_id not in over}
         try:
             skip_slots([UUID(job_id) for job_id in over], problem)
         except (DatabaseError, InterfaceError) as error:
@@ -87,15 +87,15 @@ class Sender:
             connection.close()
 
 
-def messages_of(jobs: Mapping[str, Place]) -> list[Message]:
+def messages_of(jobs: Mapping[str, GroupKey]) -> list[Message]:
     """Return the jobs as messages.
 
     A provider that answers for many symbols at once gets many jobs in one. One that is asked symbol by symbol
     gets the jobs of the same symbols together, and the others side by side: they would wait for each other.
     """
     together: dict[tuple[str, Hashable], list[str]] = {}
-    for job_id, place in jobs.items():
-        together.setdefault((place.queue, place.kind), []).append(job_id)
+    for job_id, key in jobs.items():
+        together.setdefault((key.queue, key.kind), []).append(job_id)
     return [
         Message(queue, {job_id: jobs[job_id] for job_id in some})
         for (queue, _kind), job_ids in together.items()

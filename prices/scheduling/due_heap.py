@@ -15,8 +15,8 @@ LATE_PART = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a job stands: jobs of equal places are polled together.
+class GroupKey:
+    """When and where a job is polled: jobs of equal keys are polled together.
 
     `kind` tells jobs apart that fall due together but are asked for one after the other; None: they may
     share a message with any other of the queue. Interval and phase are in ms.
@@ -34,75 +34,75 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """Jobs of one place whose slot has come."""
+    """Jobs of one key whose slot has come."""
 
-    place: Place
+    key: GroupKey
     job_ids: list[str]
     due: int
 
 
 @dataclass(slots=True, eq=False)
 class _Group:
-    place: Place
+    key: GroupKey
     jobs: dict[str, None] = field(default_factory=dict)
     # Of its entries in the heap this one counts.
     entry: int = -1
 
 
-class Board:
+class DueHeap:
     """The jobs that are polled, by the time of their next slot."""
 
     def __init__(self) -> None:
-        self._groups: dict[Place, _Group] = {}
-        self._places: dict[str, Place] = {}
+        self._groups: dict[GroupKey, _Group] = {}
+        self._keys: dict[str, GroupKey] = {}
         self._heap: list[tuple[int, int, _Group]] = []
         self._at_once: dict[str, int] = {}
         self._entries = count()
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._keys)
 
     def __contains__(self, job_id: str) -> bool:
-        return job_id in self._places
+        return job_id in self._keys
 
-    def put(self, job_id: str, place: Place, *, now: int, at_once: bool = False) -> None:
+    def add(self, job_id: str, key: GroupKey, *, now: int, at_once: bool = False) -> None:
         """Add a job, or move it: its next slot is the first after `now`, and the one of now if `at_once`."""
-        if self._places.get(job_id) != place:
+        if self._keys.get(job_id) != key:
             self.remove(job_id)
-            self._places[job_id] = place
-            group = self._groups.get(place)
+            self._keys[job_id] = key
+            group = self._groups.get(key)
             if group is None:
-                group = self._groups[place] = _Group(place)
-                self._push(group, place.slot_at(now) + place.interval)
+                group = self._groups[key] = _Group(key)
+                self._push(group, key.slot_at(now) + key.interval)
             group.jobs[job_id] = None
         if at_once:
             self._at_once[job_id] = now
 
     def remove(self, job_id: str) -> None:
         """Take a job off, if it is there."""
-        place = self._places.pop(job_id, None)
+        key = self._keys.pop(job_id, None)
         self._at_once.pop(job_id, None)
-        if place is not None:
-            group = self._groups[place]
+        if key is not None:
+            group = self._groups[key]
             del group.jobs[job_id]
             if not group.jobs:
                 # Its entry in the heap goes when its time comes.
                 group.entry = -1
-                del self._groups[place]
+                del self._groups[key]
 
-    def take_due(self, now: int) -> list[Due]:
+    def pop_due(self, now: int) -> list[Due]:
         """Return the jobs whose slot has come, each group once, and those that were to be polled at once."""
-        first: dict[Place, list[str]] = {}
+        first: dict[GroupKey, list[str]] = {}
         for job_id in self._at_once:
-            first.setdefault(self._places[job_id], []).append(job_id)
+            first.setdefault(self._keys[job_id], []).append(job_id)
         self._at_once = {}
-        due = [Due(place, job_ids, place.slot_at(now)) for place, job_ids in first.items()]
+        due = [Due(key, job_ids, key.slot_at(now)) for key, job_ids in first.items()]
         while self._heap and self._heap[0][0] <= now:
             _time, entry, group = heapq.heappop(self._heap)
             if group.entry == entry:
-                latest = group.place.slot_at(now)
-                due.append(Due(group.place, list(group.jobs), latest))
-                self._push(group, latest + group.place.interval)
+                latest = group.key.slot_at(now)
+                due.append(Due(group.key, list(group.jobs), latest))
+                self._push(group, latest + group.key.interval)
         return due
 
     def next_due(self) -> int | None:
@@ -119,10 +119,10 @@ class Board:
         self._at_once = {job_id: at for job_id, at in self._at_once.items() if at > since}
         self._heap = []
         for group in self._groups.values():
-            interval = group.place.interval
+            interval = group.key.interval
             first = max(since, now - LATE_MS - interval // LATE_PART)
             group.entry = next(self._entries)
-            self._heap.append((group.place.slot_at(min(first, now)) + interval, group.entry, group))
+            self._heap.append((group.key.slot_at(min(first, now)) + interval, group.entry, group))
         heapq.heapify(self._heap)
 
     def _push(self, group: _Group, time: int) -> None:

@@ -22,14 +22,14 @@ _SNAPSHOT = """
 
 
 class JobChanges:
-    """A reader's place in the changes of poll_jobs; the first look gives every job."""
+    """Up to where the changes of poll_jobs are read; the first time every job is."""
 
     def __init__(self, jobs: Callable[[], QuerySet[PollJob]]) -> None:
         self._jobs = jobs
         self._from = 0
         self._seen: dict[object, int] = {}
 
-    def look(self) -> Sequence[PollJob]:
+    def read(self) -> Sequence[PollJob]:
         """Return the jobs, of those that `jobs` selects, that have changed since the last look."""
         with connection.cursor() as cursor:
             # Read first: what commits between the two statements is read the next time.

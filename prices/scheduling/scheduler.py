@@ -25,8 +25,8 @@ from prices.database.uuid7 import EPOCH
 from prices.heartbeat import touch_heartbeat
 from prices.outage_log import Outage
 from prices.scheduling.dispatch import Sender
-from prices.scheduling.due_heap import Board
-from prices.scheduling.job_sync import LOOK_EACH_S, JobWatch, milliseconds
+from prices.scheduling.due_heap import DueHeap
+from prices.scheduling.job_sync import LOOK_EACH_S, JobSync, milliseconds
 from prices.scheduling.leader_lease import BeatLease, Term
 from providers.rate_limits.redis_errors import redis_problem
 
@@ -78,44 +78,44 @@ class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no
 
 
 class PollJobs:
-    """The poll jobs of a beat: kept on a board, and sent when they are due while it leads."""
+    """The poll jobs of a beat: kept on a heap, and sent when they are due while it leads."""
 
     def __init__(self, app: Any, redis_outage: Outage, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
-        self._board = Board()
-        self._watch = JobWatch(self._board)
+        self._due_heap = DueHeap()
+        self._job_sync = JobSync(self._due_heap)
         self._sender = Sender(app, redis_outage, now_ms)
         self._latest = 0
 
     def follow(self) -> None:
-        """Bring the board up to date."""
-        self._watch.look(self._now_ms())
+        """Bring the heap up to date."""
+        self._job_sync.refresh(self._now_ms())
 
     def begin(self, term: Term) -> None:
         """Begin to lead: go on where the one before stopped."""
         self._sender.forget()
-        self._watch.look(self._now_ms())
+        self._job_sync.refresh(self._now_ms())
         since = term.led_before - BEFORE_LAST_RENEWAL if term.led_before else EPOCH
         self._latest = self._now_ms()
-        self._board.restart(since=milliseconds(since), now=self._latest)
+        self._due_heap.restart(since=milliseconds(since), now=self._latest)
 
     def send_due(self) -> None:
         """Send what is due, and what is new."""
         self._follow_clock()
         # What is due is taken first: a change must not move a slot that has come.
-        due = self._board.take_due(self._now_ms())
+        due = self._due_heap.pop_due(self._now_ms())
         try:
             self.follow()
         finally:
-            self._sender.send([*due, *self._board.take_due(self._now_ms())])
+            self._sender.send([*due, *self._due_heap.pop_due(self._now_ms())])
 
     def knows(self, job_id: UUID) -> bool:
-        """Tell whether the job is on the board: it will be sent."""
-        return str(job_id) in self._board
+        """Tell whether the job is on the heap: it will be sent."""
+        return str(job_id) in self._due_heap
 
     def seconds_to_next(self) -> float:
         """Return how long until the next slot comes."""
-        following = self._board.next_due()
+        following = self._due_heap.next_due()
         return float("inf") if following is None else max(following - self._now_ms(), 0) / 1000
 
     def _follow_clock(self) -> None:
@@ -123,11 +123,11 @@ class PollJobs:
         if now < self._latest - CLOCK_SET_BACK_MS:
             # Else nothing would be due until the clock is where it was.
             log.warning("beat.clock_set_back", seconds=(self._latest - now) // 1000)
-            self._board.restart(since=now, now=now)
+            self._due_heap.restart(since=now, now=now)
         elif 0 < self._latest < now - CLOCK_RAN_AHEAD_MS:
             # What came due meanwhile is an outage's: not all of it is sent now.
             log.warning("beat.clock_ran_ahead", seconds=(now - self._latest) // 1000)
-            self._board.restart(since=self._latest, now=now)
+            self._due_heap.restart(since=self._latest, now=now)
         self._latest = now
 
 

@@ -28,8 +28,8 @@ def control(engine: Engine, method: str, path: str, *, query: Mapping[str, str],
     GET, PATCH, DELETE /_faults and /_faults/PROVIDER: tell, change, or end the faults.
     GET, DELETE /_requests: the requests that came (`?limit=N`: the newest N), or forget them.
     """
-    place, provider = _find(path)
-    methods = _CALLS.get(place)
+    call, provider = _find(path)
+    methods = _CALLS.get(call)
     if methods is None:
         known = ", ".join([*_CALLS, *(f"{FAULTS}/{name}" for name in PROVIDERS)])
         return refused(404, f"nothing is here; there are {known}, and the providers' own addresses")
@@ -51,8 +51,8 @@ def _json(document: object, status: int = 200) -> Answer:
 
 
 def _find(path: str) -> tuple[str, str | None]:
-    place, _, provider = path.rpartition("/")
-    if place == FAULTS and provider in PROVIDERS:
+    call, _, provider = path.rpartition("/")
+    if call == FAULTS and provider in PROVIDERS:
         return FAULTS, provider
     return path, None
 

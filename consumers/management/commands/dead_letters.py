@@ -227,9 +227,9 @@ def _table(found: Sequence[Summary]) -> Table:
     table.add_column("replayed", no_wrap=True)
     for each in found:
         letter = each.letter
-        place = f"{printable(letter.topic)}/{letter.partition}@{letter.offset}"
+        position = f"{printable(letter.topic)}/{letter.partition}@{letter.offset}"
         replayed = "" if letter.replayed_at is None else _time(letter.replayed_at)
-        cells = (_time(letter.created_at), place, _short_key(each), printable(letter.reason), replayed)
+        cells = (_time(letter.created_at), position, _short_key(each), printable(letter.reason), replayed)
         table.add_row(str(letter.id), *cells)
     return table
 

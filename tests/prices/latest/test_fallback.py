@@ -197,7 +197,7 @@ def test_provider_that_hangs_for_many_symbols_keeps_nobody_from_the_next(
 
 def test_callers_over_the_limit_ask_nobody(providers: TwoProviders, settings: Settings) -> None:
     settings.LATEST_MAX_FETCHES = 1
-    with single_flight().place():
+    with single_flight().admit():
         error = failed_all()
         with pytest.raises(NoPriceError, match="finnhub: too_many_fetches"):
             ask(provider="finnhub")

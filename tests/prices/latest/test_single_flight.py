@@ -69,17 +69,17 @@ def test_flights_of_a_provider_that_hangs_fill_no_other_providers_places(gate: t
 
 def test_places_over_the_limit_are_refused() -> None:
     made = SingleFlight(2)
-    with made.place(), made.place(), pytest.raises(TooManyFetchesError, match="waiting"), made.place():
+    with made.admit(), made.admit(), pytest.raises(TooManyFetchesError, match="waiting"), made.admit():
         pass
-    with made.place(), made.place():
+    with made.admit(), made.admit():
         made.close()
 
 
 def test_place_of_a_caller_that_fails_is_given_back() -> None:
     made = SingleFlight(1)
-    with pytest.raises(LookupError), made.place():
+    with pytest.raises(LookupError), made.admit():
         raise LookupError
-    with made.place():
+    with made.admit():
         made.close()
 
 

@@ -205,7 +205,7 @@ def test_price_that_goes_stale_while_it_is_waited_for_does_not_stand_in(
 def test_callers_over_the_limit_are_stood_in_for(providers: TwoProviders, settings: Settings) -> None:
     settings.LATEST_MAX_FETCHES = 1
     add_point("finnhub", observed_s_ago=20, received_s_ago=20)
-    with single_flight().place():
+    with single_flight().admit():
         assert failed(ask("finnhub")) == [("finnhub", "too_many_fetches")]
         with pytest.raises(NoPriceError, match="finnhub: too_many_fetches"):
             ask("finnhub", symbol="MSFT")

@@ -129,9 +129,9 @@ def test_job_that_moves_is_told_to_beat_and_planner(make_job: MakeJob, simulator
     changes = JobChanges(PollJob.objects.all)
     job = make_job(["AAPL"], interval=60, provider=None)
     poll_to_the_end([job], slot=0)
-    assert [(each.id, each.served_by) for each in changes.look()] == [(job.id, "finnhub")]
+    assert [(each.id, each.served_by) for each in changes.read()] == [(job.id, "finnhub")]
     simulator.change(provider="finnhub", not_entitled=True)
     poll_to_the_end([job], slot=1)
-    assert [(each.id, each.served_by) for each in changes.look()] == [(job.id, "alpha_vantage")]
+    assert [(each.id, each.served_by) for each in changes.read()] == [(job.id, "alpha_vantage")]
     poll_to_the_end([job], slot=2)
-    assert changes.look() == []
+    assert changes.read() == []

@@ -16,7 +16,7 @@ from marketdata.celery import app
 from prices.models import PollRun
 from prices.outage_log import Outage
 from prices.scheduling.dispatch import JOBS_IN_A_MESSAGE, SENT_AGAIN_ABOVE_MS, Sender
-from prices.scheduling.due_heap import Due, Place
+from prices.scheduling.due_heap import Due, GroupKey
 from tests.conftest import MakeJob
 
 QUEUE = "poll.simulated"
@@ -31,7 +31,7 @@ def sender() -> Sender:
 
 
 def due(*job_ids: str, interval: int = LONG, kind: str | None = None, queue: str = QUEUE) -> Due:
-    return Due(Place(queue, kind, interval, 0), list(job_ids), 0)
+    return Due(GroupKey(queue, kind, interval, 0), list(job_ids), 0)
 
 
 def messages_of(queue: str) -> list[dict[str, Any]]:

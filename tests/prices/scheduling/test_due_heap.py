@@ -9,30 +9,30 @@ from hypothesis import strategies as st
 
 from prices.database.uuid7 import EPOCH
 from prices.ledger.grid import slot_at
-from prices.scheduling.due_heap import LATE_MS, LATE_PART, Board, Due, Place
+from prices.scheduling.due_heap import LATE_MS, LATE_PART, Due, DueHeap, GroupKey
 
 NOW = 1_800_000_000_000
 DAY = 86_400_000
 
 
-def place(interval_s: int = 60, phase: int = 0, *, kind: str | None = None) -> Place:
-    return Place("poll.simulated", kind, interval_s * 1000, phase)
+def key(interval_s: int = 60, phase: int = 0, *, kind: str | None = None) -> GroupKey:
+    return GroupKey("poll.simulated", kind, interval_s * 1000, phase)
 
 
-def run(board: Board, *, until: int, now: int = NOW, pauses: list[int] | None = None) -> list[Due]:
+def run(heap: DueHeap, *, until: int, now: int = NOW, pauses: list[int] | None = None) -> list[Due]:
     """Take what is due as often as beat does, or after these pauses."""
     taken: list[Due] = []
     for pause in pauses or [50] * ((until - now) // 50):
         now += pause
-        taken += board.take_due(now)
+        taken += heap.pop_due(now)
     return taken
 
 
 @given(st.integers(1, 3600), st.integers(0, 3_599_999), st.lists(st.integers(1, 5_000_000), max_size=50))
 def test_each_slot_is_due_once_whatever_the_delays(interval: int, phase: int, pauses: list[int]) -> None:
-    board, where = Board(), place(interval, phase % (interval * 1000))
-    board.put("a", where, now=NOW)
-    taken = run(board, until=NOW, pauses=pauses)
+    heap, where = DueHeap(), key(interval, phase % (interval * 1000))
+    heap.add("a", where, now=NOW)
+    taken = run(heap, until=NOW, pauses=pauses)
     assert len({each.due for each in taken}) == len(taken)
     now = NOW
     for pause in pauses:
@@ -43,97 +43,97 @@ def test_each_slot_is_due_once_whatever_the_delays(interval: int, phase: int, pa
 
 @given(st.integers(1, 86_400), st.integers(0, DAY), st.integers(0, 10 * DAY))
 def test_slot_is_the_one_that_workers_claim(interval: int, phase: int, after: int) -> None:
-    where = place(interval, phase % (interval * 1000))
+    where = key(interval, phase % (interval * 1000))
     moment = EPOCH + timedelta(milliseconds=NOW + after)
     claimed = slot_at(moment, interval, timedelta(milliseconds=where.phase))
     assert EPOCH + timedelta(milliseconds=where.slot_at(NOW + after)) == claimed
 
 
 def test_no_drift_after_a_day() -> None:
-    board = Board()
-    board.put("a", place(7, 3_000), now=NOW)
-    taken = run(board, until=NOW + DAY, pauses=[53] * (DAY // 53))
+    heap = DueHeap()
+    heap.add("a", key(7, 3_000), now=NOW)
+    taken = run(heap, until=NOW + DAY, pauses=[53] * (DAY // 53))
     dues = [each.due for each in taken]
     assert all(due % 7_000 == 3_000 for due in dues)
     assert len(dues) in {DAY // 7_000, DAY // 7_000 + 1}
 
 
 def test_equal_jobs_fall_due_together_and_others_for_themselves() -> None:
-    board = Board()
-    for job_id, where in {"a": place(phase=5), "b": place(phase=5), "c": place(phase=6)}.items():
-        board.put(job_id, where, now=NOW)
-    taken = run(board, until=NOW + 60_000)
+    heap = DueHeap()
+    for job_id, where in {"a": key(phase=5), "b": key(phase=5), "c": key(phase=6)}.items():
+        heap.add(job_id, where, now=NOW)
+    taken = run(heap, until=NOW + 60_000)
     assert Counter(tuple(each.job_ids) for each in taken) == {("a", "b"): 1, ("c",): 1}
 
 
 def test_new_job_is_due_at_once_and_then_on_its_grid() -> None:
-    board = Board()
-    board.put("a", place(3600, 10_000), now=NOW, at_once=True)
-    (first,) = board.take_due(NOW)
-    assert (first.job_ids, first.due) == (["a"], first.place.slot_at(NOW))
-    assert board.take_due(NOW + 1000) == []
-    following = board.next_due()
+    heap = DueHeap()
+    heap.add("a", key(3600, 10_000), now=NOW, at_once=True)
+    (first,) = heap.pop_due(NOW)
+    assert (first.job_ids, first.due) == (["a"], first.key.slot_at(NOW))
+    assert heap.pop_due(NOW + 1000) == []
+    following = heap.next_due()
     assert following is not None
-    assert [each.due for each in board.take_due(following)] == [following]
+    assert [each.due for each in heap.pop_due(following)] == [following]
 
 
 def test_removed_job_is_never_due_again() -> None:
-    board = Board()
-    board.put("a", place(), now=NOW, at_once=True)
-    board.put("b", place(), now=NOW)
-    board.remove("a")
-    board.remove("unknown")
-    assert {tuple(each.job_ids) for each in run(board, until=NOW + 120_000)} == {("b",)}
-    board.remove("b")
-    assert board.next_due() is None
-    assert len(board) == 0
-    assert run(board, until=NOW + 240_000, now=NOW + 120_000) == []
+    heap = DueHeap()
+    heap.add("a", key(), now=NOW, at_once=True)
+    heap.add("b", key(), now=NOW)
+    heap.remove("a")
+    heap.remove("unknown")
+    assert {tuple(each.job_ids) for each in run(heap, until=NOW + 120_000)} == {("b",)}
+    heap.remove("b")
+    assert heap.next_due() is None
+    assert len(heap) == 0
+    assert run(heap, until=NOW + 240_000, now=NOW + 120_000) == []
 
 
 def test_job_put_again_is_due_once_a_slot() -> None:
-    board = Board()
+    heap = DueHeap()
     for _ in range(3):
-        board.put("a", place(), now=NOW)
-        board.remove("a")
-    board.put("a", place(), now=NOW)
-    assert len(run(board, until=NOW + 180_000)) == 3
+        heap.add("a", key(), now=NOW)
+        heap.remove("a")
+    heap.add("a", key(), now=NOW)
+    assert len(run(heap, until=NOW + 180_000)) == 3
 
 
 def test_job_moves_to_its_new_grid() -> None:
-    board = Board()
-    board.put("a", place(3600), now=NOW)
-    board.put("a", place(10), now=NOW)
-    assert len(run(board, until=NOW + 100_000)) == 10
+    heap = DueHeap()
+    heap.add("a", key(3600), now=NOW)
+    heap.add("a", key(10), now=NOW)
+    assert len(run(heap, until=NOW + 100_000)) == 10
 
 
 @pytest.mark.parametrize(("away_ms", "expected"), [(2_900, 1), (LATE_MS + 60_000 // LATE_PART + 1, 0)])
 def test_slots_of_a_takeover_are_sent_late_and_those_of_an_outage_are_not(
     away_ms: int, expected: int
 ) -> None:
-    board = Board()
-    board.put("a", place(phase=(NOW + 1) % 60_000), now=NOW)
-    board.restart(since=NOW, now=NOW + 1 + away_ms)
-    assert len(board.take_due(NOW + 1 + away_ms)) == expected
+    heap = DueHeap()
+    heap.add("a", key(phase=(NOW + 1) % 60_000), now=NOW)
+    heap.restart(since=NOW, now=NOW + 1 + away_ms)
+    assert len(heap.pop_due(NOW + 1 + away_ms)) == expected
 
 
 def test_slot_that_was_sent_before_a_takeover_is_not_sent_again() -> None:
-    board = Board()
-    board.put("a", place(phase=NOW % 60_000), now=NOW - 100)
-    board.restart(since=NOW + 1, now=NOW + 1000)
-    assert board.take_due(NOW + 1000) == []
+    heap = DueHeap()
+    heap.add("a", key(phase=NOW % 60_000), now=NOW - 100)
+    heap.restart(since=NOW + 1, now=NOW + 1000)
+    assert heap.pop_due(NOW + 1000) == []
 
 
 def test_job_that_was_new_before_a_takeover_is_due_at_once() -> None:
-    board = Board()
-    board.put("long known", place(86_400), now=NOW - 10_000, at_once=True)
-    board.put("new", place(86_400), now=NOW, at_once=True)
-    board.restart(since=NOW - 1, now=NOW + 2000)
-    assert [each.job_ids for each in board.take_due(NOW + 2000)] == [["new"]]
+    heap = DueHeap()
+    heap.add("long known", key(86_400), now=NOW - 10_000, at_once=True)
+    heap.add("new", key(86_400), now=NOW, at_once=True)
+    heap.restart(since=NOW - 1, now=NOW + 2000)
+    assert [each.job_ids for each in heap.pop_due(NOW + 2000)] == [["new"]]
 
 
 def test_due_slots_do_not_all_come_at_once() -> None:
-    board = Board()
+    heap = DueHeap()
     for number in range(1000):
-        board.put(str(number), place(60, number * 59), now=NOW)
-    taken = Counter(each.due // 1000 for each in run(board, until=NOW + 60_000))
+        heap.add(str(number), key(60, number * 59), now=NOW)
+    taken = Counter(each.due // 1000 for each in run(heap, until=NOW + 60_000))
     assert max(taken.values()) < 30

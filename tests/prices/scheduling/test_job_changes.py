@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def changes() -> JobChanges:
     made = JobChanges(PollJob.objects.all)
-    made.look()
+    made.read()
     return made
 
 
@@ -31,23 +31,23 @@ def other_connection() -> Iterator[psycopg.Connection]:
 
 def test_first_look_gives_every_job(make_job: MakeJob) -> None:
     ids = {make_job().id, make_job().id}
-    assert {job.id for job in JobChanges(PollJob.objects.all).look()} == ids
+    assert {job.id for job in JobChanges(PollJob.objects.all).read()} == ids
 
 
 def test_only_what_changed_is_given_and_once(changes: JobChanges, make_job: MakeJob) -> None:
     first, second = make_job(), make_job()
-    assert {job.id for job in changes.look()} == {first.id, second.id}
-    assert changes.look() == []
+    assert {job.id for job in changes.read()} == {first.id, second.id}
+    assert changes.read() == []
     pause_job(second.id)
-    assert [(job.id, job.status) for job in changes.look()] == [(second.id, "paused")]
-    assert changes.look() == []
+    assert [(job.id, job.status) for job in changes.read()] == [(second.id, "paused")]
+    assert changes.read() == []
 
 
 def test_what_a_poll_notes_is_no_change(changes: JobChanges, make_job: MakeJob) -> None:
     job = make_job()
-    changes.look()
+    changes.read()
     PollJob.objects.filter(id=job.id).update(last_error="none", failures=1, status="active")
-    assert changes.look() == []
+    assert changes.read() == []
 
 
 @pytest.mark.parametrize(
@@ -65,21 +65,21 @@ def test_change_that_no_code_of_ours_made_is_seen(
     changes: JobChanges, make_job: MakeJob, change: dict[str, object]
 ) -> None:
     job = make_job()
-    changes.look()
+    changes.read()
     PollJob.objects.filter(id=job.id).update(**change)
-    assert [job.id for job in changes.look()] == [job.id]
+    assert [job.id for job in changes.read()] == [job.id]
 
 
 def test_transaction_that_began_first_and_ended_last_is_not_missed(
     changes: JobChanges, make_job: MakeJob
 ) -> None:
     early, late = make_job(), make_job()
-    changes.look()
+    changes.read()
     with other_connection() as other:
         other.execute("UPDATE poll_jobs SET interval = 5 WHERE id = %s", [early.id])
         pause_job(late.id)
-        assert [job.id for job in changes.look()] == [late.id]
-        assert changes.look() == []
+        assert [job.id for job in changes.read()] == [late.id]
+        assert changes.read() == []
         other.commit()
-    assert [job.id for job in changes.look()] == [early.id]
-    assert changes.look() == []
+    assert [job.id for job in changes.read()] == [early.id]
+    assert changes.read() == []

@@ -8,8 +8,8 @@ from django.test.utils import CaptureQueriesContext
 
 from prices.jobs.services import pause_job, resume_job, stop_job
 from prices.models import PollJob
-from prices.scheduling.due_heap import Board
-from prices.scheduling.job_sync import LOOK_EACH_S, JobWatch
+from prices.scheduling.due_heap import DueHeap
+from prices.scheduling.job_sync import LOOK_EACH_S, JobSync
 from tests.conftest import MakeJob
 from tests.waiting import wait_until
 
@@ -20,10 +20,10 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def jobs_read(watch: JobWatch) -> set[object]:
+def jobs_read(watch: JobSync) -> set[object]:
     """Look once; give the jobs that were read from the table."""
     with CaptureQueriesContext(connection) as queries:
-        watch.look(now())
+        watch.refresh(now())
     found: set[object] = set()
     with connection.cursor() as cursor:
         for query in queries:
@@ -38,18 +38,18 @@ def test_first_look_reads_active_jobs_alone(make_job: MakeJob) -> None:
     stop_job(make_job().id)
     pause_job(make_job(["SIM-B"]).id)
     active = make_job(["SIM-C"])
-    assert jobs_read(JobWatch(Board())) == {active.id}
+    assert jobs_read(JobSync(DueHeap())) == {active.id}
 
 
 def test_later_looks_follow_every_change(make_job: MakeJob) -> None:
-    board = Board()
-    watch = JobWatch(board)
+    heap = DueHeap()
+    watch = JobSync(heap)
     paused, active = make_job(), make_job(["SIM-B"])
     pause_job(paused.id)
 
     def shows(job: PollJob) -> bool:
-        watch.look(now())
-        return str(job.id) in board
+        watch.refresh(now())
+        return str(job.id) in heap
 
     assert shows(active)
     assert not shows(paused)
@@ -66,11 +66,11 @@ def test_jobs_restored_from_another_cluster_are_read_once(make_job: MakeJob) -> 
         cursor.execute("ALTER TABLE poll_jobs DISABLE TRIGGER poll_jobs_note_change")
         cursor.execute("UPDATE poll_jobs SET changed = 1000000000000")
         cursor.execute("ALTER TABLE poll_jobs ENABLE TRIGGER poll_jobs_note_change")
-    board = Board()
-    watch = JobWatch(board)
+    heap = DueHeap()
+    watch = JobSync(heap)
     assert jobs_read(watch) == {job.id for job in jobs}
     time.sleep(LOOK_EACH_S)
     assert jobs_read(watch) == set()
     stop_job(jobs[0].id)
     wait_until(lambda: jobs_read(watch) == {jobs[0].id})
-    assert len(board) == 2
+    assert len(heap) == 2

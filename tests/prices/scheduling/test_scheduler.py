@@ -23,7 +23,7 @@ from dev.pytest_services import Services
 from marketdata.celery import app
 from prices.jobs.services import pause_job, resume_job, stop_job
 from prices.models import BeatTerm, PollJob
-from prices.scheduling.job_sync import milliseconds, place_of
+from prices.scheduling.job_sync import group_key_of, milliseconds
 from prices.scheduling.scheduler import PriceEntry, PriceScheduler
 from tests.conftest import MakeJob
 from tests.logged import events_logged
@@ -198,7 +198,7 @@ def test_slots_that_came_while_the_host_slept_are_not_all_sent(
     beat.tick()
     again = jobs_sent()
     # Late by no more than three seconds and a twentieth of the interval.
-    late = [woken - place_of(job).slot_at(woken) for job in jobs if str(job.id) in again]
+    late = [woken - group_key_of(job).slot_at(woken) for job in jobs if str(job.id) in again]
     assert max(late, default=0) <= 33_000
 
 
