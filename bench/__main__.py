@@ -9,7 +9,7 @@ from bench.parts import running_parts
 
 
 def main() -> int:
-    """Run the benchmark that was asked for; give the exit code."""
+    """Run the benchmark that was asked for; return the exit code."""
     arguments = _parser().parse_args()
     with running_parts() as parts:
         _BENCHMARKS[arguments.name](arguments, parts)

@@ -59,13 +59,13 @@ class ConsumerProcess:
             )
 
     def has_partitions(self) -> bool:
-        """Tell whether it has joined the group; SystemExit with its log where it has ended."""
+        """Return whether it has joined the group; SystemExit with its log where it has ended."""
         if self._process.poll() is not None:
             raise SystemExit(f"the consumer ended:\n{self._log.read_text()}")
         return "partitions.assigned" in self._log.read_text()
 
     def stop(self) -> tuple[float, float]:
-        """End it; give its CPU seconds and its peak memory in MB."""
+        """End it; return its CPU seconds and its peak memory in MB."""
         peak_mb = _peak_mb(self._process.pid)
         self._process.send_signal(signal.SIGTERM)
         _pid, _status, used = os.wait4(self._process.pid, 0)

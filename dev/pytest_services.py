@@ -110,7 +110,7 @@ def services(request: pytest.FixtureRequest) -> Services:
 
 
 def _is_controller(options: argparse.Namespace) -> bool:
-    """Tell whether the tests run in other processes than this one."""
+    """Return whether the tests run in other processes than this one."""
     return not _is_worker() and bool(getattr(options, "numprocesses", None))
 
 

@@ -43,7 +43,7 @@ class RunPlan:
 
 
 def run(plan: RunPlan) -> int:
-    """Run until asked to stop, then stop all; give the exit code: 0 if it was asked, else 1."""
+    """Run until asked to stop, then stop all; return the exit code: 0 if it was asked, else 1."""
     stop = StopRequest()
     stop.listen()
     output = Output(sys.stdout, on_closed=stop.ask)

@@ -31,7 +31,7 @@ class Output:
             self._close()
 
     def isatty(self) -> bool:
-        """Tell whether a person looks at it."""
+        """Return whether a person looks at it."""
         return self._stream.isatty()
 
     def _close(self) -> None:

@@ -44,7 +44,7 @@ class Virtualenv:
         self._record = self._folder / "installed"
 
     def holds(self, file: str) -> bool:
-        """Tell whether all of a requirements file, as it is now, is installed for this path and Python."""
+        """Return whether all of a requirements file, as it is now, is installed for this path and Python."""
         return set(self._lines(file)) <= set(self._recorded())
 
     def install(self, file: str) -> None:

@@ -57,7 +57,7 @@ def check_parts() -> list[PartHealth]:
 
 
 def is_ready(parts: list[PartHealth]) -> bool:
-    """Tell whether the service can serve: the parts that it cannot do without are well."""
+    """Return whether the service can serve: the parts that it cannot do without are well."""
     return not any(part.problem for part in parts if part.name in REQUIRED)
 
 

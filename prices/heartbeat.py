@@ -35,7 +35,7 @@ def heartbeat_age_s(name: str) -> float | None:
 
 
 def main(name: str) -> int:
-    """Print how the process called `name` fares; give 0 where it is well, else 1."""
+    """Print how the process called `name` fares; return 0 where it is well, else 1."""
     age_s = heartbeat_age_s(name)
     if age_s is None:
         report = f"{name}: no heartbeat yet ({heartbeat_path(name)})"

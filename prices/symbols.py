@@ -11,7 +11,7 @@ _SYMBOL = re.compile(rf"[A-Z0-9.\-_&=^:/]{{1,{MAX_SYMBOL_LENGTH}}}", re.ASCII)
 
 
 def is_symbol(text: str) -> bool:
-    """Tell whether the text is a symbol in its stored form: upper case, 1 to 32 allowed characters."""
+    """Return whether the text is a symbol in its stored form: upper case, 1 to 32 allowed characters."""
     return _SYMBOL.fullmatch(text) is not None
 
 
@@ -27,5 +27,5 @@ def unique_symbols(symbols: Iterable[str]) -> list[str]:
 
 
 def is_simulated(symbol: str) -> bool:
-    """Tell whether the symbol belongs to the simulated provider, and to it alone."""
+    """Return whether the symbol belongs to the simulated provider, and to it alone."""
     return symbol.startswith(SIMULATED_PREFIX)

@@ -99,13 +99,13 @@ class Product:
         process.wait()
 
     def stop(self, name: str) -> int:
-        """Ask a process to end; give its exit code."""
+        """Ask a process to end; return its exit code."""
         process = self._running.pop(name)
         process.terminate()
         return process.wait(STOP_TIMEOUT_S)
 
     def stop_all(self) -> dict[str, int]:
-        """Ask all processes at once to end; give their exit codes."""
+        """Ask all processes at once to end; return their exit codes."""
         for process in self._running.values():
             process.terminate()
         ending, self._running = self._running, {}

@@ -121,7 +121,7 @@ def create_jobs(api: APIClient) -> dict[str, str]:
 
 
 def latest_of_all(address: str, server: HostileProviders) -> list[Place]:
-    """Ask for the price of every failure over REST until its provider has been asked; give the answers."""
+    """Ask for the price of every failure over REST until its provider has been asked; return the answers."""
 
     def ask(name: str) -> list[Place]:
         provider, symbol = name.split(" ")

@@ -69,7 +69,7 @@ class WarmProcess:
 
 
 def can_start(command: str, environment: Mapping[str, str]) -> bool:
-    """Tell whether a command of the Procfile can be started so.
+    """Return whether a command of the Procfile can be started so.
 
     The web server starts processes of its own anew, and a library is preloaded by a program's start alone.
     """

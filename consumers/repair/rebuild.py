@@ -176,7 +176,7 @@ class _Rebuild:
             first = UUID(int=last.int + 1)
 
     def _do_chunk(self, rest: Span) -> UUID | None:
-        """Do a first part of what is left; give the last id of that part, None where nothing more is done."""
+        """Do a first part of what is left; return its last id, None where nothing more is done."""
         for _try in range(MOST_TRIES):
             if self._is_stopped():
                 self._done.is_complete = False

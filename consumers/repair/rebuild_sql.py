@@ -86,7 +86,7 @@ def read_misfiled(cursor: Cursor, span: Span, *, most: int) -> list[MisfiledRow]
 def move_misfiled(cursor: Cursor, row: MisfiledRow) -> list[UUID]:
     """Put the row under its true symbol, and average anew around its old place and its new one.
 
-    Both symbols must be locked. Gives the ids of the rows that changed.
+    Both symbols must be locked. Return the ids of the rows that changed.
     """
     event_id, old, true = row.event_id, row.stored_symbol, row.true_symbol
     if not cursor.execute(_MOVE, {"event_id": event_id, "old": old, "true": true}).rowcount:

@@ -103,7 +103,7 @@ class ApacheKafka(Part):
 
     @property
     def starts_fast(self) -> bool:
-        """Tell whether a run before has recorded what a fast start takes."""
+        """Return whether a run before has recorded what a fast start takes."""
         return self._cache.path.exists()
 
     def _prepare(self) -> None:
@@ -161,7 +161,7 @@ class ApacheKafka(Part):
 
 
 def answers(address: str) -> bool:
-    """Tell whether a Kafka broker answers at this address within a second."""
+    """Return whether a Kafka broker answers at this address within a second."""
     silent = logging.getLogger("dev.embedded.kafka.probe")
     silent.propagate = False
     silent.addHandler(logging.NullHandler())

@@ -47,7 +47,7 @@ def missing_jars(jars: Sequence[Jar], folder: Path) -> list[Jar]:
 
 
 def is_locked(jar: Jar, path: Path) -> bool:
-    """Tell whether the file has the very bytes that the lock names."""
+    """Return whether the file has the very bytes that the lock names."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest() == jar.sha256
     except FileNotFoundError:

@@ -89,11 +89,11 @@ class PollJobAdmin(EvidenceAdmin):
     actions = ["pause", "resume", "stop"]
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
-        """Tell whether the user may pause, resume and stop jobs."""
+        """Return whether the user may pause, resume and stop jobs."""
         return request.user.has_perm("prices.change_polljob")
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Tell whether the user may change the interval: not of a job that was stopped for good."""
+        """Return whether the user may change the interval: not of a job that was stopped for good."""
         is_stopped = isinstance(obj, PollJob) and obj.status == JobStatus.STOPPED
         return self.has_manage_permission(request) and not is_stopped
 

@@ -46,7 +46,7 @@ class EvidenceAdmin(ModelAdmin):
     list_per_page = 50
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Tell whether a filter or a link sets this condition: others may be slow, or fail."""
+        """Return whether a filter or a link sets this condition: others may be slow, or fail."""
         name, _, condition = lookup.partition("__")
         filtered = {_filtered_name(each) for each in self.list_filter}
         by_filter = name in filtered and condition in {"", "exact", "isempty"}

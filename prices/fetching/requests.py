@@ -255,7 +255,7 @@ class _Asking:
         self._waiting.clear()
 
     def _sleep(self, seconds: float) -> bool:
-        """Sleep if there is time left after it; tell whether there is."""
+        """Sleep if there is time left after it; return whether there is."""
         if time.monotonic() + seconds >= self._until:
             return False
         time.sleep(seconds)

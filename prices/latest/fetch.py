@@ -74,7 +74,7 @@ class _Fetching:
         )
 
     def result_of_others(self) -> PricePoint | None:
-        """Wait for whoever asks for the symbol; give its point, None where it is to be asked for anew.
+        """Wait for whoever asks for the symbol; return its point, None where it is to be asked for anew.
 
         That is so where it ended without a word, and after a limit. Raises any other ProviderError that it
         was answered, LatestTimeoutError, RequestRefusedError.

@@ -95,7 +95,7 @@ class Account:
 
 
 def account_slots(*, now: datetime | None = None, whole: bool = False) -> int:
-    """Account for the slots that can no longer be claimed; give how many of them became gaps.
+    """Account for the slots that can no longer be claimed; return how many of them became gaps.
 
     A job is looked at each 30 seconds at most, or all jobs at once with `whole`. What a job missed while its
     periodic task was disabled by hand is known by its being disabled at this moment. One runs at a time, over

@@ -36,7 +36,7 @@ class SlotRange:
         return self.part(first, self.count)
 
     def is_followed_by(self, other: "SlotRange") -> bool:
-        """Tell whether both are one range, the other behind this one."""
+        """Return whether both are one range, the other behind this one."""
         return self.step == other.step and self.last + self.step == other.first
 
     def with_following(self, other: "SlotRange") -> "SlotRange":

@@ -189,7 +189,7 @@ def skip_slots(job_ids: Sequence[UUID], reason: str) -> None:
 
 
 def abandon_overdue_runs(*, now: datetime) -> int:
-    """Mark claims without an outcome after POLL_DEADLINE_S as abandoned, as gaps too; give how many.
+    """Mark claims without an outcome after POLL_DEADLINE_S as abandoned, as gaps too; return how many.
 
     Their worker died. Such a slot is not fetched again: another answer would be of another time.
     """

@@ -57,7 +57,7 @@ def undo_time_to_come(*, now: datetime | None = None) -> None:
 
 
 def is_of_time_to_come(job: PollJob, *, now: datetime) -> bool:
-    """Tell whether the job is accounted for up to a time that is still to come: nobody could poll it."""
+    """Return whether the job is accounted for up to a time that is still to come: nobody could poll it."""
     return job.accounted_until > now + BEYOND
 
 

@@ -41,7 +41,7 @@ def prepare_database() -> None:
 
 
 def ensure_admin(password: str) -> str | None:
-    """Create the user `admin` where there is none; give its password where that was made up here."""
+    """Create the user `admin` where there is none; return its password where that was made up here."""
     users = get_user_model().objects
     if users.filter(username=ADMIN_NAME).exists():
         return None

@@ -30,7 +30,7 @@ _DELETE_UNSORTED = "DELETE FROM poll_runs_default WHERE id < %s AND state <> 'cl
 
 
 def drop_old_runs(*, now: datetime) -> list[str]:
-    """Drop the partitions of poll_runs whose runs were all due over 7 days ago; give their names.
+    """Drop the partitions of poll_runs whose runs were all due over 7 days ago; return their names.
 
     The oldest two at most go at once. A day stays while a run of it is open, and while a job has slots of
     it that are not accounted for: without its runs they would pass for slots that nobody polled. What

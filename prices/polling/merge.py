@@ -42,7 +42,7 @@ class Slot:
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether nothing of the slot is open any more."""
+        """Return whether nothing of the slot is open any more."""
         return not self.waiting and not self.deferred
 
     @property

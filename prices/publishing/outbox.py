@@ -89,7 +89,7 @@ class _KafkaClock:
             self._told_at, self._told_ms = time.monotonic(), milliseconds
 
     def is_early(self, point_id: UUID) -> bool:
-        """Tell whether the consumer would refuse a point that is sent now; False where that is not known."""
+        """Return whether the consumer would refuse a point sent now; False where that is not known."""
         return (
             self._is_known and made_at_ms(point_id) > self._told_ms + self._told_s_ago * 1000 + MAX_AHEAD_MS
         )
@@ -333,7 +333,7 @@ def _publish_alone(points: Sequence[PricePoint], *, now: datetime) -> tuple[int,
 
 
 def republish_missing() -> int:
-    """Put points that were published but have no average back into the outbox; give how many.
+    """Put points that were published but have no average back into the outbox; return how many.
 
     For a Kafka that lost its log. The sweep then sends them; a point that was merely not consumed yet
     arrives twice, which the consumer bears.

@@ -175,7 +175,7 @@ def _merged(spans: list[Span]) -> list[Span]:
 
 @lru_cache(maxsize=512)
 def _units(spans: tuple[Span, ...], window_us: int) -> tuple[int, ...]:
-    """Give, by span, the most open hours that any window has which touches the span (in microseconds).
+    """Return, by span, the most open hours that any window has which touches the span (in microseconds).
 
     A clock that takes so long for a unit passes at most one in any window: hours before a short day are
     as slow as the short day's, or both together would be too much. The fullest windows begin where a span

@@ -66,7 +66,7 @@ class PriceEntry(ModelEntry):  # type: ignore[misc]  # django-celery-beat has no
         )
 
     def forget_run_to_come(self) -> bool:
-        """Take a last run that lies in the time to come for one of now; tell whether there was such a one.
+        """Take a last run that lies in the time to come for one of now; return whether there was such a one.
 
         The clock was ahead when it was written: by it the task would not be due until then.
         """
@@ -110,7 +110,7 @@ class PollJobs:
             self._sender.send([*due, *self._due_heap.pop_due(self._now_ms())])
 
     def knows(self, job_id: UUID) -> bool:
-        """Tell whether the job is on the heap: it will be sent."""
+        """Return whether the job is on the heap: it will be sent."""
         return str(job_id) in self._due_heap
 
     def seconds_to_next(self) -> float:
@@ -153,7 +153,7 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         """Leave it to the moment in which this beat leads: PostgreSQL may be away, or another beat lead."""
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """Send what is due if this beat leads; give the seconds until the next turn."""
+        """Send what is due if this beat leads; return the seconds until the next turn."""
         touch_heartbeat("beat")
         self._lease.keep()
         try:
@@ -224,7 +224,7 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
             model.last_run_at, model.total_run_count = known.last_run_at, known.total_run_count
 
     def schedule_changed(self) -> bool:
-        """Tell whether the tasks are to be read again: their mark is another one, whatever clock wrote it."""
+        """Return whether the tasks are to be read again: their mark has changed, whatever clock wrote it."""
         known = self._last_timestamp
         later: bool = super().schedule_changed()
         return later or (known is not None and self._last_timestamp != known)

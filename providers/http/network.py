@@ -53,7 +53,7 @@ def timed_out(timeout_s: float, phase: Phase = Phase.WAITING) -> ProviderTimeout
 
 
 def is_time_out(message: str) -> bool:
-    """Tell whether the message of an error says that there was no answer in time."""
+    """Return whether the message of an error says that there was no answer in time."""
     return message.startswith(_TIMED_OUT)
 
 

@@ -51,12 +51,12 @@ class MarketHours:
 
     @property
     def state(self) -> MarketState:
-        """Tell whether there is trading at the moment: open or closed."""
+        """Return whether there is trading at the moment: open or closed."""
         return MarketState.OPEN if self.opened_at >= self.closed_at else MarketState.CLOSED
 
     @property
     def in_session(self) -> bool:
-        """Tell whether a session has begun and not ended; its lunch break lies inside."""
+        """Return whether a session has begun and not ended; its lunch break lies inside."""
         return self.session_opened_at >= self.session_closed_at
 
 

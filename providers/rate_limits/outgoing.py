@@ -61,7 +61,7 @@ class Outgoing:
         self.entry = self.permit.request_id
 
     def has_time_for(self, more: int, *, until: float) -> bool:
-        """Tell whether `more` requests besides the next one fit into the budget until the clock says `until`.
+        """Return whether `more` requests besides the next one fit into the budget before `until`.
 
         `until` is by the monotonic clock, here and below.
         """

@@ -138,7 +138,7 @@ class Refused:
 
 
 def is_metered(provider: str) -> bool:
-    """Tell whether the provider's requests are counted: all that go over a network are."""
+    """Return whether the provider's requests are counted: all that go over a network are."""
     return provider not in UNMETERED
 
 

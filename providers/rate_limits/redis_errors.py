@@ -22,7 +22,7 @@ def redis_problem(error: BaseException) -> str:
 
 
 def is_script_fault(error: redis.ResponseError) -> bool:
-    """Tell whether a Lua script is at fault, rather than what Redis allows just now."""
+    """Return whether a Lua script is at fault, rather than what Redis allows just now."""
     return _FAULT_IN_LUA.search(str(error)) is not None
 
 

@@ -90,7 +90,7 @@ class SharedStateError(Exception):
 
 
 def call_script(script: str, provider: str, ask: Mapping[str, Any]) -> Any:
-    """Run a Lua script on the provider's keys, in one round trip; give the JSON that it returns.
+    """Run a Lua script on the provider's keys, in one round trip; return the JSON that it returns.
 
     The script finds the provider's keys as `sent`, `latest`, `hold`, `settling`, `breaker` and `batches`,
     what is asked as `ask`, and the server's time in ms as `now`. Raises SharedStateError within two seconds.

@@ -27,7 +27,7 @@ class AlphaVantageDialect:
     name = "alpha_vantage"
 
     def takes(self, path: str, headers: Mapping[str, str]) -> bool:
-        """Tell whether it is the one path that there is."""
+        """Return whether it is the one path that there is."""
         return path == "/query"
 
     def read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
@@ -78,7 +78,7 @@ class AlphaVantageDialect:
         return None if is_named else self._invalid_call("bad_request")
 
     def knows(self, ask: Ask) -> bool:
-        """Tell whether the symbol has a price."""
+        """Return whether the symbol has a price."""
         return is_known(ask.symbol)
 
     def unknown_symbol(self, ask: Ask) -> Answer:

@@ -38,7 +38,7 @@ class Answer:
 
     @property
     def is_sent(self) -> bool:
-        """Tell whether the answer arrives as a whole."""
+        """Return whether the answer arrives as a whole."""
         return self.ending == Ending.ANSWERED
 
 
@@ -58,7 +58,7 @@ class Dialect(Protocol):
     name: str
 
     def takes(self, path: str, headers: Mapping[str, str]) -> bool:
-        """Tell whether a request to this path is for the provider; names of headers are in lower case."""
+        """Return whether a request to this path is for the provider; names of headers are in lower case."""
 
     def read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
         """Read a request that it takes; what is missing in it is empty."""
@@ -79,7 +79,7 @@ class Dialect(Protocol):
         """Answer or refuse what is no request for a quote; None where it is one."""
 
     def knows(self, ask: Ask) -> bool:
-        """Tell whether there is what is asked for."""
+        """Return whether there is what is asked for."""
 
     def unknown_symbol(self, ask: Ask) -> Answer:
         """Tell that there is no such symbol."""

@@ -31,7 +31,7 @@ class Engine:
         self._desks = {dialect.name: _Desk(dialect) for dialect in DIALECTS}
 
     def answer(self, provider: str, ask: Ask) -> tuple[Answer, float]:
-        """Note a request that came just now; give its answer, and the seconds until that is to begin."""
+        """Note a request that came just now; return its answer, and the seconds until that is to begin."""
         with self._lock:
             now = time.time()
             desk = self._desks[provider]

@@ -16,7 +16,7 @@ class FinnhubDialect:
     name = "finnhub"
 
     def takes(self, path: str, headers: Mapping[str, str]) -> bool:
-        """Tell whether it is the one path that there is."""
+        """Return whether it is the one path that there is."""
         return path == "/api/v1/quote"
 
     def read(self, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> Ask:
@@ -46,7 +46,7 @@ class FinnhubDialect:
         return None if ask.symbol else _error("bad_request", 422, "No symbol is named.")
 
     def knows(self, ask: Ask) -> bool:
-        """Tell whether the symbol has a price."""
+        """Return whether the symbol has a price."""
         return is_known(ask.symbol)
 
     def unknown_symbol(self, ask: Ask) -> Answer:

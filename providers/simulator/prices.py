@@ -34,7 +34,7 @@ class DayPrices:
 
 
 def is_known(symbol: str) -> bool:
-    """Tell whether there is a price: every symbol has one unless it begins with UNKNOWN."""
+    """Return whether there is a price: every symbol has one unless it begins with UNKNOWN."""
     return _SYMBOL.fullmatch(symbol) is not None and not symbol.upper().startswith(UNKNOWN_PREFIX)
 
 

@@ -24,7 +24,7 @@ class YahooDialect:
     name = "yfinance"
 
     def takes(self, path: str, headers: Mapping[str, str]) -> bool:
-        """Tell whether the request is for one of Yahoo's hosts."""
+        """Return whether the request is for one of Yahoo's hosts."""
         is_for_cookie = path == "/" and headers.get("x-forwarded-host") == "fc.yahoo.com"
         return is_for_cookie or path in {QUOTE, GET_CRUMB} or path.startswith(CHART)
 
@@ -66,7 +66,7 @@ class YahooDialect:
         return None if ask.symbol else _error("bad_request", 400, "Bad Request", "No symbol is named.")
 
     def knows(self, ask: Ask) -> bool:
-        """Tell whether there is a price of a symbol; a list is answered without those that have none."""
+        """Return whether there is a price of a symbol; a list is answered without those that have none."""
         return ask.call == "quote" or is_known(ask.symbol)
 
     def unknown_symbol(self, ask: Ask) -> Answer:

@@ -24,7 +24,7 @@ class Database:
         self._connection: psycopg.Connection | None = None
 
     def rows(self, statement: LiteralString, arguments: Arguments = None) -> list[tuple[Any, ...]]:
-        """Run a statement; give its rows, none where it gives none.
+        """Run a statement; return its rows, none where it gives none.
 
         Waits up to 60 s for a server that is away, then raises psycopg.OperationalError.
         """

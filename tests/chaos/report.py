@@ -57,7 +57,7 @@ class Report:
 
     @property
     def is_sound(self) -> bool:
-        """Tell whether no check found anything."""
+        """Return whether no check found anything."""
         return not any(self.found.values())
 
     def as_text(self) -> str:

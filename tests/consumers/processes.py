@@ -51,7 +51,7 @@ class ConsumerProcess:
         return self._process.wait(STOP_TIMEOUT_S)
 
     def stop(self) -> int:
-        """Ask it to end; give its exit code."""
+        """Ask it to end; return its exit code."""
         self._process.terminate()
         return self._process.wait(STOP_TIMEOUT_S)
 

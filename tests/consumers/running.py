@@ -238,7 +238,7 @@ def make_topic_anew() -> None:
 
 
 def topic_was_made() -> bool:
-    """Try to make the topic; tell whether it was."""
+    """Try to make the topic; return whether it was."""
     try:
         return ensure_topic(make_admin())
     except KafkaException:

@@ -15,7 +15,7 @@ def end_sessions(*, timeout_ms: int = 5000) -> int:
 
 
 def a_session_waits() -> bool:
-    """Tell whether a consumer waits for a lock."""
+    """Return whether a consumer waits for a lock."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'consume_prices'"

@@ -56,12 +56,12 @@ class FakeRun:
         wait_until(lambda: text in self.output, timeout_s=PATIENCE_S, what=f"{text!r} in the output")
 
     def end(self, number: signal.Signals, *, group: bool = False) -> int:
-        """Send a signal to the runner, or to its group as a terminal does; give its exit code."""
+        """Send a signal to the runner, or to its group as a terminal does; return its exit code."""
         (os.killpg if group else os.kill)(self.process.pid, number)
         return self.process.wait(timeout=PATIENCE_S)
 
     def wait_for_end(self) -> int:
-        """Wait until it ends by itself; give its exit code."""
+        """Wait until it ends by itself; return its exit code."""
         return self.process.wait(timeout=PATIENCE_S)
 
     def leftovers(self) -> list[str]:

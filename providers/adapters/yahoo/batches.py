@@ -29,7 +29,7 @@ _known: tuple[str, float, bool] = ("", 0.0, False)
 
 
 def asks_singly(provider: str) -> bool:
-    """Tell whether each symbol is asked for by itself; where Redis is away, what was known last."""
+    """Return whether each symbol is asked for by itself; where Redis is away, what was known last."""
     global _known
     if provider not in _ANSWERS_FOR_SEVERAL:
         return False

@@ -55,7 +55,7 @@ class Call:
         return self.started + self.timeout_s * COOKIE_SHARE
 
     def has_room_for_a_crumb(self) -> bool:
-        """Tell whether the budget leaves time for crumb and data after a cookie."""
+        """Return whether the budget leaves time for crumb and data after a cookie."""
         fits = self.outgoing.has_time_for
         return fits(1, until=self.cookie_deadline) and fits(2, until=self.deadline)
 

@@ -21,7 +21,7 @@ def now() -> int:
 
 
 def jobs_read(watch: JobSync) -> set[object]:
-    """Look once; give the jobs that were read from the table."""
+    """Look once; return the jobs that were read from the table."""
     with CaptureQueriesContext(connection) as queries:
         watch.refresh(now())
     found: set[object] = set()

@@ -14,7 +14,7 @@ BATCHES = "yfinance"
 
 
 def in_another_process(monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Tell whether a process that has not asked yet asks singly."""
+    """Return whether a process that has not asked yet asks singly."""
     monkeypatch.setattr(batches, "_known", ("", 0.0, False))
     return asks_singly(BATCHES)
 
