@@ -330,6 +330,11 @@ def test_task_is_not_fired_again_by_a_change_of_another(beat: PriceScheduler) ->
         assert number < 19 or sent == 2
 
 
+def never_writes_by_itself(beat: PriceScheduler) -> None:
+    beat.sync_every = 3600
+    beat._last_sync = time.monotonic()
+
+
 def test_task_is_not_fired_again_where_its_run_could_not_be_written(
     beat: PriceScheduler, services: Services
 ) -> None:
@@ -338,8 +343,7 @@ def test_task_is_not_fired_again_where_its_run_could_not_be_written(
     PeriodicTask.objects.create(
         name="own", task="their.task", queue="elsewhere", interval=schedule, last_run_at=long_ago
     )
-    # As if just written: the next time is two seconds away.
-    beat._last_sync = time.monotonic()
+    never_writes_by_itself(beat)
     wait_until(lambda: beat.tick() >= 0 and messages_of("elsewhere") != [])
     assert beat._dirty
     services.postgres.stop()
@@ -356,7 +360,7 @@ def test_task_is_not_fired_again_where_its_run_could_not_be_written(
 def test_run_written_late_does_not_set_back_what_another_beat_wrote(beat: PriceScheduler) -> None:
     schedule = IntervalSchedule.objects.create(every=1, period=IntervalSchedule.HOURS)
     task = PeriodicTask.objects.create(name="own", task="their.task", interval=schedule)
-    beat._last_sync = time.monotonic()
+    never_writes_by_itself(beat)
     wait_until(lambda: beat.tick() >= 0 and "own" in beat.schedule)
     beat.reserve(beat.schedule["own"])
     later = timezone.now()
