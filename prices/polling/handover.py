@@ -18,7 +18,7 @@ from prices.database.retry import retry_database
 from prices.jobs.services import queue_of
 from prices.ledger.runs import finish, reopen_claims
 from prices.maintenance.expired_messages import needless_after
-from prices.polling.merge import Slot
+from prices.polling.merge import Slot, give_up
 from prices.polling.poll import Polled, poll_slots
 from providers.rate_limits.redis_errors import redis_problem
 
@@ -73,8 +73,8 @@ def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
 def end_here(slots: Sequence[Slot], problem: str) -> None:
     """End the slots with what they have: nobody goes on with them, for this problem."""
     for slot in slots:
-        slot.missing |= slot.deferred | dict.fromkeys(slot.waiting, f"not asked: {problem}")
-        slot.deferred, slot.waiting = {}, {}
+        slot.settle_deferred()
+        give_up(slot, list(slot.waiting), f"not asked: {problem}")
     retry_database(lambda: finish([slot.outcome for slot in slots]))
 
 

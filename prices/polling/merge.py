@@ -45,6 +45,11 @@ class Slot:
         """Return whether nothing of the slot is open any more."""
         return not self.waiting and not self.deferred
 
+    def settle_deferred(self) -> None:
+        """Leave it at what kept the earlier providers: no other one is asked."""
+        self.missing |= self.deferred
+        self.deferred = {}
+
     @property
     def outcome(self) -> RunOutcome:
         """Return what the slot came to."""

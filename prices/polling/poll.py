@@ -28,6 +28,7 @@ from prices.models import RunState
 from prices.polling.merge import SHARED_UP_TO_S, Merged, Slot, give_up, in_turn
 from prices.publishing.outbox import publisher
 from prices.quota import Allowance, allowance_of, key_of, read_allowance, requests_used
+from providers.rate_limits.budget import SentTimes
 from providers.rate_limits.permits import is_metered
 from providers.rate_limits.redis_scripts import SharedStateError
 from providers.rate_limits.symbol_leases import Lease
@@ -105,10 +106,13 @@ class _Poll:
         self.is_fallback = any(slot.tried for slot in slots)
         for slot in slots:
             slot.tried.append(provider)
+            # What the budget of the provider before has left out.
+            slot.withheld = []
         following = {slot.claim.run_id: next_provider(slot.claim.job, tried=slot.tried) for slot in slots}
         asking = [slot.claim.run_id for slot in slots]
-        self._load_history = partial(load_sent_times, asking=asking)
+        self._load_history = partial(_load_sent_times, asking=asking)
         self._withheld_because: dict[UUID, str] = {}
+        self._not_asked_because = "the job was stopped or time ran out"
         self._next = {run_id: name for run_id, name in following.items() if name is not None}
 
     def withhold(self) -> None:
@@ -153,10 +157,14 @@ class _Poll:
 
     def end(self) -> None:
         """Write what became of the slots that are left; those that go on elsewhere stay claimed."""
+        # The next provider's worker takes no slot over whose time to ask has run out.
+        is_over = time.monotonic() >= self._until
         for slot in self.merged.slots:
             because = self._withheld_because.get(slot.claim.run_id, "")
             self.merged.give_back(slot, slot.withheld, because, has_next=set(self._next))
-            give_up(slot, list(slot.waiting), "not asked: the job was stopped or time ran out")
+            give_up(slot, list(slot.waiting), f"not asked: {self._not_asked_because}")
+            if is_over:
+                slot.settle_deferred()
         settled = self.merged.take_settled()
         retry_database(lambda: finish([slot.outcome for slot in settled]))
         self._note(settled)
@@ -193,6 +201,7 @@ class _Poll:
             active = active_jobs([slot.claim.job.id for slot in self.merged.slots])
         except (OperationalError, InterfaceError):
             # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
+            self._not_asked_because = "PostgreSQL was away"
             connection.close()
             return ()
         return self.merged.still_wanted(symbols, active=active)
@@ -229,6 +238,10 @@ class _Poll:
                 job_count=len(failed),
                 reason=failed[0].error[:200],
             )
+
+
+def _load_sent_times(provider: str, seconds: float, *, asking: Sequence[UUID]) -> SentTimes:
+    return retry_database(lambda: load_sent_times(provider, seconds, asking=asking))
 
 
 class _Keeping:

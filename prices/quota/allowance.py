@@ -89,8 +89,11 @@ class Allowance:
         grant = self.grant_of(key_of(job))
         if grant.interval_s is None:
             return "budget: GET latest keeps all of it"
-        if grant.interval_s == job.interval:
+        turn = self.turns.get(key_of(job))
+        if turn is not None and turn.row.rate is None:
             return "budget: nothing is asked for while all of the job's markets are closed"
+        if grant.interval_s == job.interval:
+            return "budget: now and then a slot is left out, so that jobs keep within it"
         hours = " while its markets are open" if grant.market_hours_only else ""
         really, wanted = time_in_words(grant.interval_s), time_in_words(job.interval)
         return f"budget: each symbol is asked for every {really}{hours}, not every {wanted}"
@@ -178,12 +181,12 @@ def make_allowance(provider: str, demands: Mapping[ClassKey, Demand], *, now: da
 
 
 def requests_used(provider: str, limit: Limit) -> int:
-    """Return how many requests of the limit's last window are used; all where Redis, which knows, is away."""
+    """Return how many requests of the limit's last window jobs have used; all where Redis is away."""
     try:
         windows = remaining(provider).windows
     except SharedStateError:
         return limit.requests
-    matching = [use.used for use in windows or () if use.window_s == limit.window_s]
+    matching = [use.used - use.by_latest for use in windows or () if use.window_s == limit.window_s]
     return max(matching, default=0)
 
 

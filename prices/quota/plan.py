@@ -121,9 +121,11 @@ def plan_in_words(plan: Plan) -> str:
     if plan.effective_interval is None:
         return f"nothing: of the budget, {budget_in_words(plan)}, nothing is left for jobs"
     hours = " while its markets are open" if plan.market_hours_only else ""
+    is_rounded = plan.effective_interval == plan.interval and not plan.market_hours_only
+    gaps = ", but for a slot now and then" if is_rounded else ""
     return (
         f"{figure(plan.granted_per_day):,} of {figure(plan.wanted_per_day):,} requests a day:"
-        f" each symbol every {time_in_words(plan.effective_interval)}{hours};"
+        f" each symbol every {time_in_words(plan.effective_interval)}{hours}{gaps};"
         f" {shortest_in_words(plan)} (budget: {budget_in_words(plan)})"
     )
 

@@ -168,6 +168,7 @@ for i, rule in ipairs(ask.limits) do
   local oldest = redis.call('ZRANGEBYSCORE', sent, from, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
   windows[i] = {
     used = redis.call('ZCOUNT', sent, from, '+inf'),
+    by_latest = redis.call('ZCOUNT', latest, from, '+inf'),
     resets_in = oldest and math.min(tonumber(oldest), time_to_come) + rule.window + 1 - now or 0,
   }
 end
@@ -194,11 +195,15 @@ LoadHistory = Callable[[str, float], SentTimes]
 
 @dataclass(frozen=True, slots=True)
 class WindowUse:
-    """One limit and how much of it is used; `resets_in_s` until the oldest request leaves the window."""
+    """One limit and how much of it is used, also by GET latest and fallbacks alone (`by_latest`).
+
+    `resets_in_s` until the oldest request leaves the window.
+    """
 
     limit: int
     window_s: float
     used: int
+    by_latest: int
     left: int
     resets_in_s: float
 
@@ -285,6 +290,7 @@ def _window_use(limit: Limit, use: Mapping[str, float]) -> WindowUse:
         limit=limit.requests,
         window_s=limit.window_s,
         used=used,
+        by_latest=int(use["by_latest"]),
         left=max(limit.requests - used, 0),
         # The server's clock goes by milliseconds, an entry's by less.
         resets_in_s=min(use["resets_in"] / 1000, limit.window_s),

@@ -110,7 +110,7 @@ class Lease:
             log.warning("lease.not_released", provider=self.provider, reason=str(error))
 
     def wait_for_others(self, symbols: Sequence[str], *, until: float) -> bool:
-        """Wait until nobody asks for the symbols, or until `until` by the monotonic clock; return which."""
+        """Wait until nobody asks for the symbols; return False where `until` (monotonic) comes first."""
         while self._call(_LEASED, symbols, {"lasts": _lasts_ms()}):
             if time.monotonic() >= until:
                 return False

@@ -1,18 +1,24 @@
 """Jobs that name no provider, where budgets are small or providers do not work."""
 
+import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from pytest_django import Settings
+from pytest_httpserver import HTTPServer
+from werkzeug import Request, Response
 
+from prices.fetching.budget_history import load_sent_times
+from prices.ledger.grid import phase_of, slot_at
 from prices.ledger.runs import claim_slots
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData
 from prices.polling.handover import take_over, to_message
-from prices.polling.merge import Slot
+from prices.polling.merge import Slot, in_turn
 from prices.polling.poll import Polled, claim_and_poll
 from prices.quota import forget_allowances
 from prices.scheduling.job_changes import JobChanges
+from providers.rate_limits.permits import Granted, report_outcome, request_permit
 from providers.simulator.simulator import Simulator
 from tests.conftest import MakeJob
 
@@ -135,3 +141,58 @@ def test_job_that_moves_is_told_to_beat_and_planner(make_job: MakeJob, simulator
     assert [(each.id, each.served_by) for each in changes.read()] == [(job.id, "alpha_vantage")]
     poll_to_the_end([job], slot=2)
     assert changes.read() == []
+
+
+def test_slot_whose_time_is_over_goes_on_nowhere(
+    make_job: MakeJob, settings: Settings, httpserver: HTTPServer
+) -> None:
+    """The next provider's worker would find no claim, and the price that came would be of no run."""
+    settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
+    settings.FINNHUB_API_KEY = settings.ALPHA_VANTAGE_API_KEY = "canary-key-123456"
+    # Three quarters of it are for asking.
+    settings.POLL_DEADLINE_S = 2
+    refused = Response('{"error":"You don\'t have access to this resource."}', 403)
+
+    def answer(request: Request) -> Response:
+        if request.args["symbol"] == "REFUSED":
+            return refused
+        time.sleep(2)
+        return Response(f'{{"c":150.25,"d":1,"dp":1,"h":0,"l":0,"o":0,"pc":0,"t":{int(time.time()) - 5}}}')
+
+    httpserver.expect_request("/api/v1/quote").respond_with_handler(answer)
+    job = make_job(["REFUSED", "SLOW"], interval=60, provider=None)
+    PollJob.objects.update(last_run_at=NOW)
+    polled = claim_and_poll([job.id], now=NOW + timedelta(seconds=_slot_that_begins_with("REFUSED", job)))
+    assert polled.go_on == {}
+    run = PollRun.objects.get()
+    assert (run.state, run.points) == ("stored", 1)
+    assert run.reason.startswith("REFUSED: finnhub: ")
+
+
+def _slot_that_begins_with(symbol: str, job: PollJob) -> int:
+    """Return the seconds until a slot in which this symbol is asked for first."""
+    for seconds in range(0, 6000, 60):
+        phase = phase_of(None, job.interval, job.symbols)
+        due = slot_at(NOW + timedelta(seconds=seconds), job.interval, phase)
+        if in_turn(job.symbols, slot=int(due.timestamp()) // job.interval)[0] == symbol:
+            return seconds
+    raise AssertionError(symbol)
+
+
+def test_slot_that_no_key_lets_go_on_says_so_of_each_symbol(make_job: MakeJob, settings: Settings) -> None:
+    job = make_job(["AAPL", "IBM"], interval=60, provider=None)
+    (claim,) = claim_slots([job.id], now=NOW)
+    slot = Slot(claim, dict.fromkeys(job.symbols), tried=["finnhub"], withheld=["IBM"])
+    settings.ALPHA_VANTAGE_API_KEY = ""
+    take_over("alpha_vantage", [to_message(slot)])
+    assert PollRun.objects.get().reason == "alpha_vantage: not_configured: set ALPHA_VANTAGE_API_KEY"
+
+
+def test_requests_of_callers_leave_a_new_job_its_first_poll(make_job: MakeJob, simulator: Simulator) -> None:
+    budget = "alpha_vantage"
+    for number in range(5):
+        permit = request_permit(budget, caller="latest", load_history=load_sent_times)
+        assert isinstance(permit, Granted), number
+        report_outcome(permit, {}, answer=None)
+    job = make_job(["IBM"], interval=60, provider=budget)
+    assert poll_to_the_end([job], slot=0).states[job.id] == "stored"

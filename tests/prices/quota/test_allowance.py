@@ -8,7 +8,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from prices.jobs.services import create_job, pause_job, resume_job, stop_job
 from prices.models import PollJob
-from prices.quota import allowance_of
+from prices.quota import allowance_of, plan_in_words, plan_of
 from prices.quota.allowance import REUSE
 from prices.quota.demand import demand_of, key_of, load_demands
 from tests.conftest import ChangeJob, MakeJob
@@ -93,6 +93,22 @@ def test_allowance_of_all_slots_in_open_hours_says_so(make_job: MakeJob) -> None
     assert allowance.withheld_reason(job) == (
         "budget: nothing is asked for while all of the job's markets are closed"
     )
+
+
+def test_allowance_that_is_nearly_enough_speaks_of_no_closed_markets(
+    make_job: MakeJob, settings: Settings
+) -> None:
+    settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": "60/1m"}
+    settings.FINNHUB_API_KEY = "canary-key-123456"
+    jobs = [make_job([f"C{number}"], interval=60, provider="finnhub") for number in range(60)]
+    make_job(["OTHER"], interval=300, provider="finnhub")
+    allowance = allowance_of("finnhub", now=NOW)
+    assert allowance.grant_of(key_of(jobs[0])).interval_s == 60
+    assert allowance.withheld_reason(jobs[0]) == (
+        "budget: now and then a slot is left out, so that jobs keep within it"
+    )
+    plan = plan_of(jobs[0], now=NOW)
+    assert "each symbol every 1 min, but for a slot now and then;" in plan_in_words(plan)
 
 
 def test_allowance_grants_a_first_poll_by_night_too(make_job: MakeJob) -> None:
