@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from confluent_kafka import KafkaException
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
+from prices.publishing.kafka_clients import make_admin
 from providers.registry import PROVIDER_NAMES
 
 MIN_POSTGRESQL = 180000
@@ -63,8 +65,20 @@ def check_kafka_security(**options: Any) -> list[CheckMessage]:
         "KAFKA_CA_FILE and KAFKA_CERTIFICATE_FILE are not used": not uses_tls
         and (certificate or bool(settings.KAFKA_CA_FILE)),
     }
+    texts = [text for text, is_so in faults.items() if is_so]
+    if uses_tls and not texts:
+        texts = _faults_of_tls()
     hint = f"KAFKA_SECURITY_PROTOCOL is {settings.KAFKA_SECURITY_PROTOCOL}."
-    return [Error(text, hint=hint, id="marketdata.E006") for text, is_so in faults.items() if is_so]
+    return [Error(text, hint=hint, id="marketdata.E006") for text in texts]
+
+
+def _faults_of_tls() -> list[str]:
+    # librdkafka reads the files when a client is made, and connects to nobody yet.
+    try:
+        make_admin()
+    except KafkaException as error:
+        return [f"the files of Kafka's certificates cannot be used: {error.args[0].str()}"]
+    return []
 
 
 @register

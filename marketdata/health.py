@@ -106,9 +106,13 @@ def _check_redis() -> None:
 
 def _check_kafka() -> None:
     try:
-        topics = _kafka().list_topics(settings.KAFKA_TOPIC, timeout=PART_TIMEOUT_S).topics
+        kafka = _kafka()
     except KafkaException as error:
-        refusal = _kafka().refusal()
+        raise PartError(f"its settings cannot be used: {error.args[0].str()}") from error
+    try:
+        topics = kafka.list_topics(settings.KAFKA_TOPIC, timeout=PART_TIMEOUT_S).topics
+    except KafkaException as error:
+        refusal = kafka.refusal()
         raise PartError(f"lets this service not in: {refusal}" if refusal else "cannot be reached") from error
     problem = topics[settings.KAFKA_TOPIC].error
     if problem is not None and problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:

@@ -90,9 +90,11 @@ class _KafkaClock:
 
     def is_early(self, point_id: UUID) -> bool:
         """Return whether the consumer would refuse a point sent now; False where that is not known."""
-        return (
-            self._is_known and made_at_ms(point_id) > self._told_ms + self._told_s_ago * 1000 + MAX_AHEAD_MS
-        )
+        return self.is_behind(made_at_ms(point_id))
+
+    def is_behind(self, moment_ms: int) -> bool:
+        """Return whether it is behind a moment by more than points may be; False where that is not known."""
+        return self._is_known and moment_ms > self._told_ms + self._told_s_ago * 1000 + MAX_AHEAD_MS
 
     def in_time(self, points: Sequence[PricePoint]) -> list[PricePoint]:
         """Return the points that the consumer will take, as far as that is known.
@@ -129,7 +131,7 @@ class Publisher:
         self._paused_until = 0.0
         self._kafka_away = False
         self._kafkas_clock = _KafkaClock()
-        self._producer = _make_producer()
+        self._producer: Producer | None = None
 
     def publish(
         self,
@@ -151,7 +153,9 @@ class Publisher:
         early = len(points) - len(in_time) + deliveries.early
         publication = Publication(len(deliveries.confirmed), len(points), tuple(deliveries.refused), early)
         self._note_outcome(failed=not publication.is_answered, reason=deliveries.reason)
-        self._kafkas_clock.tell(is_behind=early > 0)
+        # Points of long ago are not early, however far it is behind.
+        is_behind = early > 0 or (now is not None and self._kafkas_clock.is_behind(epoch_ms(now)))
+        self._kafkas_clock.tell(is_behind=is_behind)
         retry_database(lambda: mark_published(deliveries.confirmed))
         return publication
 
@@ -179,7 +183,12 @@ class Publisher:
     ) -> "_Deliveries":
         deliveries = _Deliveries(len(points), self._kafkas_clock)
         now_ms = 0 if now is None else epoch_ms(now)
-        producer = self._producer
+        try:
+            producer = self._usable_producer()
+        except KafkaException as error:
+            # Settings that librdkafka does not take, such as the file of a certificate that is gone.
+            deliveries.reason = error.args[0].str()
+            return deliveries
         for point in points:
             message = encode_event(point, poll=polls.get(point.raw))
             try:
@@ -202,14 +211,19 @@ class Publisher:
         except KafkaException as error:
             # What ended the producer for good: Kafka lets this user write nothing, or took its id away.
             deliveries.reason = error.args[0].str()
-            self._replace(producer)
+            self._drop(producer)
         return deliveries
 
-    def _replace(self, ended: Producer) -> None:
+    def _usable_producer(self) -> Producer:
         with self._lock:
-            # Another thread may have done so.
+            self._producer = self._producer or _make_producer()
+            return self._producer
+
+    def _drop(self, ended: Producer) -> None:
+        with self._lock:
+            # Another thread may have another one already.
             if self._producer is ended:
-                self._producer = _make_producer()
+                self._producer = None
 
 
 def _make_producer() -> Producer:

@@ -78,6 +78,10 @@ def test_check_refuses_settings_that_cannot_work() -> None:
         ({"SASL_USERNAME": "x", "SASL_PASSWORD": "y"}, "SASL_PASSWORD are not used"),
         ({"SECURITY_PROTOCOL": "SSL", "KEY_FILE": "/x"}, "KAFKA_KEY_FILE must be set both"),
         ({"CERTIFICATE_FILE": "/x", "KEY_FILE": "/x"}, "CERTIFICATE_FILE are not used"),
+        (
+            {"SECURITY_PROTOCOL": "SSL", "CERTIFICATE_FILE": "/x", "KEY_FILE": "/x"},
+            "the files of Kafka's certificates cannot be used: ",
+        ),
     ],
 )
 def test_check_refuses_half_of_what_kafka_asks_for(variables: dict[str, str], text: str) -> None:

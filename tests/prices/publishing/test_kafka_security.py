@@ -179,6 +179,11 @@ def test_missing_certificate_is_named(server: Server, settings: Settings) -> Non
     wait_until(lambda: "certificate required" in (kafka_health() or ""), what="the reason is known")
 
 
+def test_files_that_cannot_be_used_are_named(settings: Settings) -> None:
+    use(settings, CERTIFICATE_FILE="/nowhere/service.cert", KEY_FILE="/nowhere/service.key")
+    assert "its settings cannot be used: " in (kafka_health() or "")
+
+
 def test_broker_that_is_away_is_no_refusal(settings: Settings) -> None:
     use(settings, BOOTSTRAP_SERVERS=f"{HOST}:{free_port()}")
     assert kafka_health() == "cannot be reached"

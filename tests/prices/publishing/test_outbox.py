@@ -1,4 +1,5 @@
 import json
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ from django.core.management import call_command
 from django.db import connection
 from pytest_django import Settings
 
+from prices.clock import database_now
 from prices.database.uuid7 import first_id_at, made_at_ms, new_ids
 from prices.models import PricePoint, RawMarketData, SymbolAverage
 from prices.publishing import outbox
@@ -250,11 +252,42 @@ def test_point_that_kafka_refuses_holds_up_no_other(
 def test_producer_that_failed_for_good_is_replaced(topic: str, caplog: pytest.LogCaptureFixture) -> None:
     points = make_points(3)
     # So ends a producer that may write nothing. Kafka takes the next one, once that is allowed.
-    end_for_good(publisher()._producer, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    end_for_good(publisher()._usable_producer(), KafkaError.CLUSTER_AUTHORIZATION_FAILED)
     assert publisher().publish(points, polls={}).confirmed == 0
     assert "by a test" in caplog.text
     sweep_until_published(3)
     assert len(read_topic(topic, 3)) == 3
+
+
+@pytest.mark.django_db
+def test_settings_that_make_no_producer_are_a_kafka_that_is_away(
+    topic: str, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    points = make_points(1)
+    settings.KAFKA_SECURITY_PROTOCOL, settings.KAFKA_CA_FILE = "SSL", "/nowhere/ca.pem"
+    assert publisher().publish(points, polls={}).confirmed == 0
+    assert "ssl.ca.location failed" in caplog.text
+    settings.KAFKA_SECURITY_PROTOCOL, settings.KAFKA_CA_FILE = "PLAINTEXT", ""
+    sweep_until_published(1)
+
+
+@pytest.mark.django_db
+def test_points_of_long_ago_say_nothing_of_kafkas_clock(
+    topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    points = make_points(4)
+    for number, point in enumerate(points[:3]):
+        earlier = first_id_at(datetime.now(UTC) - timedelta(hours=2)).int
+        PricePoint.objects.filter(id=point.id).update(id=UUID(int=earlier | 7 << 76 | 2 << 62 | number))
+    *old, young = PricePoint.objects.order_by("id")
+    assert publisher().publish(old[:1], polls={}, now=database_now()).confirmed == 1
+    # As if it were an hour behind.
+    monkeypatch.setattr(outbox, "MAX_AHEAD_MS", -3_600_000)
+    caplog.set_level(logging.INFO)
+    for each in (young, old[1], young, old[2]):
+        publisher().publish([each], polls={}, now=database_now())
+    assert caplog.text.count("outbox.kafka_clock_behind") == 1
+    assert "outbox.kafka_clock_agrees" not in caplog.text
 
 
 @pytest.mark.django_db
@@ -299,7 +332,7 @@ def test_message_that_kafka_takes_for_a_repetition_is_sent_again(
     with monkeypatch.context() as mocked:
         mocked.setattr(outbox, "_make_producer", lambda: make_producer(MOCK_BROKER))
         outbox.forget_publisher()
-        answer_with_error(publisher()._producer, KafkaError.DUPLICATE_SEQUENCE_NUMBER)
+        answer_with_error(publisher()._usable_producer(), KafkaError.DUPLICATE_SEQUENCE_NUMBER)
         first = publisher().publish([point], polls={})
     assert (first.confirmed, list(first.refused), first.is_answered) == (0, [point.id], True)
     point.refresh_from_db()
