@@ -29,8 +29,8 @@ from consumers.averages.columns import (
     parse_uuids,
     text_table,
 )
+from consumers.averages.times import parse_times
 from consumers.reading.messages import LAST_MS, headers_of
-from consumers.reading.times import parse_times
 from prices.publishing.events import (
     FIELD_QUOTES,
     MAX_AHEAD,

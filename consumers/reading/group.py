@@ -213,13 +213,17 @@ def unread_log(positions: Sequence[TopicPartition]) -> LogTrimmedError:
 
 def trimmed_log(consumer: Consumer, position: TopicPartition) -> LogTrimmedError:
     """Return the error for a partition whose position Kafka does not have."""
-    oldest, end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
+    try:
+        oldest, end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
+        there = f"Kafka has only offsets {oldest} to {end}"
+    except KafkaException:
+        # It has just said that this one is not among them.
+        there = "Kafka no longer has it"
     group, topic = settings.KAFKA_CONSUMER_GROUP, settings.KAFKA_TOPIC
     return LogTrimmedError(
         f"The consumer group {group} has to go on at offset {position.offset} of {topic},"
-        f" partition {position.partition}, but Kafka has only offsets {oldest} to {end}: messages were"
-        " deleted before they were consumed, or the topic is not the one it was. Going on would leave them"
-        f" out silently. {WHAT_TO_DO}"
+        f" partition {position.partition}, but {there}: messages were deleted before they were consumed, or"
+        f" the topic is not the one it was. Going on would leave them out silently. {WHAT_TO_DO}"
     )
 
 

@@ -20,7 +20,6 @@ from django.conf import settings
 
 from consumers.reading.backoff import Backoff
 from consumers.reading.group import (
-    AFTER_ALL,
     Gap,
     OffsetReset,
     Start,
@@ -28,14 +27,13 @@ from consumers.reading.group import (
     is_final,
     is_passing,
     numbers_of,
-    oldest_time,
     position_of,
     starting_positions,
     trimmed_log,
-    unread_log,
 )
 from consumers.reading.offsets import OffsetCommitter
 from consumers.reading.pipeline import AnyBatch, BatchHandler, Pipeline, RetryLaterError
+from consumers.reading.recovery import GapRecovery
 from consumers.reading.stall import MembershipWatch, StallWatch
 from consumers.reading.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat
@@ -81,8 +79,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._pipeline = Pipeline(handler, on_stored=self._on_stored)
         # Whether what comes from Kafka is dropped until each partition was sought to what is stored.
         self._must_rewind = False
-        # Partitions of which nobody may have read what is before: to be made good before anything is written.
-        self._gaps: dict[int, Start] = {}
+        self._gaps = GapRecovery(handler, is_stopped=lambda: self._stopping)
         # The offset after what was taken of each partition, and whether that is all that had come.
         self._taken: dict[int, int] = {}
         self._is_drained = False
@@ -152,7 +149,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._touch_if_due()
         if self._backoff.is_waiting or (self._must_rewind and self._pipeline.is_writing):
             self._wait()
-        elif self._gaps:
+        elif self._gaps.is_needed:
             self._recover()
         elif self._must_rewind:
             self._rewind()
@@ -195,14 +192,8 @@ class ConsumerLoop(Generic[AnyBatch]):
 
     def _recover(self) -> None:
         """Have the handler store what nobody has read, and what is not read from here on."""
-        gaps = {gap: [each.position for each in self._gaps.values() if each.gap is gap] for gap in Gap}
-        trimmed = gaps[Gap.TRIMMED]
         try:
-            recovered = self._handler.recover(
-                before=oldest_time(trimmed) if trimmed else AFTER_ALL,
-                is_first=not trimmed and not gaps[Gap.MOVED],
-                is_stopped=self._is_stopped,
-            )
+            done = self._gaps.step()
         except RetryLaterError as error:
             self._refuse(error)
             return
@@ -211,21 +202,13 @@ class ConsumerLoop(Generic[AnyBatch]):
                 raise
             self._refuse(RetryLaterError(error.args[0].str()))
             return
-        if recovered is None and trimmed:
-            raise unread_log(trimmed)
-        self._backoff.accept()
-        self._gaps = {}
-        if recovered is None and not gaps[Gap.MOVED]:
-            # The first start of all.
+        if done is None:
+            self._wait()
             return
-        for gap, positions in gaps.items():
-            if positions:
-                log.warning(_GAPS[gap], partitions=numbers_of(positions), recovered=recovered)
-                self._offsets.mark_stored({each.partition: each.offset for each in positions})
-
-    def _is_stopped(self) -> bool:
-        self._touch_if_due()
-        return self._stopping
+        self._backoff.accept()
+        for each in done:
+            log.warning(_GAPS[each.gap], partitions=numbers_of(each.positions), recovered=each.rows)
+            self._offsets.mark_stored({at.partition: at.offset for at in each.positions})
 
     def _read(self) -> None:
         # Also where there is no capacity: rebalances are served from inside here.
@@ -322,7 +305,7 @@ class ConsumerLoop(Generic[AnyBatch]):
             topic_id=self._topic_id,
             uncommitted=[start.position.partition for start in starts if start.is_new],
         )
-        self._gaps |= {start.position.partition: start for start in starts if start.gap}
+        self._gaps.add(starts)
         self._drop_unstored()
         log.info("partitions.assigned", partitions=numbers_of(partitions))
 
@@ -360,7 +343,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._drop_unstored()
         gone = numbers_of(partitions)
         self._offsets.revoke(gone)
-        self._gaps = {of: start for of, start in self._gaps.items() if of not in gone}
+        self._gaps.drop(gone)
 
     def _drop_unstored(self) -> None:
         self._pipeline.clear()
@@ -374,6 +357,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._membership.note(statistics, kafka_answers=self._watch.is_answered)
 
     def _leave(self) -> None:
+        self._gaps.close(timeout_s=CLOSE_S)
         # Revokes, and so commits; in a thread, because it waits for that as long as Kafka is away.
         closing = threading.Thread(target=self._consumer.close, daemon=True)
         closing.start()

@@ -38,6 +38,7 @@ class Batch(Protocol):
         """How much memory it takes by which batches should be smaller; 0 where that is next to nothing."""
 
 
+_T = TypeVar("_T")
 AnyBatch = TypeVar("AnyBatch", bound=Batch)
 
 
@@ -201,7 +202,7 @@ class Pipeline(Generic[AnyBatch]):
             self._prepare(speculative=False)
             if self._prepared:
                 (work, write), self._prepared = self._prepared, None
-                self._write = _Write(work, _started(write), time.monotonic())
+                self._write = _Write(work, run_in_thread(write, name="writer"), time.monotonic())
         if self._is_full() and not self._must_invalidate:
             self._prepare(speculative=True)
 
@@ -249,17 +250,17 @@ class Pipeline(Generic[AnyBatch]):
         return error
 
 
-def _started(write: Callable[[], None]) -> Future[None]:
-    """Run a write in a thread of its own, which the end of the process does not wait for."""
-    future: Future[None] = Future()
+def run_in_thread(work: Callable[[], _T], *, name: str) -> Future[_T]:
+    """Return what the work, in a thread of its own, comes to; the end of the process does not wait for it."""
+    future: Future[_T] = Future()
 
     def run() -> None:
         try:
-            write()
+            result = work()
         except BaseException as error:  # noqa: BLE001 - raised again by the one who asks for the result
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
 
-    Thread(target=run, name="writer", daemon=True).start()
+    Thread(target=run, name=name, daemon=True).start()
     return future

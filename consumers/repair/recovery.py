@@ -16,13 +16,17 @@ from consumers.averages.connection import connect
 from consumers.repair.rebuild import RebuildError, rebuild_averages
 from prices.database.uuid7 import first_id_at, time_of_id
 
-# A published point without an average, the first one. The search may go through the whole table.
+# A published point without an average, the first one.
 _FIRST_MISSING = """
 SELECT id FROM price_points AS point
-WHERE published_at IS NOT NULL AND id < %s
+WHERE published_at IS NOT NULL AND id >= %s AND id < %s
   AND NOT EXISTS (SELECT FROM symbol_averages AS stored WHERE stored.event_id = point.id)
 ORDER BY id LIMIT 1
 """
+_FIRST_FROM = "SELECT id FROM price_points WHERE id >= %s AND id < %s ORDER BY id LIMIT 1"
+# The search goes through the whole table, so much of it at a time: one that hangs is noticed.
+_SEARCHED_AT_ONCE = timedelta(hours=6)
+_SEARCH_TIMEOUT = "120s"
 _HAS_AVERAGES = "SELECT EXISTS (SELECT FROM symbol_averages)"
 _REACHES_BACK = "SELECT EXISTS (SELECT FROM price_points WHERE published_at IS NOT NULL AND id < %s)"
 # An id may lie so far ahead of its message's time.
@@ -44,20 +48,34 @@ def recover_averages(
     """
     try:
         with connect() as connection:
-            connection.execute("SET transaction_timeout = 0")
+            connection.execute(f"SET transaction_timeout = '{_SEARCH_TIMEOUT}'")
             if is_first and not _is_there(connection, _HAS_AVERAGES):
                 return None
             if not _is_there(connection, _REACHES_BACK, first_id_at(before)):
                 return None
-            found = connection.execute(_FIRST_MISSING, [first_id_at(before + AHEAD)]).fetchone()
-        if found is None:
+            missing = _first_missing(connection, before=first_id_at(before + AHEAD), is_stopped=is_stopped)
+        if missing is None:
             return 0
-        rebuilt = rebuild_averages(since=time_of_id(found[0]), is_stopped=is_stopped)
+        rebuilt = rebuild_averages(since=time_of_id(missing), is_stopped=is_stopped)
     except (psycopg.OperationalError, psycopg.InterfaceError, RebuildError) as error:
         raise RecoveryError(str(error).partition("\n")[0]) from error
     if not rebuilt.is_complete:
         raise RecoveryError("stopped before the end")
     return rebuilt.inserted
+
+
+def _first_missing(
+    connection: psycopg.Connection, *, before: UUID, is_stopped: Callable[[], bool]
+) -> UUID | None:
+    since = UUID(int=0)
+    while first := connection.execute(_FIRST_FROM, [since, before]).fetchone():
+        since = min(first_id_at(time_of_id(first[0]) + _SEARCHED_AT_ONCE), before)
+        found = connection.execute(_FIRST_MISSING, [first[0], since]).fetchone()
+        if found is not None:
+            return UUID(str(found[0]))
+        if is_stopped():
+            raise RecoveryError("stopped before the end")
+    return None
 
 
 def _is_there(connection: psycopg.Connection, query: LiteralString, *arguments: UUID) -> bool:

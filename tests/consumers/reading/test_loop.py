@@ -8,7 +8,9 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -492,6 +494,30 @@ def test_unread_messages_that_are_gone_are_recovered_before_the_first_write(
         send(numbered(1), partition=0)
         wait_until(has_all(handler, numbered(1)))
     assert handler.recoveries == []
+
+
+def test_partitions_pass_to_others_during_a_recovery() -> None:
+    """It may take longer than Kafka waits for a member, and one that was put out would begin it anew."""
+    may_end = threading.Event()
+
+    class Slow(Recorder):
+        def recover(self, *, before: datetime, **_: Any) -> int | None:
+            self.recoveries.append(before)
+            may_end.wait(60)
+            return 0
+
+    send(numbered(10), partition=0)
+    trim(0, before=8)
+    for partition in (1, 2):
+        send(numbered(1, first=100 + partition), partition=partition)
+    slow = Slow()
+    with running(slow):
+        wait_until(lambda: slow.recoveries)
+        with running(Recorder()) as other:
+            wait_until(lambda: other.values)
+            may_end.set()
+            wait_until(lambda: len({*slow.values, *other.values}) == 4)
+    assert sorted({*slow.values, *other.values}) == sorted([*numbered(2, first=8), *numbered(2, first=101)])
 
 
 def test_partition_without_a_message_is_recovered_once() -> None:

@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.reading import backoff, group, loop, offsets, pipeline
+from consumers.reading import backoff, group, loop, offsets, pipeline, recovery
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.topic_watch import TopicWatch
 from tests.consumers.running import Recorder
@@ -58,19 +58,20 @@ class Played:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch, heartbeats: None) -> None:
-    """Let writes happen where they begin, and nothing be waited for."""
+    """Let writes and recoveries happen where they begin, and nothing be waited for."""
 
-    def begin(write: Callable[[], None]) -> Future[None]:
-        future: Future[None] = Future()
+    def run(work: Callable[[], Any], *, name: str) -> Future[Any]:
+        future: Future[Any] = Future()
         try:
-            write()
+            result = work()
         except Exception as error:  # noqa: BLE001 - as a thread would keep it
             future.set_exception(error)
         else:
-            future.set_result(None)
+            future.set_result(result)
         return future
 
-    monkeypatch.setattr(pipeline, "_started", begin)
+    for module in (pipeline, recovery):
+        monkeypatch.setattr(module, "run_in_thread", run)
     monkeypatch.setattr(pipeline, "MAX_READ", 7)
     monkeypatch.setattr(backoff, "FIRST_RETRY_S", 0.0)
     monkeypatch.setattr(backoff, "LAST_RETRY_S", 0.0)

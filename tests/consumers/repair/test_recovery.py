@@ -96,3 +96,13 @@ def test_group_without_offsets_on_a_trimmed_log_leaves_no_hole(caplog: pytest.Lo
 
 def ends() -> dict[int, int]:
     return {each.partition: each.end for each in read_lag() if each.end > 0}
+
+
+def test_search_goes_through_all_days() -> None:
+    day_ms = 86_400_000
+    point(-400 * day_ms)
+    assert recover() == 1
+    point(-3 * day_ms)
+    point(0)
+    assert recover() == 2
+    assert recover(AFTER_ALL) == 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.averages.columns import microseconds
-from consumers.reading.times import parse_times
+from consumers.averages.times import parse_times
 from prices.publishing.events import EventError, read_time
 
 zones = st.integers(-23 * 60, 23 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
