@@ -2,12 +2,13 @@
 
 A price is a pure function of its symbol and the second: waves of several lengths on a level of its
 own, each wave running through points that a hash fixes. So it wanders like a market, and two
-processes (or two runs) never disagree.
+processes (or two runs) never disagree. Symbols whose names say what they are have prices to match.
 """
 
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -22,6 +23,28 @@ SYMBOLS_PER_REQUEST = 100
 
 # Length of a wave in seconds, and its height as a share of the price.
 _WAVES = ((86_400, 0.10), (7_200, 0.03), (900, 0.01), (120, 0.004), (15, 0.0015), (2, 0.0005))
+
+
+@dataclass(frozen=True, slots=True)
+class _Character:
+    """Around which price a symbol wanders (in units of its last decimal), how far, and by which waves."""
+
+    level: int
+    phases: tuple[int, ...]
+    decimals: int = 2
+    calm: float = 1.0
+
+
+# Level, decimals, and how much of the waves: a pair of currencies moves little.
+_NAMED = {
+    "SIM-ACME": (150_00, 2, 0.5),
+    "SIM-BTC": (60_000_00, 2, 0.5),
+    "SIM-ETH": (3_000_00, 2, 0.5),
+    "SIM-EURUSD": (1_10000, 5, 0.1),
+    "SIM-GBPUSD": (1_30000, 5, 0.1),
+    "SIM-GOLD": (4_000_00, 2, 0.3),
+    "SIM-OIL": (70_00, 2, 0.5),
+}
 
 
 class Simulated:
@@ -58,7 +81,7 @@ class Simulated:
         )
 
     def parse(self, answer: RawAnswer) -> Results:
-        """Read the answer: prices in USD with two decimals, times by the second."""
+        """Read the answer: prices in USD, times by the second."""
         return read_answer(answer, _open_answer)
 
     def fallback(self, answer: RawAnswer) -> list[Request]:
@@ -67,19 +90,23 @@ class Simulated:
 
 
 def price_at(symbol: str, second: int) -> str:
-    """Return the price in USD, two decimals, between 8 and 575, at an epoch second."""
-    level, phases = _character(symbol)
-    swing = sum(
-        height * _wave(seed, second / length) for (length, height), seed in zip(_WAVES, phases, strict=True)
+    """Return the price in USD at an epoch second: two decimals, 8 to 575, or what a symbol's name says."""
+    character = _character(symbol)
+    swing = character.calm * sum(
+        height * _wave(seed, second / length)
+        for (length, height), seed in zip(_WAVES, character.phases, strict=True)
     )
-    cents = round(level * (1 + swing))
-    return f"{cents // 100}.{cents % 100:02d}"
+    whole, rest = divmod(round(character.level * (1 + swing)), 10**character.decimals)
+    return f"{whole}.{rest:0{character.decimals}d}"
 
 
 @lru_cache(maxsize=4096)
-def _character(symbol: str) -> tuple[int, tuple[int, ...]]:
-    level = 1_000 + crc32(symbol.encode()) % 49_000
-    return level, tuple(crc32(f"{symbol}/{length}".encode()) for length, _ in _WAVES)
+def _character(symbol: str) -> _Character:
+    phases = tuple(crc32(f"{symbol}/{length}".encode()) for length, _ in _WAVES)
+    if symbol in _NAMED:
+        level, decimals, calm = _NAMED[symbol]
+        return _Character(level, phases, decimals, calm)
+    return _Character(1_000 + crc32(symbol.encode()) % 49_000, phases)
 
 
 def _wave(seed: int, position: float) -> float:

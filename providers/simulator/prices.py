@@ -39,7 +39,7 @@ def is_known(symbol: str) -> bool:
 
 
 def day_prices(symbol: str, second: int) -> DayPrices:
-    """Return a symbol's prices at an epoch second, two decimals each; its case is of no matter."""
+    """Return a symbol's prices at an epoch second, in USD; its case is of no matter."""
     midnight = second - second % _DAY_S
     last, first, previous = (
         Decimal(price_at(symbol.upper(), moment)) for moment in (second, midnight, midnight - 1)

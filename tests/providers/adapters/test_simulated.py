@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from providers.adapters.simulated import Simulated, price_at
+from providers.adapters.simulated import _NAMED, Simulated, price_at
 from providers.base import ErrorKind, Request
 from tests.providers.answers import kind_of, make_answer, parse_one, quote_of
 
@@ -53,9 +53,25 @@ def test_price_is_the_same_on_every_machine() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("symbol", "pattern", "low", "high"),
+    [
+        ("SIM-ACME", r"1\d\d\.\d\d", 135, 165),
+        ("SIM-BTC", r"\d{5}\.\d\d", 54_000, 66_000),
+        ("SIM-EURUSD", r"1\.\d{5}", Decimal("1.08"), Decimal("1.12")),
+    ],
+)
+def test_price_is_as_its_name_says(symbol: str, pattern: str, low: Decimal, high: Decimal) -> None:
+    prices = [price_at(symbol, NOW + hour * 3600) for hour in range(1000)]
+    assert all(re.fullmatch(pattern, price) for price in prices)
+    assert low < min(map(Decimal, prices)) < max(map(Decimal, prices)) < high
+    assert len(set(prices)) > 500
+
+
 @settings(deadline=None)
 @given(
-    st.from_regex(r"SIM-[A-Z0-9]{1,10}", fullmatch=True), st.integers(min_value=0, max_value=4_102_444_800)
+    st.from_regex(r"SIM-[A-Z0-9]{1,10}", fullmatch=True).filter(lambda symbol: symbol not in _NAMED),
+    st.integers(min_value=0, max_value=4_102_444_800),
 )
 def test_price_is_positive_with_two_decimals(symbol: str, second: int) -> None:
     price = price_at(symbol, second)
