@@ -222,7 +222,7 @@ class ConsumerLoop(Generic[AnyBatch]):
             self._take(more)
 
     def _take(self, messages: Sequence[Message]) -> bool:
-        """Hand messages on; return whether there were any."""
+        """Hand messages on; return whether any was: while all is to be read again they are dropped."""
         sound = messages
         if any(map(Message.error, messages)):
             sound = [message for message in messages if message.error() is None]

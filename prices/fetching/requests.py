@@ -83,16 +83,16 @@ def ask_provider(
     patience_s: float = 0.0,
     load_history: LoadHistory = load_sent_times,
 ) -> Asked:
-    """Send the provider's requests for the symbols, until all are answered or the clock says `until`.
+    """Send the provider's requests for the symbols; return the last result of each, and what was not sent.
 
-    `until` is by the monotonic clock. For room in the budget a request waits up to `patience_s`, and for a
-    pace by the second in any case; what takes longer ends the poll. A request that failed in a way that may
-    pass (upstream_error but for HTTP 4xx, a time-out) is sent again, twice at most, after about half a second
-    and then about a second. A provider that limits the rate or refuses the key ends the poll: the symbols
-    that are left get the same error. `load_history` tells what was sent before, where Redis has lost its
-    counts.
+    No request begins after `until`, by the monotonic clock. For room in the budget a request waits up to
+    `patience_s`, and for a limit by the second in any case; what takes longer ends the poll. A request that
+    failed in a way that may pass (upstream_error but for HTTP 4xx, a time-out) is sent again after 0.25 to
+    0.5 s, and once more after 0.5 to 1 s; of a budget by the day only once. A provider that limits the rate
+    or refuses the key ends the poll: the symbols that are left get the same error. `load_history` tells what
+    was sent before, where Redis has lost its counts.
 
-    Never raises a ProviderError; raises what `on_answer` and `still_wanted` raise.
+    Never raises a ProviderError; raises what `on_answer`, `still_wanted` and `load_history` raise.
     """
     asking = _Asking(
         provider,

@@ -140,7 +140,7 @@ class Publisher:
         polls: Mapping[UUID, UUID | None],
         now: datetime | None = None,
     ) -> Publication:
-        """Send the points and wait up to 2 s; mark those that Kafka confirmed.
+        """Send the points and wait up to 2 s; mark those that Kafka confirmed, and return how many and which.
 
         `polls` gives the poll run of each point's raw answer, and `now` the time by PostgreSQL's clock, where
         they were not made just now. For a few seconds after a failure nothing is tried: the sweep comes back

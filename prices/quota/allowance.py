@@ -161,7 +161,7 @@ def read_allowance(provider: str, *, now: datetime) -> Allowance:
 
 
 def make_allowance(provider: str, demands: Mapping[ClassKey, Demand], *, now: datetime) -> Allowance:
-    """Share the provider's budget among these demands."""
+    """Return the provider's budget as it is shared among these demands."""
     limit = binding_limit(limits_of(provider))
     if limit is None:
         return Allowance(provider)

@@ -17,6 +17,7 @@ from consumers.reading.loop import ConsumerLoop
 from consumers.reading.stall import StalledError
 from consumers.reading.topic_watch import TopicReplacedError
 from prices.maintenance.stopped_processes import NEEDS_OPERATOR
+from prices.management.examples import add_examples
 from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic_settings import UnsuitableTopicError, refuse_unsuitable
 
@@ -28,6 +29,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take where to begin in partitions whose position is gone."""
+        add_examples(parser, "consume_prices", "consume_prices --from earliest")
         parser.add_argument(
             "--from",
             dest="reset",

@@ -1,7 +1,7 @@
 """manage.py dead_letters: what the consumer could not read, to look at, send again or delete."""
 
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import replace as changed
 from datetime import UTC, datetime
@@ -30,6 +30,7 @@ from consumers.repair.dead_letters import (
     summaries,
     with_ids,
 )
+from prices.management.examples import add_examples
 from prices.models import DeadLetter
 
 LISTED = 50
@@ -39,10 +40,11 @@ SHOWN_KEY = 24
 WIDTH = 160
 
 
-EXAMPLES = """examples:
-  manage.py dead_letters list --reason "version"
-  manage.py dead_letters replay --all --reason "version" --since 2026-11-23T14:30
-  manage.py dead_letters discard --all --replayed --yes"""
+EXAMPLES = (
+    "dead_letters list --reason version",
+    "dead_letters replay --all --reason version --since 2026-11-23T14:30",
+    "dead_letters discard --all --replayed --yes",
+)
 
 
 class Command(BaseCommand):
@@ -53,7 +55,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take what to do, and with which."""
-        parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
+        add_examples(parser, *EXAMPLES)
         actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|replay|discard")
         listing = actions.add_parser("list", help="Show the newest in a table.")
         _add_filters(listing, limit=LISTED)

@@ -1,7 +1,7 @@
 """Make the averages right."""
 
 import signal
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +12,12 @@ from django.core.management.base import BaseCommand, CommandError
 from consumers.management.arguments import parse_since, parse_symbol
 from consumers.management.progress import shown_progress
 from consumers.repair.rebuild import RebuildError, Rebuilt, rebuild_averages
+from prices.management.examples import add_examples
 
-EXAMPLES = """examples:
-  manage.py rebuild_averages
-  manage.py rebuild_averages --symbol AAPL --since 2026-11-23T09:30:00Z"""
+EXAMPLES = (
+    "rebuild_averages",
+    "rebuild_averages --symbol AAPL --since 2026-11-23T09:30:00Z",
+)
 
 
 class Command(BaseCommand):
@@ -26,7 +28,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take a symbol, a time and the form of the answer."""
-        parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
+        add_examples(parser, *EXAMPLES)
         parser.add_argument("--symbol", help="Rebuild this symbol alone.")
         parser.add_argument(
             "--since", metavar="TIME", help="Only points made from this time on, in ISO 8601."

@@ -1,6 +1,6 @@
 """Are the averages right?"""
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from typing import Any
 
 import msgspec
@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandError
 from consumers.management.arguments import parse_since, parse_symbol
 from consumers.management.progress import shown_progress
 from consumers.repair.verify import Difference, Facts, Verdict, Verification, verify_averages
+from prices.management.examples import add_examples
 
 # For the user, in few words; consumers/repair/verify.py has them in full.
 MEANINGS = {
@@ -20,9 +21,10 @@ MEANINGS = {
     Verdict.UNVERIFIABLE: "prices in its window are no longer kept",
 }
 
-EXAMPLES = """examples:
-  manage.py verify_averages
-  manage.py verify_averages --symbol AAPL --since 2026-11-23T09:30:00Z"""
+EXAMPLES = (
+    "verify_averages",
+    "verify_averages --symbol AAPL --since 2026-11-23T09:30:00Z",
+)
 
 _encoder = msgspec.json.Encoder(decimal_format="number")
 
@@ -36,7 +38,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take a symbol, a time and the form of the answer."""
-        parser.epilog, parser.formatter_class = EXAMPLES, RawDescriptionHelpFormatter
+        add_examples(parser, *EXAMPLES)
         parser.add_argument("--symbol", help="Look at this symbol alone.")
         parser.add_argument(
             "--since", metavar="TIME", help="Only points made from this time on, in ISO 8601."

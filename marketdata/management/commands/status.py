@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from consumers.reading.lag import PartitionLag
 from marketdata.status import Status, Stored, read_status
+from prices.management.examples import add_examples
 
 
 class Command(BaseCommand):
@@ -20,6 +21,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the form of the answer."""
+        add_examples(parser, "status", "status --json")
         parser.add_argument("--json", action="store_true", help="Answer in JSON.")
 
     def handle(self, *, json: bool, **options: Any) -> None:

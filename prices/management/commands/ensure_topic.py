@@ -1,11 +1,13 @@
 """manage.py ensure_topic: make the Kafka topic."""
 
+from argparse import ArgumentParser
 from typing import Any
 
 from confluent_kafka import KafkaException
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from prices.management.examples import add_examples
 from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 from prices.publishing.topic_settings import UnsuitableTopicError, refuse_unsuitable
@@ -15,6 +17,10 @@ class Command(BaseCommand):
     """Make the topic of price events where it does not exist."""
 
     help = "Makes the Kafka topic of price events where it does not exist."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take nothing."""
+        add_examples(parser, "ensure_topic")
 
     def handle(self, **options: Any) -> None:
         """Make it and report."""

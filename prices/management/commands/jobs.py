@@ -17,6 +17,7 @@ from prices.clock import database_now
 from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
 from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
 from prices.ledger.reports import DAY, count_last_day, missed_slots, runs_of
+from prices.management.examples import add_examples
 from prices.management.tables import blocked_table, detail_table, job_table, missed_table, run_table
 from prices.models import JobStatus, PollJob
 from prices.quota import all_blockers, plan_of_active
@@ -44,6 +45,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take what to do, and with which."""
+        add_examples(parser, "jobs list --status paused", "jobs show 01a20694", "jobs stop 01a20694 01a206a1")
         actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|pause|resume|stop")
         listing = actions.add_parser("list", help="Show the newest in a table.")
         listing.add_argument("--status", choices=JobStatus.values)

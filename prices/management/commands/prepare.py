@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from prices.maintenance.prepare import ADMIN_NAME, alone, ensure_admin, ensure_demo_job, prepare_database
+from prices.management.examples import add_examples
 from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 from prices.publishing.topic_settings import UnsuitableTopicError, refuse_unsuitable
@@ -21,6 +22,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take --demo and --json."""
+        add_examples(parser, "prepare", "prepare --demo")
         parser.add_argument("--demo", action="store_true", help="also create a job on simulated prices")
         parser.add_argument("--json", action="store_true", help="print one line of JSON instead of text")
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prices.clock import database_now
+from prices.management.examples import add_examples
 from prices.quota import NotConfigured, QuotaPlan, figure, plain_plan
 from prices.quota.overview import BudgetUse, JobUse, Overview, read_overview
 from providers.rate_limits.budget import limits_of
@@ -37,6 +38,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take a provider and the form of the answer."""
+        add_examples(parser, "quota", "quota --provider alpha_vantage")
         parser.add_argument("--provider", help="Show this provider alone.")
         parser.add_argument("--json", action="store_true", help="Answer in JSON, with every job.")
 

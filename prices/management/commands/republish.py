@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from prices.management.examples import add_examples
 from prices.publishing.outbox import republish_missing
 
 
@@ -15,6 +16,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take --missing."""
+        add_examples(parser, "republish --missing")
         parser.add_argument(
             "--missing", action="store_true", required=True, help="points that have no average (required)"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from prices.management.examples import add_examples
 from providers.simulator.faults import Faults, FaultsError, read_number
 from providers.simulator.simulator import Simulator
 
@@ -36,6 +37,9 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Take the address, and each fault by the name that it has at /_faults."""
+        add_examples(
+            parser, "simulate_provider", "simulate_provider --port 8101 --latency-s 2 --error-rate 0.1"
+        )
         parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s)")
         parser.add_argument("--port", default="8100", help="port to serve on (default: %(default)s; 0: any)")
         for name, default in _FAULTS.items():
