@@ -150,13 +150,13 @@ def test_slot_whose_time_is_over_goes_on_nowhere(
     settings.FINNHUB_BASE_URL = httpserver.url_for("").rstrip("/")
     settings.FINNHUB_API_KEY = settings.ALPHA_VANTAGE_API_KEY = "canary-key-123456"
     # Three quarters of it are for asking.
-    settings.POLL_DEADLINE_S = 2
+    settings.POLL_DEADLINE_S = 4
     refused = Response('{"error":"You don\'t have access to this resource."}', 403)
 
     def answer(request: Request) -> Response:
         if request.args["symbol"] == "REFUSED":
             return refused
-        time.sleep(2)
+        time.sleep(3.2)
         return Response(f'{{"c":150.25,"d":1,"dp":1,"h":0,"l":0,"o":0,"pc":0,"t":{int(time.time()) - 5}}}')
 
     httpserver.expect_request("/api/v1/quote").respond_with_handler(answer)

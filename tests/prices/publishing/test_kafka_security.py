@@ -162,7 +162,7 @@ def test_messages_pass_with_a_certificate(server: Server, settings: Settings) ->
 def test_wrong_password_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     use(settings, SASL_PASSWORD="wrong-Password")
     wait_until(lambda: kafka_health() == f"lets this service not in: {WRONG}", what="the reason is known")
-    monkeypatch.setattr(topics, "TIMEOUT_S", 3.0)
+    monkeypatch.setattr(topics, "TIMEOUT_S", 5.0)
     with pytest.raises(CommandError, match=WRONG) as caught:
         call_command("ensure_topic")
     assert "wrong-Password" not in str(caught.value)

@@ -281,8 +281,9 @@ def test_points_of_long_ago_say_nothing_of_kafkas_clock(
         PricePoint.objects.filter(id=point.id).update(id=UUID(int=earlier | 7 << 76 | 2 << 62 | number))
     *old, young = PricePoint.objects.order_by("id")
     assert publisher().publish(old[:1], polls={}, now=database_now()).confirmed == 1
-    # As if it were an hour behind.
+    # As if it were an hour behind, and known for as long as a busy machine takes.
     monkeypatch.setattr(outbox, "MAX_AHEAD_MS", -3_600_000)
+    monkeypatch.setattr(outbox, "KAFKAS_CLOCK_HOLDS_S", 600.0)
     caplog.set_level(logging.INFO)
     for each in (young, old[1], young, old[2]):
         publisher().publish([each], polls={}, now=database_now())
