@@ -15,6 +15,7 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from prices.clock import database_now
+from prices.database.errors import DatabaseTrouble, database_trouble
 from prices.database.retry import retry_database
 from prices.database.uuid7 import new_ids
 from prices.fetching.budget_history import load_sent_times
@@ -199,9 +200,9 @@ class _Poll:
             if is_metered(self.provider):
                 self.share_recent(symbols)
             active = active_jobs([slot.claim.job.id for slot in self.merged.slots])
-        except (OperationalError, InterfaceError):
+        except (OperationalError, InterfaceError) as error:
             # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
-            self._not_asked_because = "PostgreSQL was away"
+            self._not_asked_because = f"PostgreSQL {database_trouble(error) or DatabaseTrouble.UNREACHABLE}"
             connection.close()
             return ()
         return self.merged.still_wanted(symbols, active=active)

@@ -370,3 +370,17 @@ def test_provider_that_fails_again_and_again_is_left_alone(
     states = [poll_job(job.id, now=NOW + timedelta(seconds=second)) for second in range(7)]
     assert states == [RunState.FAILED] * 2 + [RunState.SKIPPED] * 5
     assert len(finnhub.log) == 5
+
+
+@pytest.mark.django_db(transaction=True)
+def test_poll_that_postgresql_kept_from_asking_says_so(
+    make_job: MakeJob, finnhub: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_ids: object) -> set[uuid.UUID]:
+        raise OperationalError("the connection was lost")
+
+    monkeypatch.setattr("prices.polling.poll.active_jobs", away)
+    job = make_job(["AAPL"], provider="finnhub")
+    poll_job(job.id, now=NOW)
+    assert PollRun.objects.get().reason == "not asked: PostgreSQL cannot be reached"
+    assert not finnhub.log
