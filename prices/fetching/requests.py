@@ -173,11 +173,15 @@ class _Asking:
         return leased.ours
 
     def _send(self, pending: _PendingRequest) -> None:
+        looked_at = time.monotonic()
+        # Where Redis has lost its counts, this may wait for PostgreSQL.
         permit = request_permit(self._provider.name, caller=self._caller, load_history=self._load_history)
         if isinstance(permit, Refused):
             self._wait_or_give_up(pending, permit)
             return
-        outgoing = Outgoing(permit, is_wanted=lambda: bool(self._still_wanted(pending.request.symbols)))
+        outgoing = Outgoing(
+            permit, is_wanted=lambda: self._may_begin(pending.request.symbols), looked_at=looked_at
+        )
         try:
             with sending(outgoing):
                 round_trip = send_request(self._provider, pending.request)
@@ -201,6 +205,9 @@ class _Asking:
         self._release(pending.request.symbols, list(self._on_answer(round_trip)))
         self._waiting.extend(_PendingRequest(request, pending.retries_left) for request in more)
         self._go_on_after(pending, round_trip, is_replaced=bool(more))
+
+    def _may_begin(self, symbols: Sequence[str]) -> bool:
+        return time.monotonic() < self._until and bool(self._still_wanted(symbols))
 
     def _wait_or_give_up(self, pending: _PendingRequest, refused: Refused) -> None:
         self._release(pending.request.symbols)

@@ -45,7 +45,7 @@ def _always() -> bool:
 
 @dataclass(slots=True)
 class Outgoing:
-    """The requests of one permit; `is_wanted` tells whether they may go out, and was asked just now."""
+    """The requests of one permit; `is_wanted` tells whether they may go out, and was asked at `looked_at`."""
 
     permit: Granted
     is_wanted: Callable[[], bool] = _always
@@ -55,7 +55,7 @@ class Outgoing:
     is_permit_left: bool = True
     # Nobody wants what has not gone out yet.
     is_unwanted: bool = False
-    _looked_at: float = field(default_factory=time.monotonic)
+    looked_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.entry = self.permit.request_id
@@ -84,9 +84,9 @@ class Outgoing:
 
     def check(self) -> None:
         """Raise NotSentError if nobody wants the request any more. To be called just before it goes out."""
-        if time.monotonic() - self._looked_at >= LOOKED_JUST_NOW_S:
+        if time.monotonic() - self.looked_at >= LOOKED_JUST_NOW_S:
             self.is_unwanted = self.is_unwanted or not self.is_wanted()
-            self._looked_at = time.monotonic()
+            self.looked_at = time.monotonic()
         if self.is_unwanted:
             raise NotSentError
 

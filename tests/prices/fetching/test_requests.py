@@ -15,7 +15,8 @@ from prices.fetching.requests import Asked, StillWanted, ask_provider
 from providers.adapters.yahoo import session as yahoo_session
 from providers.base import ErrorKind
 from providers.rate_limits import breaker
-from providers.rate_limits.budget import remaining
+from providers.rate_limits.budget import SentTimes, remaining
+from providers.rate_limits.outgoing import LOOKED_JUST_NOW_S
 from providers.rate_limits.permits import Caller, Granted, Refusal, report_outcome, request_permit
 from providers.rate_limits.symbol_leases import Lease
 from providers.registry import get_provider
@@ -354,3 +355,29 @@ def test_each_request_to_yahoo_counts_also_those_for_cookie_and_crumb(
     by_window = {use.window_s: use.used for use in remaining("yfinance").windows or ()}
     assert len(httpserver.log) > 4
     assert by_window[60] == len(httpserver.log)
+
+
+@pytest.mark.parametrize("what", ["the job was stopped", "the time is over"])
+def test_no_request_begins_after_a_long_wait_for_history(finnhub: HTTPServer, what: str) -> None:
+    finnhub.expect_request("/api/v1/quote").respond_with_data("{}")
+    is_stopped = threading.Event()
+    until = time.monotonic() + (30 if what == "the job was stopped" else 0.2)
+
+    def load_slowly(provider: str, seconds: float) -> SentTimes:
+        # Longer than a look at what is wanted holds.
+        waited_until = time.monotonic() + 2 * LOOKED_JUST_NOW_S
+        wait_until(lambda: time.monotonic() > waited_until)
+        is_stopped.set()
+        return load_sent_times(provider, seconds)
+
+    found = ask_provider(
+        get_provider("finnhub"),
+        ["A"],
+        caller="job",
+        still_wanted=lambda symbols: () if what == "the job was stopped" and is_stopped.is_set() else symbols,
+        on_answer=unknown_symbols,
+        until=until,
+        load_history=load_slowly,
+    )
+    assert is_stopped.is_set()
+    assert (found.sent, finnhub.log) == (0, [])
