@@ -152,7 +152,7 @@ def _means(points: Integers) -> tuple[Integers, Integers]:
 
 
 def _follows_new(arrival: NDArray[np.intp], positions: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return of each point whether it is stored, and a new one is among its four predecessors."""
+    """Return, for each point, whether it is stored, and a new one is among its four predecessors."""
     is_new = arrival >= 0
     follows = np.zeros(len(arrival), dtype=np.bool_)
     for back in range(1, WINDOW_POINTS):
@@ -161,7 +161,7 @@ def _follows_new(arrival: NDArray[np.intp], positions: NDArray[np.intp]) -> NDAr
 
 
 def _repeats(points: Integers, groups: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Return of each sorted point whether the one before it has the same series and id."""
+    """Return, for each sorted point, whether the one before it has the same series and id."""
     repeats = np.zeros(len(points), dtype=np.bool_)
     same_id = (points[1:, HIGH] == points[:-1, HIGH]) & (points[1:, LOW] == points[:-1, LOW])
     repeats[1:] = same_id & (groups[1:] == groups[:-1])

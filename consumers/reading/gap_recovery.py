@@ -5,6 +5,7 @@ waits for a member of the group, so it is done in a thread, while the loop serve
 was put out meanwhile would find the same partitions, and begin anew, each time.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from confluent_kafka import TopicPartition
 
 from consumers.reading.group import AFTER_ALL, Gap, Start, oldest_time, unread_log
 from consumers.reading.pipeline import BatchHandler, run_in_thread
+
+# The handler asks so often whether it is to stop, or it hangs.
+OVERDUE_S = 150.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,17 @@ class GapRecovery:
         self._is_stopped = is_stopped
         self._gaps: dict[int, Start] = {}
         self._under_way: tuple[Mapping[int, Start], Future[int | None]] | None = None
+        self._asked_at = 0.0
 
     @property
     def is_needed(self) -> bool:
         """Return whether nothing may be written yet."""
         return bool(self._gaps) or self._under_way is not None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Return whether the handler has given no sign of life for long."""
+        return self._under_way is not None and time.monotonic() - self._asked_at > OVERDUE_S
 
     def add(self, starts: Iterable[Start]) -> None:
         """Take note of partitions that are to be begun; most have no gap."""
@@ -80,13 +90,18 @@ class GapRecovery:
     def _begin(self) -> Future[int | None]:
         by_gap = _by_gap(self._gaps)
         trimmed = by_gap[Gap.TRIMMED]
+        self._asked_at = time.monotonic()
         recover = partial(
             self._handler.recover,
             before=oldest_time(trimmed) if trimmed else AFTER_ALL,
             is_first=not trimmed and not by_gap[Gap.MOVED],
-            is_stopped=self._is_stopped,
+            is_stopped=self._answer_whether_stopped,
         )
         return run_in_thread(recover, name="recovery")
+
+    def _answer_whether_stopped(self) -> bool:
+        self._asked_at = time.monotonic()
+        return self._is_stopped()
 
 
 def _by_gap(starts: Mapping[int, Start]) -> dict[Gap, list[TopicPartition]]:

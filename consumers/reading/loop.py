@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from django.conf import settings
 
 from consumers.reading.backoff import Backoff
+from consumers.reading.gap_recovery import GapRecovery
 from consumers.reading.group import (
     Gap,
     OffsetReset,
@@ -33,7 +34,6 @@ from consumers.reading.group import (
 )
 from consumers.reading.offsets import OffsetCommitter
 from consumers.reading.pipeline import AnyBatch, BatchHandler, Pipeline, RetryLaterError
-from consumers.reading.recovery import GapRecovery
 from consumers.reading.stall import MembershipWatch, StallWatch
 from consumers.reading.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat
@@ -165,7 +165,8 @@ class ConsumerLoop(Generic[AnyBatch]):
 
     def _touch_if_due(self) -> None:
         now = time.monotonic()
-        if now - self._last_touch >= TOUCH_INTERVAL_S and not self._pipeline.is_overdue:
+        hangs = self._pipeline.is_overdue or self._gaps.is_overdue
+        if now - self._last_touch >= TOUCH_INTERVAL_S and not hangs:
             self._last_touch = now
             touch_heartbeat("consumer")
 

@@ -68,6 +68,9 @@ class StallWatch:
         although Kafka has some. To be called where all that had come was taken. Raises StalledError for one
         that was sought before.
         """
+        if self._client is not None:
+            # As in topic_watch.py.
+            self._client.poll(0)
         if self._asked and all(future.done() for future in self._asked.values()):
             self._compare(positions)
         elif not self._asked and self._clock() - self._asked_at >= ASK_INTERVAL_S:

@@ -59,6 +59,8 @@ class TopicWatch:
 
     def look(self) -> None:
         """Take the answer that has come, and ask again when it is time. Raises TopicReplacedError."""
+        # While Kafka is away librdkafka has a word for each try, and keeps those that nobody takes.
+        self._client.poll(0)
         if self._asked is not None and self._asked.done():
             asked, self._asked = self._asked, None
             self._take(asked)

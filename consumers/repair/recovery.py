@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 
-from consumers.averages.connection import connect
+from consumers.averages.connection import connect, time_limit
 from consumers.repair.rebuild import RebuildError, rebuild_averages
 from prices.database.uuid7 import first_id_at, time_of_id
 
@@ -24,9 +24,11 @@ WHERE published_at IS NOT NULL AND id >= %s AND id < %s
 ORDER BY id LIMIT 1
 """
 _FIRST_FROM = "SELECT id FROM price_points WHERE id >= %s AND id < %s ORDER BY id LIMIT 1"
-# The search goes through the whole table, so much of it at a time: one that hangs is noticed.
+# The search goes through the whole table, so much of it at a time, and each part ends by PostgreSQL's own
+# time-out or, where its process stands still, by a cut connection.
 _SEARCHED_AT_ONCE = timedelta(hours=6)
-_SEARCH_TIMEOUT = "120s"
+_SEARCH_TIMEOUT_S = 120
+SEARCH_LIMIT_S = 125.0
 _HAS_AVERAGES = "SELECT EXISTS (SELECT FROM symbol_averages)"
 _REACHES_BACK = "SELECT EXISTS (SELECT FROM price_points WHERE published_at IS NOT NULL AND id < %s)"
 # An id may lie so far ahead of its message's time.
@@ -48,7 +50,7 @@ def recover_averages(
     """
     try:
         with connect() as connection:
-            connection.execute(f"SET transaction_timeout = '{_SEARCH_TIMEOUT}'")
+            connection.execute(f"SET transaction_timeout = '{_SEARCH_TIMEOUT_S}s'")
             if is_first and not _is_there(connection, _HAS_AVERAGES):
                 return None
             if not _is_there(connection, _REACHES_BACK, first_id_at(before)):
@@ -68,14 +70,23 @@ def _first_missing(
     connection: psycopg.Connection, *, before: UUID, is_stopped: Callable[[], bool]
 ) -> UUID | None:
     since = UUID(int=0)
-    while first := connection.execute(_FIRST_FROM, [since, before]).fetchone():
-        since = min(first_id_at(time_of_id(first[0]) + _SEARCHED_AT_ONCE), before)
-        found = connection.execute(_FIRST_MISSING, [first[0], since]).fetchone()
-        if found is not None:
-            return UUID(str(found[0]))
+    while since < before:
+        with time_limit(connection, seconds=SEARCH_LIMIT_S):
+            first = _first_id(connection, _FIRST_FROM, since, before)
+            if first is None:
+                return None
+            since = min(first_id_at(time_of_id(first) + _SEARCHED_AT_ONCE), before)
+            missing = _first_id(connection, _FIRST_MISSING, first, since)
+        if missing is not None:
+            return missing
         if is_stopped():
             raise RecoveryError("stopped before the end")
     return None
+
+
+def _first_id(connection: psycopg.Connection, query: LiteralString, *bounds: UUID) -> UUID | None:
+    row = connection.execute(query, bounds).fetchone()
+    return None if row is None else UUID(str(row[0]))
 
 
 def _is_there(connection: psycopg.Connection, query: LiteralString, *arguments: UUID) -> bool:

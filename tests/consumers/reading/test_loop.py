@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
-from consumers.reading import pipeline, stall
+from consumers.reading import gap_recovery, pipeline, stall
 from consumers.reading.group import LogTrimmedError, OffsetReset
 from consumers.reading.stall import StalledError
 from consumers.reading.topic_watch import TopicReplacedError, TopicWatch
@@ -518,6 +518,37 @@ def test_partitions_pass_to_others_during_a_recovery() -> None:
             may_end.set()
             wait_until(lambda: len({*slow.values, *other.values}) == 4)
     assert sorted({*slow.values, *other.values}) == sorted([*numbered(2, first=8), *numbered(2, first=101)])
+
+
+def test_recovery_that_hangs_is_seen_by_the_heartbeat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gap_recovery, "OVERDUE_S", 1.0)
+    asks, may_end = threading.Event(), threading.Event()
+
+    class Hanging(Recorder):
+        def recover(self, *, before: datetime, is_stopped: Callable[[], bool], **_: Any) -> int | None:
+            self.recoveries.append(before)
+            while not may_end.wait(0.05):
+                if asks.is_set():
+                    is_stopped()
+            return 0
+
+    def beats() -> bool:
+        for beat in tmp_path.iterdir():
+            beat.unlink()
+        return any(heartbeat_age_s("consumer") is not None for _ in range(20) if not may_end.wait(0.1))
+
+    send(numbered(10), partition=0)
+    trim(0, before=8)
+    handler = Hanging()
+    with running(handler):
+        wait_until(lambda: handler.recoveries)
+        wait_until(lambda: not beats(), what="it hangs, and the heartbeat says so")
+        asks.set()
+        wait_until(beats, what="it goes on")
+        may_end.set()
+        wait_until(has_all(handler, numbered(2, first=8)))
 
 
 def test_partition_without_a_message_is_recovered_once() -> None:

@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.reading import backoff, group, loop, offsets, pipeline, recovery
+from consumers.reading import backoff, gap_recovery, group, loop, offsets, pipeline
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.topic_watch import TopicWatch
 from tests.consumers.running import Recorder
@@ -70,7 +70,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, heartbeats: None) -> None:
             future.set_result(result)
         return future
 
-    for module in (pipeline, recovery):
+    for module in (pipeline, gap_recovery):
         monkeypatch.setattr(module, "run_in_thread", run)
     monkeypatch.setattr(pipeline, "MAX_READ", 7)
     monkeypatch.setattr(backoff, "FIRST_RETRY_S", 0.0)

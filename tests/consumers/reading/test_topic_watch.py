@@ -78,6 +78,20 @@ def test_kafka_away_raises(monkeypatch: pytest.MonkeyPatch, settings: Settings) 
         TopicWatch().learn()
 
 
+def test_kafka_away_for_long_takes_no_memory(settings: Settings) -> None:
+    """librdkafka keeps each word that nobody takes."""
+
+    def words() -> int:
+        return len(watch._client)  # type: ignore[arg-type]  # the stubs do not know its length
+
+    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
+    watch = TopicWatch()
+    watch.look()
+    wait_until(lambda: words() > 10, what="some tries have failed")
+    watch.look()
+    assert words() <= 10
+
+
 def test_broker_without_ids_is_put_up_with(settings: Settings) -> None:
     memory = Producer({"test.mock.num.brokers": 1, "log_level": 0})
     brokers = memory.list_topics(settings.KAFKA_TOPIC, timeout=10).brokers.values()

@@ -1,7 +1,9 @@
 """Prices whose messages Kafka deleted before anybody read them are averaged from price_points."""
 
 import logging
+from contextlib import ExitStack
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -11,10 +13,12 @@ from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
 from consumers.reading.group import AFTER_ALL, oldest_time
 from consumers.reading.lag import read_lag
+from consumers.repair import recovery
 from consumers.repair.recovery import RecoveryError, recover_averages
 from prices.models import SymbolAverage
 from tests.consumers.running import committed, running, trim
 from tests.consumers.samples import BEGIN, assert_averages_right, event, point, points_of, produce
+from tests.consumers.stopped_backend import stopped_backends
 from tests.consumers.unchanging import unchanging_rows
 from tests.logged import events_logged
 from tests.waiting import wait_until
@@ -106,3 +110,17 @@ def test_search_goes_through_all_days() -> None:
     point(0)
     assert recover() == 2
     assert recover(AFTER_ALL) == 0
+
+
+def test_search_in_a_postgresql_that_stands_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "SEARCH_LIMIT_S", 0.5)
+    point(0)
+    first_id = recovery._first_id
+
+    def stand_still(*arguments: Any) -> Any:
+        stopped.enter_context(stopped_backends())
+        return first_id(*arguments)
+
+    monkeypatch.setattr(recovery, "_first_id", stand_still)
+    with ExitStack() as stopped, pytest.raises(RecoveryError):
+        recover()
