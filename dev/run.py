@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dev.checkout import UsageError, check_port, read_port, take_lock
 from dev.embedded.part import Part, PartError
-from dev.embedded.parts import DATABASE, SETTINGS, Embedded, Place
+from dev.embedded.parts import DATABASE, KAFKA, SETTINGS, Embedded, Place
 from dev.embedded.ports import HOST
 from dev.embedded.postgres import PostgreSQL
 from dev.environment import (
@@ -104,6 +104,7 @@ class _Runner:
         self._stop.check()
 
     def _start_parts(self, cleanup: ExitStack) -> None:
+        _check_kafka(self._environment)
         self._embedded = Embedded(
             Place(self._data),
             durable=True,
@@ -173,6 +174,16 @@ class _Runner:
         )
         tell_when_ready(self._url, started=self._started, say=supervisor.say)
         return supervisor.run(self._stop)
+
+
+def _check_kafka(environment: Environment) -> None:
+    """Refuse to start a Kafka of this run's own for a service that would ask it for TLS or a password."""
+    protocol = environment.text("KAFKA_SECURITY_PROTOCOL")
+    if protocol not in ("", "PLAINTEXT") and not environment.text(KAFKA):
+        raise UsageError(
+            f"KAFKA_SECURITY_PROTOCOL is {protocol} and {KAFKA} is not set: the Kafka that `make run` starts"
+            " takes everybody without TLS. Set both of them, or none."
+        )
 
 
 def _titles(embedded: Embedded) -> str:

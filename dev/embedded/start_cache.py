@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class StartCache:
         if not self.draft.exists():
             return
         if returncode in _ENDED_WELL:
-            with (self.folder / "lock").open("w") as lock:
+            # A disk without room, say: the next run records it again, and nothing else depends on it.
+            with suppress(OSError), (self.folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 for old in self.folder.glob("start-*"):
                     old.unlink()

@@ -125,6 +125,14 @@ def test_run_preparation_failed_shows_its_words(runs: Start, tmp_path: Path) -> 
     assert "`prepare.py` failed (exit code 1).\n  | no such table" in run.output
 
 
+def test_run_with_its_own_kafka_refuses_settings_for_another(runs: Start, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("KAFKA_SECURITY_PROTOCOL=SASL_SSL\nKAFKA_SASL_USERNAME=prices\n")
+    run = runs(parts=(KAFKA,))
+    assert run.wait_for_end() == 1
+    assert "KAFKA_SECURITY_PROTOCOL is SASL_SSL and KAFKA_BOOTSTRAP_SERVERS is not set" in run.output
+    assert run.leftovers() == []
+
+
 def test_run_second_in_the_same_folder_is_refused(runs: Start) -> None:
     first = runs()
     first.wait_for("ready after")

@@ -53,6 +53,14 @@ def test_run_that_recorded_nothing_keeps_the_one_there(cache: StartCache) -> Non
     assert cache.path.read_bytes() == b"classes"
 
 
+def test_cache_for_which_there_is_no_room_is_left_out(tmp_path: Path, cache: StartCache) -> None:
+    cache.draft.write_bytes(b"classes")
+    (tmp_path / "libs").rmdir()
+    cache.keep(143)
+    assert cache.use() == []
+    assert not cache.draft.exists()
+
+
 def test_cache_of_another_version_goes(tmp_path: Path, cache: StartCache) -> None:
     cache.path.write_bytes(b"old")
     newer = make_cache(tmp_path, ["java 26", "some.jar"])
@@ -73,6 +81,7 @@ def recorded(services: Services) -> Path:
     return path
 
 
+@pytest.mark.skipif(not psutil.LINUX, reason="only Linux tells which files a process has mapped")
 def test_restarted_kafka_uses_what_was_recorded(services: Services, recorded: Path) -> None:
     services.kafka.stop()
     services.kafka.start()
