@@ -17,7 +17,7 @@ from dev.loopback import keep_from_proxies
 def running_parts() -> Iterator[dict[str, int]]:
     """Start what no address is given for, as `make run` has it, and make the tables; end it afterwards.
 
-    Return the process id of each server that it has started, by the part's name.
+    Yields the process id of each server that it has started, by the part's name.
     PostgreSQL keeps its promises here (fsync is on), since a benchmark without them tells nothing.
     """
     given = [name for name in SETTINGS if os.environ.get(name)]

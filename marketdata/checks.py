@@ -52,16 +52,14 @@ def check_addresses(**options: Any) -> list[CheckMessage]:
 @register
 def check_kafka_security(**options: Any) -> list[CheckMessage]:
     """Refuse a half of what Kafka needs to let the service in, and what would not be used."""
-    uses_sasl, uses_tls = (
-        "SASL" in settings.KAFKA_SECURITY_PROTOCOL,
-        "SSL" in settings.KAFKA_SECURITY_PROTOCOL,
-    )
+    uses_sasl = "SASL" in settings.KAFKA_SECURITY_PROTOCOL
+    uses_tls = "SSL" in settings.KAFKA_SECURITY_PROTOCOL
     user, password = bool(settings.KAFKA_SASL_USERNAME), bool(settings.KAFKA_SASL_PASSWORD)
     certificate, key = bool(settings.KAFKA_CERTIFICATE_FILE), bool(settings.KAFKA_KEY_FILE)
     faults = {
         "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD must be set": uses_sasl and not (user and password),
         "KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD are not used": not uses_sasl and (user or password),
-        "KAFKA_CERTIFICATE_FILE and KAFKA_KEY_FILE must be set both": certificate != key,
+        "KAFKA_CERTIFICATE_FILE and KAFKA_KEY_FILE must both be set": certificate != key,
         "KAFKA_CA_FILE and KAFKA_CERTIFICATE_FILE are not used": not uses_tls
         and (certificate or bool(settings.KAFKA_CA_FILE)),
     }

@@ -113,7 +113,7 @@ def _check_kafka() -> None:
         topics = kafka.list_topics(settings.KAFKA_TOPIC, timeout=PART_TIMEOUT_S).topics
     except KafkaException as error:
         refusal = kafka.refusal()
-        raise PartError(f"lets this service not in: {refusal}" if refusal else "cannot be reached") from error
+        raise PartError(f"refuses this service: {refusal}" if refusal else "cannot be reached") from error
     problem = topics[settings.KAFKA_TOPIC].error
     if problem is not None and problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise PartError(f"there is no topic {settings.KAFKA_TOPIC}: run manage.py ensure_topic")

@@ -1,6 +1,7 @@
 """Change settings of a topic in the real Kafka."""
 
 from collections.abc import Mapping
+from itertools import count
 
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in __all__
     AdminClient,
@@ -12,6 +13,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # not in __al
 from prices.publishing.kafka_clients import make_admin
 from tests.waiting import wait_until
 
+_marks = count(1)
+
 
 def change_topic(topic: str, **values: str) -> None:
     """Change settings (with underscores for dots), and wait until the broker goes by them.
@@ -21,7 +24,7 @@ def change_topic(topic: str, **values: str) -> None:
     """
     admin = make_admin()
     changes = {name.replace("_", "."): value for name, value in values.items()}
-    for each in (changes, {"segment.jitter.ms": "1"}):
+    for each in (changes, {"segment.jitter.ms": str(next(_marks))}):
         _change(admin, topic, each)
 
 

@@ -48,7 +48,7 @@ def delivery_error(error: KafkaError | None, message: Message) -> KafkaError | N
 
 
 class Admin(AdminClient):
-    """A client for topics, groups and offsets that can say why Kafka let it not in."""
+    """A client for topics, groups and offsets that can say why Kafka refuses it."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         refusals: deque[str] = deque(maxlen=1)

@@ -195,9 +195,9 @@ LoadHistory = Callable[[str, float], SentTimes]
 
 @dataclass(frozen=True, slots=True)
 class WindowUse:
-    """One limit and how much of it is used, also by GET latest and fallbacks alone (`by_latest`).
+    """One limit and how much of it is used; `by_latest` of that by GET latest and fallbacks of jobs.
 
-    `resets_in_s` until the oldest request leaves the window.
+    `resets_in_s`: until the oldest request leaves the window.
     """
 
     limit: int

@@ -76,7 +76,7 @@ def test_check_refuses_settings_that_cannot_work() -> None:
     [
         ({"SECURITY_PROTOCOL": "SASL_SSL", "SASL_USERNAME": "x"}, "SASL_PASSWORD must be set"),
         ({"SASL_USERNAME": "x", "SASL_PASSWORD": "y"}, "SASL_PASSWORD are not used"),
-        ({"SECURITY_PROTOCOL": "SSL", "KEY_FILE": "/x"}, "KAFKA_KEY_FILE must be set both"),
+        ({"SECURITY_PROTOCOL": "SSL", "KEY_FILE": "/x"}, "KAFKA_KEY_FILE must both be set"),
         ({"CERTIFICATE_FILE": "/x", "KEY_FILE": "/x"}, "CERTIFICATE_FILE are not used"),
         (
             {"SECURITY_PROTOCOL": "SSL", "CERTIFICATE_FILE": "/x", "KEY_FILE": "/x"},

@@ -42,7 +42,7 @@ def test_plan_made_ahead_goes_on_where_the_one_before_ends(
     assert_averages_right(STREAM[:30])
 
 
-def test_late_event_in_a_plan_made_ahead_changes_rows_that_were_not_stored_yet(
+def test_late_event_in_a_batch_prepared_early_changes_rows_that_were_not_stored_yet(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = STREAM[14]
@@ -66,7 +66,7 @@ def test_nothing_is_prepared_after_a_batch_of_which_too_little_is_cached(store: 
     assert_averages_right(STREAM[:30])
 
 
-def test_plan_made_ahead_of_a_failed_batch_is_made_anew(
+def test_batch_prepared_after_a_failed_one_is_prepared_anew(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consumers.averages.connection, "LOCK_TIMEOUT_MS", 200)
@@ -97,7 +97,7 @@ def test_plan_made_on_a_batch_that_failed_is_right_though_it_is_written(store: E
     assert_averages_right(STREAM[:20])
 
 
-def test_plan_made_ahead_of_an_id_that_is_anothers_is_right(store: EventStore) -> None:
+def test_batch_prepared_after_an_id_that_is_anothers_is_right(store: EventStore) -> None:
     """The batch before takes the slow path, and one of its events is passed over."""
     store.write([*STREAM[:10], event(11, symbol="SIM-B")])
     stolen = PriceEvent(event(11, symbol="SIM-B").event_id, "SIM-A", STREAM[0].price, "simulated", None)

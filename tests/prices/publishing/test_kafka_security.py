@@ -161,7 +161,7 @@ def test_messages_pass_with_a_certificate(server: Server, settings: Settings) ->
 
 def test_wrong_password_is_named(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     use(settings, SASL_PASSWORD="wrong-Password")
-    wait_until(lambda: kafka_health() == f"lets this service not in: {WRONG}", what="the reason is known")
+    wait_until(lambda: kafka_health() == f"refuses this service: {WRONG}", what="the reason is known")
     monkeypatch.setattr(topics, "TIMEOUT_S", 5.0)
     with pytest.raises(CommandError, match=WRONG) as caught:
         call_command("ensure_topic")
