@@ -20,7 +20,7 @@ from prices.clock import DIFFERS_BEYOND, database_now, differing_clocks
 from prices.database.errors import DatabaseTrouble, database_trouble
 from prices.maintenance.partitions import missing_partitions
 from prices.maintenance.stopped_processes import stopped_processes
-from prices.publishing.kafka_clients import Admin, make_admin
+from prices.publishing.kafka_clients import Admin, LastingClient, make_admin
 from providers.rate_limits.redis_errors import redis_problem
 from providers.redis_probe import probe_redis
 
@@ -106,14 +106,16 @@ def _check_redis() -> None:
 
 def _check_kafka() -> None:
     try:
-        kafka = _kafka()
+        kafka = _kafka().get()
     except KafkaException as error:
         raise PartError(f"its settings cannot be used: {error.args[0].str()}") from error
     try:
         topics = kafka.list_topics(settings.KAFKA_TOPIC, timeout=PART_TIMEOUT_S).topics
     except KafkaException as error:
+        _kafka().note(is_answered=False)
         refusal = kafka.refusal()
         raise PartError(f"refuses this service: {refusal}" if refusal else "cannot be reached") from error
+    _kafka().note(is_answered=True)
     problem = topics[settings.KAFKA_TOPIC].error
     if problem is not None and problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise PartError(f"there is no topic {settings.KAFKA_TOPIC}: run manage.py ensure_topic")
@@ -192,5 +194,5 @@ def _redis() -> redis.Redis:
 
 
 @cache
-def _kafka() -> Admin:
-    return make_admin()
+def _kafka() -> LastingClient[Admin]:
+    return LastingClient(make_admin)

@@ -2,7 +2,8 @@
 
 librdkafka has lost track of partitions that it was told to read, without a word: nothing came, the loop
 turned, and the lag grew. So what is silent is compared with where Kafka says that its end is. It has also
-come back from an outage of Kafka and joined no group; so it is asked for how it stands there.
+come back from an outage of Kafka and joined no group, and forgets all brokers where Kafka names none while
+it shuts down (kafka_clients.py); so it is asked for how it stands.
 """
 
 import time
@@ -13,10 +14,10 @@ from typing import Any
 
 import msgspec
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # documented
+from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]  # documented
 from django.conf import settings
 
-from prices.publishing.kafka_clients import make_admin
+from prices.publishing.kafka_clients import LastingClient, make_admin
 
 # For how long messages may wait in Kafka, and none come.
 STALL_S = 30.0
@@ -27,6 +28,8 @@ ANSWER_TIMEOUT_S = 2.0
 # How often librdkafka tells how it stands. While the loop does something long, it tells nothing.
 STATISTICS_INTERVAL_S = 5.0
 UNTOLD_S = 3 * STATISTICS_INTERVAL_S
+# What librdkafka can ask who the brokers are; its others stand for the group's coordinator and for itself.
+_BROKERS = ("configured", "learned")
 
 
 class StalledError(Exception):
@@ -47,7 +50,7 @@ class StallWatch:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._client: AdminClient | None = None
+        self._clients = LastingClient(lambda: make_admin({"reconnect.backoff.max.ms": 1_000}))
         self._silences: dict[int, _Silence] = {}
         self._asked: dict[int, Future[Any]] = {}
         self._asked_at = 0.0
@@ -68,9 +71,8 @@ class StallWatch:
         although Kafka has some. To be called where all that had come was taken. Raises StalledError for one
         that was sought before.
         """
-        if self._client is not None:
-            # As in topic_watch.py.
-            self._client.poll(0)
+        # As in topic_watch.py.
+        self._clients.get().poll(0)
         if self._asked and all(future.done() for future in self._asked.values()):
             self._compare(positions)
         elif not self._asked and self._clock() - self._asked_at >= ASK_INTERVAL_S:
@@ -98,9 +100,8 @@ class StallWatch:
             if self._asked_at - silence.since >= ASK_INTERVAL_S
         ]
         if silent:
-            self._client = self._client or make_admin({"reconnect.backoff.max.ms": 1_000})
             wanted = {TopicPartition(settings.KAFKA_TOPIC, each): OffsetSpec.latest() for each in silent}  # type: ignore[no-untyped-call]
-            answers = self._client.list_offsets(
+            answers = self._clients.get().list_offsets(
                 wanted,
                 # As the consumer: what a transaction has not committed yet does not come.
                 isolation_level=IsolationLevel.READ_COMMITTED,
@@ -110,6 +111,7 @@ class StallWatch:
 
     def _compare(self, positions: Mapping[int, int]) -> None:
         answers, self._asked = self._asked, {}
+        self._clients.note(is_answered=any(answer.exception() is None for answer in answers.values()))
         for partition, answer in answers.items():
             silence = self._silences.get(partition)
             try:
@@ -137,16 +139,21 @@ class MembershipWatch:
         self._noted_at = float("-inf")
         self._outside_since: float | None = None
         self._rebalances = 0
+        self._knows_brokers = True
         self.state = ""
 
     def note(self, statistics: str, *, kafka_answers: bool) -> None:
         """Take librdkafka's statistics. Time does not count while Kafka does not answer and nobody can join,
         while rebalances follow each other, and where nothing was told for a while.
         """
-        group = msgspec.json.decode(statistics).get("cgrp", {})
+        told = msgspec.json.decode(statistics)
+        group = told.get("cgrp", {})
+        self._knows_brokers = any(broker["source"] in _BROKERS for broker in told["brokers"].values())
         last, self._noted_at = self._noted_at, self._clock()
         rebalances, self._rebalances = self._rebalances, group.get("rebalance_cnt", 0)
         self.state = f"{group.get('state')}, {group.get('join_state')}"
+        if not self._knows_brokers:
+            self.state += ", no brokers known"
         if _is_settled(group) or not kafka_answers:
             self._outside_since = None
         elif (
@@ -155,12 +162,17 @@ class MembershipWatch:
             self._outside_since = self._noted_at
 
     def is_lost(self) -> bool:
-        """Return whether it was no settled member for 90 s although Kafka answers; `state` says what is."""
-        return self._outside_since is not None and self._noted_at - self._outside_since >= OUTSIDE_S
+        """Return whether it knows no broker, or was no settled member for 90 s although Kafka answers.
+
+        `state` says what is.
+        """
+        is_outside = self._outside_since is not None and self._noted_at - self._outside_since >= OUTSIDE_S
+        return is_outside or not self._knows_brokers
 
     def begin(self) -> None:
         """Begin anew, with another consumer."""
         self._outside_since = None
+        self._knows_brokers = True
 
 
 def _is_settled(group: Mapping[str, Any]) -> bool:

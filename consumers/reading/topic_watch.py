@@ -10,10 +10,11 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import ClusterMetadata  # type: ignore[attr-defined]  # documented
 from django.conf import settings
 
 from prices.outage_log import Outage
-from prices.publishing.kafka_clients import make_admin
+from prices.publishing.kafka_clients import LastingClient, make_admin
 
 LOOK_INTERVAL_S = 2.0
 ANSWER_TIMEOUT_S = 2.0
@@ -28,7 +29,7 @@ class TopicWatch:
 
     def __init__(self) -> None:
         self._topic = settings.KAFKA_TOPIC
-        self._client = make_admin({"reconnect.backoff.max.ms": 1_000})
+        self._clients = LastingClient(lambda: make_admin({"reconnect.backoff.max.ms": 1_000}))
         self._missing = Outage(began="topic.missing", ended="topic.found")
         # Whether Kafka had an answer when it was last asked.
         self.is_answered = False
@@ -43,7 +44,7 @@ class TopicWatch:
         where Kafka does not answer, TopicReplacedError where the id has changed.
         """
         # Only a controller tells ids: where there is none, the client waits for it until the time is over.
-        cluster = self._client.list_topics(timeout=ANSWER_TIMEOUT_S)
+        cluster = self._list_topics()
         if cluster.controller_id not in cluster.brokers:
             if self._known:
                 # One that had a controller is starting: its topic is not another one for that.
@@ -60,23 +61,35 @@ class TopicWatch:
     def look(self) -> None:
         """Take the answer that has come, and ask again when it is time. Raises TopicReplacedError."""
         # While Kafka is away librdkafka has a word for each try, and keeps those that nobody takes.
-        self._client.poll(0)
+        self._clients.get().poll(0)
         if self._asked is not None and self._asked.done():
             asked, self._asked = self._asked, None
             self._take(asked)
         elif self._asked is None and time.monotonic() - self._asked_at >= LOOK_INTERVAL_S:
             self._asked, self._asked_at = self._ask(), time.monotonic()
 
+    def _list_topics(self) -> ClusterMetadata:
+        try:
+            found = self._clients.get().list_topics(timeout=ANSWER_TIMEOUT_S)
+        except KafkaException:
+            self._clients.note(is_answered=False)
+            raise
+        self._clients.note(is_answered=True)
+        return found
+
     def _ask(self) -> Future[Any]:
         topics = TopicCollection([self._topic])
-        return self._client.describe_topics(topics, request_timeout=ANSWER_TIMEOUT_S)[self._topic]
+        return self._clients.get().describe_topics(topics, request_timeout=ANSWER_TIMEOUT_S)[self._topic]
 
     def _take(self, answer: Future[Any]) -> None:
         try:
             found = str(answer.result().topic_id)
             self.is_answered = True
+            self._clients.note(is_answered=True)
         except KafkaException as error:
             self.is_answered = False
+            # Codes below 0 are librdkafka's own.
+            self._clients.note(is_answered=error.args[0].code() >= 0)
             # That Kafka is away the consumer notices too.
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 self._missing.begin(error.args[0].str())

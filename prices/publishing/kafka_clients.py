@@ -2,9 +2,10 @@
 
 import logging
 import re
+import threading
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
@@ -17,6 +18,7 @@ _silent.addHandler(logging.NullHandler())
 _REFUSALS = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 # librdkafka says before it who said so, and after it in which state of the connection.
 _AROUND_REASON = re.compile(r"^\w+://\S+: | \(after .*")
+AnyClient = TypeVar("AnyClient")
 
 
 def make_consumer(options: Mapping[str, Any]) -> Consumer:
@@ -80,6 +82,42 @@ class Admin(AdminClient):
 def make_admin(options: Mapping[str, Any] | None = None) -> Admin:
     """Return a client for topics, groups and offsets."""
     return Admin(options or {})
+
+
+class LastingClient(Generic[AnyClient]):
+    """Holds a client for as long as its process lives; makes it when it is first used, and anew if need be.
+
+    A Kafka of one node that shuts down says that its cluster has no brokers. librdkafka (2.16) then forgets
+    the only one that it knew, and asks nobody from then on, Kafka being back or not. So a client that went
+    without an answer twice in a row gives way to another one. Not after the first time: on a busy machine
+    one that has its connections is answered sooner.
+    """
+
+    def __init__(self, make: Callable[[], AnyClient]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._client: AnyClient | None = None
+        self._silences = 0
+
+    def get(self) -> AnyClient:
+        """Return the client. Raises KafkaException where librdkafka does not take its settings."""
+        with self._lock:
+            if self._client is None:
+                self._client, self._silences = self._make(), 0
+            return self._client
+
+    def note(self, *, is_answered: bool) -> None:
+        """Take note whether Kafka had an answer for the client."""
+        with self._lock:
+            self._silences = 0 if is_answered else self._silences + 1
+            if self._silences >= 2:
+                self._client = None
+
+    def drop(self, client: AnyClient) -> None:
+        """Make another one for the next use, unless that has happened already."""
+        with self._lock:
+            if self._client is client:
+                self._client = None
 
 
 def _connection() -> dict[str, Any]:

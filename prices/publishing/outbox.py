@@ -24,7 +24,7 @@ from prices.database.retry import retry_database
 from prices.database.uuid7 import epoch_ms, first_id_at, made_at_ms
 from prices.models import PricePoint, RawMarketData, SymbolAverage
 from prices.publishing.events import MAX_AHEAD, encode_event
-from prices.publishing.kafka_clients import delivery_error, make_producer
+from prices.publishing.kafka_clients import LastingClient, delivery_error, make_producer
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +131,7 @@ class Publisher:
         self._paused_until = 0.0
         self._kafka_away = False
         self._kafkas_clock = _KafkaClock()
-        self._producer: Producer | None = None
+        self._producers = LastingClient(_make_producer)
 
     def publish(
         self,
@@ -153,6 +153,7 @@ class Publisher:
         early = len(points) - len(in_time) + deliveries.early
         publication = Publication(len(deliveries.confirmed), len(points), tuple(deliveries.refused), early)
         self._note_outcome(failed=not publication.is_answered, reason=deliveries.reason)
+        self._producers.note(is_answered=publication.is_answered)
         # Points of long ago are not early, however far it is behind.
         is_behind = early > 0 or (now is not None and self._kafkas_clock.is_behind(epoch_ms(now)))
         self._kafkas_clock.tell(is_behind=is_behind)
@@ -184,7 +185,7 @@ class Publisher:
         deliveries = _Deliveries(len(points), self._kafkas_clock)
         now_ms = 0 if now is None else epoch_ms(now)
         try:
-            producer = self._usable_producer()
+            producer = self._producers.get()
         except KafkaException as error:
             # Settings that librdkafka does not take, such as the file of a certificate that is gone.
             deliveries.reason = error.args[0].str()
@@ -211,19 +212,8 @@ class Publisher:
         except KafkaException as error:
             # What ended the producer for good: Kafka lets this user write nothing, or took its id away.
             deliveries.reason = error.args[0].str()
-            self._drop(producer)
+            self._producers.drop(producer)
         return deliveries
-
-    def _usable_producer(self) -> Producer:
-        with self._lock:
-            self._producer = self._producer or _make_producer()
-            return self._producer
-
-    def _drop(self, ended: Producer) -> None:
-        with self._lock:
-            # Another thread may have another one already.
-            if self._producer is ended:
-                self._producer = None
 
 
 def _make_producer() -> Producer:

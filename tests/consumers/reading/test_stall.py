@@ -21,8 +21,13 @@ class Clock:
         return self.now
 
 
-def statistics(state: str, join_state: str, *, rebalances: int = 1) -> str:
-    return json.dumps({"cgrp": {"state": state, "join_state": join_state, "rebalance_cnt": rebalances}})
+def statistics(state: str, join_state: str, *, rebalances: int = 1, source: str = "learned") -> str:
+    return json.dumps(
+        {
+            "brokers": {"kafka/1": {"source": source}},
+            "cgrp": {"state": state, "join_state": join_state, "rebalance_cnt": rebalances},
+        }
+    )
 
 
 @pytest.fixture
@@ -60,6 +65,18 @@ def test_member_that_never_settles_is_lost(
     pass_time(watch, clock, statistics(*states), until_s=STATISTICS_INTERVAL_S)
     assert watch.is_lost()
     assert watch.state == ", ".join(states)
+
+
+@pytest.mark.parametrize("source", ["logical", "internal"])
+def test_consumer_that_knows_no_broker_is_lost_at_once(watch: MembershipWatch, source: str) -> None:
+    """As after a shutdown of Kafka (tests/test_lost_brokers.py); that Kafka is back it cannot see."""
+    watch.note(statistics("query-coord", "steady", source=source), kafka_answers=False)
+    assert watch.is_lost()
+    assert watch.state == "query-coord, steady, no brokers known"
+    watch.begin()
+    assert not watch.is_lost()
+    watch.note(statistics("query-coord", "init", source="configured"), kafka_answers=False)
+    assert not watch.is_lost()
 
 
 def test_settled_member_is_not_lost(watch: MembershipWatch, clock: Clock) -> None:

@@ -84,7 +84,7 @@ def test_kafka_away_for_long_takes_no_memory(settings: Settings) -> None:
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     watch = TopicWatch()
     # The stubs do not know that a client has a length.
-    client: Any = watch._client
+    client: Any = watch._clients.get()
     watch.look()
     wait_until(lambda: len(client) > 10, what="some tries have failed")
     watch.look()

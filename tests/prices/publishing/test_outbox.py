@@ -252,7 +252,7 @@ def test_point_that_kafka_refuses_holds_up_no_other(
 def test_producer_that_failed_for_good_is_replaced(topic: str, caplog: pytest.LogCaptureFixture) -> None:
     points = make_points(3)
     # So ends a producer that may write nothing. Kafka takes the next one, once that is allowed.
-    end_for_good(publisher()._usable_producer(), KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+    end_for_good(publisher()._producers.get(), KafkaError.CLUSTER_AUTHORIZATION_FAILED)
     assert publisher().publish(points, polls={}).confirmed == 0
     assert "by a test" in caplog.text
     sweep_until_published(3)
@@ -333,7 +333,7 @@ def test_message_that_kafka_takes_for_a_repetition_is_sent_again(
     with monkeypatch.context() as mocked:
         mocked.setattr(outbox, "_make_producer", lambda: make_producer(MOCK_BROKER))
         outbox.forget_publisher()
-        answer_with_error(publisher()._usable_producer(), KafkaError.DUPLICATE_SEQUENCE_NUMBER)
+        answer_with_error(publisher()._producers.get(), KafkaError.DUPLICATE_SEQUENCE_NUMBER)
         first = publisher().publish([point], polls={})
     assert (first.confirmed, list(first.refused), first.is_answered) == (0, [point.id], True)
     point.refresh_from_db()
