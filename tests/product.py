@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,6 +15,7 @@ from django.conf import settings
 from django.db import connection
 
 from dev.embedded.ports import free_port
+from dev.guardian import Guardian
 from tests.warm_start import WarmProcess, can_start
 
 ROOT = Path(settings.BASE_DIR)
@@ -61,6 +63,7 @@ class Product:
         """Start these processes; their output goes to files in the folder."""
         for name in names:
             self._running[name] = self._start(self._commands[name], self.log(name))
+            _guardian().watch(self._running[name].pid, stop_signal=signal.SIGKILL)
 
     def _start(self, command: str, log: Path) -> subprocess.Popen[bytes] | WarmProcess:
         if can_start(command, self._environment):
@@ -97,19 +100,20 @@ class Product:
         # One that has only begun has no session of its own yet.
         process.kill()
         process.wait()
+        _guardian().forget(process.pid)
 
     def stop(self, name: str) -> int:
         """Ask a process to end; return its exit code."""
         process = self._running.pop(name)
         process.terminate()
-        return process.wait(STOP_TIMEOUT_S)
+        return _wait_for(process)
 
     def stop_all(self) -> dict[str, int]:
         """Ask all processes at once to end; return their exit codes."""
         for process in self._running.values():
             process.terminate()
         ending, self._running = self._running, {}
-        return {name: process.wait(STOP_TIMEOUT_S) for name, process in ending.items()}
+        return {name: _wait_for(process) for name, process in ending.items()}
 
     def is_healthy(self, name: str) -> bool:
         """Tell what the process's health check tells."""
@@ -146,6 +150,18 @@ class Product:
     def log(self, name: str) -> Path:
         """Return the file of a process's output."""
         return self._folder / f"{name}.log"
+
+
+@cache
+def _guardian() -> Guardian:
+    """Return what ends the processes of tests that are killed: each process is in a session of its own."""
+    return Guardian()
+
+
+def _wait_for(process: subprocess.Popen[bytes] | WarmProcess) -> int:
+    code = process.wait(STOP_TIMEOUT_S)
+    _guardian().forget(process.pid)
+    return code
 
 
 def _answers(address: str) -> bool:
