@@ -15,6 +15,11 @@ class Outage:
         self._ended = ended
         self._since: float | None = None
 
+    @property
+    def is_under_way(self) -> bool:
+        """Return whether the last word was a failure."""
+        return self._since is not None
+
     def begin(self, reason: str) -> None:
         """Note a failure; the first of an outage is logged."""
         if self._since is None:

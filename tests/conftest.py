@@ -17,8 +17,8 @@ from prices.clock import database_now
 from prices.jobs.services import create_job
 from prices.maintenance.partitions import make_partitions
 from prices.models import PollJob
-from prices.publishing import outbox
 from prices.publishing.kafka_clients import make_admin
+from prices.publishing.publisher import forget_publisher
 from prices.publishing.topic import ensure_topic
 from prices.quota import forget_allowances
 from providers.rate_limits import redis_scripts as shared_state
@@ -89,8 +89,8 @@ def topic(settings: Settings) -> Iterator[str]:
     settings.KAFKA_CONSUMER_GROUP = name
     settings.KAFKA_PARTITIONS = 3
     ensure_topic(make_admin())
-    outbox.forget_publisher()
+    forget_publisher()
     yield name
-    outbox.forget_publisher()
+    forget_publisher()
     admin = make_admin()
     admin.delete_topics([name])[name].result(10)

@@ -15,12 +15,12 @@ from consumers.reading import stall
 from consumers.reading.stall import StallWatch
 from consumers.reading.topic_watch import TopicWatch
 from marketdata import health
-from prices.publishing import outbox
+from prices.publishing import publisher as publishing
 from prices.publishing.kafka_clients import LastingClient, make_admin, make_producer
-from prices.publishing.outbox import publisher
+from prices.publishing.publisher import forget_publisher, publisher
 from tests.consumers.running import send
 from tests.kafka_proxy import KafkaProxy
-from tests.prices.publishing.test_outbox import make_points
+from tests.prices.publishing.points import make_points
 from tests.waiting import wait_until
 
 
@@ -39,7 +39,7 @@ def proxy(topic: str, settings: Settings) -> Iterator[KafkaProxy]:
         settings.KAFKA_BOOTSTRAP_SERVERS = running.address
         yield running
     settings.KAFKA_BOOTSTRAP_SERVERS = kafka
-    outbox.forget_publisher()
+    forget_publisher()
     health.forget_clients()
 
 
@@ -108,8 +108,8 @@ def test_health_check_finds_kafka_again(proxy: KafkaProxy) -> None:
 
 @pytest.mark.django_db
 def test_publisher_finds_kafka_again(proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "PAUSE_AFTER_FAILURE_S", 0.1)
-    outbox.forget_publisher()
+    monkeypatch.setattr(publishing, "PAUSE_AFTER_FAILURE_S", 0.1)
+    forget_publisher()
     options = {"message.timeout.ms": 1_000}
     publisher()._producers._client = lost(lambda: make_producer(options), proxy)  # type: ignore[assignment]
     (point,) = make_points(1)

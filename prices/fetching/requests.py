@@ -54,15 +54,15 @@ OnAnswer = Callable[[RoundTrip], Iterable[str]]
 
 
 @dataclass(slots=True)
-class Asked:
+class FetchResult:
     """The last word on each symbol that was asked for.
 
-    `elsewhere`: symbols that another process or thread asks for just now. `refused` tells why no further
-    request was sent, where the breaker or the budget said so. `sent` counts the requests.
+    `in_flight_elsewhere`: symbols that another process or thread asks for just now. `refused` tells why no
+    further request was sent, where the breaker or the budget said so. `sent` counts the requests.
     """
 
     results: Results = field(default_factory=dict)
-    elsewhere: list[str] = field(default_factory=list)
+    in_flight_elsewhere: list[str] = field(default_factory=list)
     refused: Refused | None = None
     sent: int = 0
 
@@ -82,7 +82,7 @@ def ask_provider(
     until: float,
     patience_s: float = 0.0,
     load_history: LoadHistory = load_sent_times,
-) -> Asked:
+) -> FetchResult:
     """Send the provider's requests for the symbols; return the last result of each, and what was not sent.
 
     No request begins after `until`, by the monotonic clock. For room in the budget a request waits up to
@@ -128,7 +128,7 @@ class _Asking:
         patience_s: float,
         load_history: LoadHistory,
     ) -> None:
-        self.asked = Asked()
+        self.asked = FetchResult()
         self._provider = provider
         self._caller = caller
         self._still_wanted = still_wanted
@@ -168,7 +168,7 @@ class _Asking:
         return replace(request, symbols=wanted) if wanted else None
 
     def _note(self, leased: Leased) -> tuple[str, ...]:
-        self.asked.elsewhere += leased.elsewhere
+        self.asked.in_flight_elsewhere += leased.in_flight_elsewhere
         self.asked.results.update(dict.fromkeys(leased.unknown, unknown_symbol()))
         return leased.ours
 

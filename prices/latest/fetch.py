@@ -15,12 +15,12 @@ from prices.database.uuid7 import new_ids
 from prices.fetching.exchange import RoundTrip, unknown_symbols
 from prices.fetching.ingest import Stored, store_round_trips
 from prices.fetching.recent import last_error, without_recent_price
-from prices.fetching.requests import Asked, ask_provider
+from prices.fetching.requests import FetchResult, ask_provider
 from prices.latest.errors import LatestTimeoutError, RequestRefusedError
 from prices.latest.single_flight import single_flight
 from prices.latest.stored import stored_price
 from prices.models import PricePoint
-from prices.publishing.outbox import publisher
+from prices.publishing.publisher import publisher
 from providers.base import ErrorKind, malformed
 from providers.rate_limits.permits import Refusal, Refused
 from providers.rate_limits.redis_scripts import SharedStateError
@@ -39,7 +39,7 @@ def fetch_price(provider: str, symbol: str, *, reuse_s: float = math.inf) -> Pri
     """
     fetching = _Fetching(provider, symbol, reuse_s)
     asked = fetching.ask()
-    while symbol in asked.elsewhere:
+    while symbol in asked.in_flight_elsewhere:
         found = fetching.result_of_others()
         if found is not None:
             return found
@@ -63,7 +63,7 @@ class _Fetching:
         self._began = database_now()
         self._just_now = timedelta(seconds=min(reuse_s, settings.LATEST_REUSE_S))
 
-    def ask(self) -> Asked:
+    def ask(self) -> FetchResult:
         return ask_provider(
             get_provider(self._provider),
             [self._symbol],

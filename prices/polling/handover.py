@@ -18,8 +18,8 @@ from prices.database.retry import retry_database
 from prices.jobs.services import queue_of
 from prices.ledger.runs import finish, reopen_claims
 from prices.maintenance.expired_messages import needless_after
-from prices.polling.merge import Slot, give_up
-from prices.polling.poll import Polled, poll_slots
+from prices.polling.merge import PendingRun, resolve_without_price
+from prices.polling.poll import Polled, poll_runs
 from providers.rate_limits.redis_errors import redis_problem
 
 log = structlog.get_logger(__name__)
@@ -30,9 +30,9 @@ Message = dict[str, Any]
 
 
 def hand_over(polled: Polled) -> None:
-    """Send each slot that goes on to its next provider's queue; where that fails, it ends here."""
-    for provider, slots in polled.go_on.items():
-        messages = [to_message(slot) for slot in slots]
+    """Send each run that goes on to its next provider's queue; where that fails, it ends here."""
+    for provider, runs in polled.go_on.items():
+        messages = [to_message(run) for run in runs]
         try:
             current_app.send_task(
                 GO_ON_TASK,
@@ -42,8 +42,8 @@ def hand_over(polled: Polled) -> None:
             )
         except OperationalError as error:
             problem = f"Redis {redis_problem(error)}"
-            log.error("poll.not_handed_over", provider=provider, slots=len(slots), reason=problem)  # noqa: TRY400
-            end_here(slots, problem)
+            log.error("poll.not_handed_over", provider=provider, slots=len(runs), reason=problem)  # noqa: TRY400
+            end_here(runs, problem)
 
 
 def _claims_are_over_at() -> float:
@@ -52,11 +52,11 @@ def _claims_are_over_at() -> float:
 
 
 def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
-    """Go on with slots at this provider; those that have ended meanwhile are left out."""
+    """Go on with runs at this provider; those that have ended meanwhile are left out."""
     by_run = {UUID(message["run_id"]): message for message in messages}
     claims = {claim.run_id: claim for claim in reopen_claims(list(by_run))}
-    slots = [
-        Slot(
+    runs = [
+        PendingRun(
             claims[run_id],
             dict.fromkeys(message["symbols"]),
             **{name: message[name] for name in _AS_THEY_ARE},
@@ -65,28 +65,28 @@ def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
         if run_id in claims
     ]
     polled = Polled()
-    if slots:
-        poll_slots(provider, slots, polled)
+    if runs:
+        poll_runs(provider, runs, polled)
     return polled
 
 
-def end_here(slots: Sequence[Slot], problem: str) -> None:
-    """End the slots with what they have: nobody goes on with them, for this problem."""
-    for slot in slots:
-        slot.settle_deferred()
-        give_up(slot, list(slot.waiting), f"not asked: {problem}")
-    retry_database(lambda: finish([slot.outcome for slot in slots]))
+def end_here(runs: Sequence[PendingRun], problem: str) -> None:
+    """End the runs with what they have: nobody goes on with them, for this problem."""
+    for run in runs:
+        run.resolve_deferred()
+        resolve_without_price(run, list(run.waiting), f"not asked: {problem}")
+    retry_database(lambda: finish([run.outcome for run in runs]))
 
 
 _AS_THEY_ARE = ("missing", "paid", "shared", "tried", "asked", "withheld", "served_by")
 
 
-def to_message(slot: Slot) -> Message:
-    """Return a slot as JSON: what it still waits for, what was tried, and what it has."""
-    symbols = [*slot.waiting, *slot.deferred]
-    message: Message = {name: getattr(slot, name) for name in _AS_THEY_ARE}
+def to_message(run: PendingRun) -> Message:
+    """Return a run as JSON: what it still waits for, what was tried, and what it has."""
+    symbols = [*run.waiting, *run.deferred]
+    message: Message = {name: getattr(run, name) for name in _AS_THEY_ARE}
     return message | {
-        "run_id": str(slot.claim.run_id),
+        "run_id": str(run.claim.run_id),
         "symbols": symbols,
-        "missing": slot.missing | slot.deferred,
+        "missing": run.missing | run.deferred,
     }

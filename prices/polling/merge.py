@@ -1,7 +1,7 @@
-"""Jobs that are due together share their requests: who wants which symbol, and what each slot came to.
+"""Jobs that are due together share their requests: who wants which symbol, and what each run came to.
 
-Pure: nothing here asks, stores or waits. The first slot that wants a symbol pays for it (`stored`); for the
-others its price is `shared`. A slot is settled once each of its symbols has a price, or a reason why not.
+Pure: nothing here asks, stores or waits. The first run that wants a symbol pays for it (`stored`); for the
+others its price is `shared`. A run is resolved once each of its symbols has a price, or a reason why not.
 """
 
 import time
@@ -13,18 +13,18 @@ from uuid import UUID
 from prices.ledger.runs import Claim, RunOutcome
 from prices.models import RunState
 
-# A price that came so long ago answers a slot too, or a quarter of the slot's interval ago if that is less.
+# A price that came so long ago answers a run too, or a quarter of its job's interval ago if that is less.
 SHARED_UP_TO_S = 5.0
 _GOLDEN = Fraction(618034, 1_000_000)
 
 
 @dataclass(slots=True)
-class Slot:
-    """A claimed slot on its way to an outcome.
+class PendingRun:
+    """The run of a claimed slot on its way to an outcome.
 
     `waiting` holds the symbols that have neither a price nor a reason yet, `deferred` those that the next
     provider is to be asked for, with what kept the earlier ones. `paid` and `shared` count the prices that
-    were asked for on its account, and those that another slot or an earlier poll asked for. `tried`: the
+    were asked for on its account, and those that another run or an earlier poll asked for. `tried`: the
     providers before this one. `asked`: at least one request was sent for it. `withheld`: the symbols that
     the provider's budget leaves out this time; it takes their prices where somebody else asks for them.
     """
@@ -41,18 +41,18 @@ class Slot:
     served_by: str | None = None
 
     @property
-    def is_settled(self) -> bool:
-        """Return whether nothing of the slot is open any more."""
+    def is_resolved(self) -> bool:
+        """Return whether nothing of the run is open any more."""
         return not self.waiting and not self.deferred
 
-    def settle_deferred(self) -> None:
+    def resolve_deferred(self) -> None:
         """Leave it at what kept the earlier providers: no other one is asked."""
         self.missing |= self.deferred
         self.deferred = {}
 
     @property
     def outcome(self) -> RunOutcome:
-        """Return what the slot came to."""
+        """Return what the run came to."""
         points = self.paid + self.shared
         return RunOutcome(
             self.claim,
@@ -81,100 +81,100 @@ class Slot:
         return texts.pop() if self._state == RunState.SKIPPED and len(texts) == 1 else summary(reasons)
 
 
-class Merged:
+class MergedPoll:
     """Slots that are polled together, at one provider; `by_symbol` gives those that want a symbol."""
 
-    def __init__(self, slots: Iterable[Slot], *, provider: str) -> None:
-        self.slots = list(slots)
+    def __init__(self, runs: Iterable[PendingRun], *, provider: str) -> None:
+        self.runs = list(runs)
         self.provider = provider
-        self.by_symbol: dict[str, list[Slot]] = {}
-        for slot in self.slots:
-            for symbol in slot.waiting:
-                self.by_symbol.setdefault(symbol, []).append(slot)
+        self.by_symbol: dict[str, list[PendingRun]] = {}
+        for run in self.runs:
+            for symbol in run.waiting:
+                self.by_symbol.setdefault(symbol, []).append(run)
 
     @property
     def symbols(self) -> list[str]:
         """Return what is to be asked for: each symbol once."""
         return [symbol for symbol in self.by_symbol if self._paying_for(symbol)]
 
-    def payer_of(self, symbol: str) -> Slot | None:
-        """Return the slot on whose account the symbol is asked for: the first that may and waits for it."""
+    def payer_of(self, symbol: str) -> PendingRun | None:
+        """Return the run on whose account the symbol is asked for: the first that may and waits for it."""
         return next(iter(self._paying_for(symbol)), None)
 
     def still_wanted(self, symbols: Sequence[str], *, active: set[UUID]) -> list[str]:
-        """Return those of the symbols that an active job wants; the slots of other jobs give them up."""
+        """Return those of the symbols that an active job wants; the runs of other jobs give them up."""
         for symbol in symbols:
-            for slot in self._waiting_for(symbol):
-                if slot.claim.job.id not in active:
-                    give_up(slot, [symbol], "not asked: the job was stopped")
+            for run in self._waiting_for(symbol):
+                if run.claim.job.id not in active:
+                    resolve_without_price(run, [symbol], "not asked: the job was stopped")
         return [symbol for symbol in symbols if self._paying_for(symbol)]
 
     def note_asked(self, symbols: Iterable[str]) -> None:
         """Note that a request was sent for the symbols."""
         for symbol in symbols:
-            for slot in self._paying_for(symbol):
-                slot.asked = True
+            for run in self._paying_for(symbol):
+                run.asked = True
 
     def serve(self, symbol: str) -> None:
         """Give the symbol's price to all who wait for it; one of them paid for it."""
         payer = self.payer_of(symbol)
-        for slot in self._waiting_for(symbol):
-            serve(slot, symbol, provider=self.provider, paid=slot is payer)
+        for run in self._waiting_for(symbol):
+            serve(run, symbol, provider=self.provider, paid=run is payer)
 
     def share(self, symbol: str, *, age_s: float) -> None:
-        """Give a price of others to the slots claimed before it came, or that take one of its age."""
-        for slot in self._waiting_for(symbol):
-            claimed_s_ago = time.monotonic() - slot.claim.claimed_at
-            if age_s < max(claimed_s_ago, min(SHARED_UP_TO_S, slot.claim.job.interval / 4)):
-                serve(slot, symbol, provider=self.provider, paid=False)
+        """Give a price of others to the runs claimed before it came, or that take one of its age."""
+        for run in self._waiting_for(symbol):
+            claimed_s_ago = time.monotonic() - run.claim.claimed_at
+            if age_s < max(claimed_s_ago, min(SHARED_UP_TO_S, run.claim.job.interval / 4)):
+                serve(run, symbol, provider=self.provider, paid=False)
 
     def fail(self, symbol: str, reason: str, *, has_next: set[UUID]) -> None:
-        """Settle the symbol without a price; for the runs that have a next provider it is put off."""
-        for slot in self._paying_for(symbol):
-            self.give_back(slot, [symbol], reason, has_next=has_next)
+        """Resolve the symbol without a price; for the runs that have a next provider it is put off."""
+        for run in self._paying_for(symbol):
+            self.give_back(run, [symbol], reason, has_next=has_next)
 
-    def give_back(self, slot: Slot, symbols: Iterable[str], reason: str, *, has_next: set[UUID]) -> None:
-        """Settle what one slot waits for without a price, or put it off if its run has a next provider."""
+    def give_back(self, run: PendingRun, symbols: Iterable[str], reason: str, *, has_next: set[UUID]) -> None:
+        """Resolve what one run waits for without a price, or put it off if its run has a next provider."""
         # Several may be asked one after the other, each job its own: every reason says whose it is.
         text = f"{self.provider}: {reason}"
-        waiting = [symbol for symbol in symbols if symbol in slot.waiting]
-        give_up(slot, waiting, text)
-        if slot.claim.run_id in has_next:
-            slot.deferred |= {symbol: slot.missing.pop(symbol) for symbol in waiting}
+        waiting = [symbol for symbol in symbols if symbol in run.waiting]
+        resolve_without_price(run, waiting, text)
+        if run.claim.run_id in has_next:
+            run.deferred |= {symbol: run.missing.pop(symbol) for symbol in waiting}
 
-    def take_settled(self) -> list[Slot]:
-        """Return the slots that are settled, and part with them."""
-        settled = [slot for slot in self.slots if slot.is_settled]
-        self.slots = [slot for slot in self.slots if not slot.is_settled]
-        return settled
+    def take_resolved(self) -> list[PendingRun]:
+        """Return the runs that are resolved, and part with them."""
+        resolved = [run for run in self.runs if run.is_resolved]
+        self.runs = [run for run in self.runs if not run.is_resolved]
+        return resolved
 
-    def _paying_for(self, symbol: str) -> list[Slot]:
-        return [slot for slot in self._waiting_for(symbol) if symbol not in slot.withheld]
+    def _paying_for(self, symbol: str) -> list[PendingRun]:
+        return [run for run in self._waiting_for(symbol) if symbol not in run.withheld]
 
-    def _waiting_for(self, symbol: str) -> list[Slot]:
-        return [slot for slot in self.by_symbol.get(symbol, ()) if symbol in slot.waiting]
+    def _waiting_for(self, symbol: str) -> list[PendingRun]:
+        return [run for run in self.by_symbol.get(symbol, ()) if symbol in run.waiting]
 
 
-def serve(slot: Slot, symbol: str, *, provider: str, paid: bool) -> None:
-    """Settle a symbol that the slot waits for with a price of the provider."""
-    del slot.waiting[symbol]
-    slot.missing.pop(symbol, None)
-    slot.paid += paid
-    slot.shared += not paid
+def serve(run: PendingRun, symbol: str, *, provider: str, paid: bool) -> None:
+    """Resolve a symbol that the run waits for with a price of the provider."""
+    del run.waiting[symbol]
+    run.missing.pop(symbol, None)
+    run.paid += paid
+    run.shared += not paid
     # The first that serves is kept: a later one helps out with single symbols.
-    slot.served_by = slot.served_by or provider
+    run.served_by = run.served_by or provider
 
 
-def give_up(slot: Slot, symbols: Iterable[str], reason: str) -> None:
-    """Settle symbols that the slot waits for without a price; what earlier providers said comes first."""
+def resolve_without_price(run: PendingRun, symbols: Iterable[str], reason: str) -> None:
+    """Resolve symbols that the run waits for without a price; what earlier providers said comes first."""
     for symbol in list(symbols):
-        if symbol in slot.waiting:
-            del slot.waiting[symbol]
-            before = slot.missing.get(symbol)
-            slot.missing[symbol] = f"{before}; {reason}" if before else reason
+        if symbol in run.waiting:
+            del run.waiting[symbol]
+            before = run.missing.get(symbol)
+            run.missing[symbol] = f"{before}; {reason}" if before else reason
 
 
-def in_turn(symbols: Sequence[str], *, slot: int) -> list[str]:
+def rotate(symbols: Sequence[str], *, slot: int) -> list[str]:
     """Return the symbols from another one on at each slot: a poll that ends early omits others each time.
 
     The steps are a golden section of the list, so that the starts of a few slots lie well apart.

@@ -22,12 +22,12 @@ from prices.fetching.budget_history import load_sent_times
 from prices.fetching.exchange import RoundTrip, unknown_symbols
 from prices.fetching.ingest import Stored, store_round_trips
 from prices.fetching.recent import received_since, without_recent_price
-from prices.fetching.requests import Asked, ask_provider
+from prices.fetching.requests import FetchResult, ask_provider
 from prices.jobs.services import next_provider, provider_of
 from prices.ledger.runs import active_jobs, claim_slots, finish
 from prices.models import RunState
-from prices.polling.merge import SHARED_UP_TO_S, Merged, Slot, give_up, in_turn
-from prices.publishing.outbox import publisher
+from prices.polling.merge import SHARED_UP_TO_S, MergedPoll, PendingRun, resolve_without_price, rotate
+from prices.publishing.publisher import publisher
 from prices.quota import Allowance, allowance_of, key_of, read_allowance, requests_used
 from providers.rate_limits.budget import SentTimes
 from providers.rate_limits.permits import is_metered
@@ -47,7 +47,7 @@ class Polled:
     """What became of claimed slots: the state of each job's run, and those that go on at another provider."""
 
     states: dict[UUID, RunState] = field(default_factory=dict)
-    go_on: dict[str, list[Slot]] = field(default_factory=dict)
+    go_on: dict[str, list[PendingRun]] = field(default_factory=dict)
 
 
 def claim_and_poll(job_ids: Sequence[UUID], *, now: datetime | None = None, at: str | None = None) -> Polled:
@@ -58,26 +58,26 @@ def claim_and_poll(job_ids: Sequence[UUID], *, now: datetime | None = None, at: 
     provider's failure is an outcome, not an exception.
     """
     claims = retry_database(lambda: claim_slots(job_ids, now=now))
-    slots = [Slot(claim, dict.fromkeys(claim.job.symbols)) for claim in claims]
-    by_provider: dict[str, list[Slot]] = {}
-    for slot in slots:
-        by_provider.setdefault(provider_of(slot.claim.job), []).append(slot)
+    runs = [PendingRun(claim, dict.fromkeys(claim.job.symbols)) for claim in claims]
+    by_provider: dict[str, list[PendingRun]] = {}
+    for run in runs:
+        by_provider.setdefault(provider_of(run.claim.job), []).append(run)
     polled = Polled()
     for provider, together in by_provider.items():
         if at is None or at == provider:
-            poll_slots(provider, together, polled)
+            poll_runs(provider, together, polled)
         else:
             polled.go_on.setdefault(provider, []).extend(together)
     return polled
 
 
-def poll_slots(provider: str, slots: Sequence[Slot], polled: Polled) -> None:
-    """Ask the provider for what the slots wait for, and note in `polled` what became of each.
+def poll_runs(provider: str, runs: Sequence[PendingRun], polled: Polled) -> None:
+    """Ask the provider for what the runs wait for, and note in `polled` what became of each.
 
     Slots that another provider did not serve come after the others, and take what those left.
     """
-    own = [slot for slot in slots if not slot.tried]
-    fallbacks = [slot for slot in slots if slot.tried]
+    own = [run for run in runs if not run.tried]
+    fallbacks = [run for run in runs if run.tried]
     for together in (own, fallbacks):
         if together:
             _poll_together(_Poll(provider, together, polled))
@@ -95,42 +95,42 @@ def _poll_together(poll: "_Poll") -> None:
 
 
 class _Poll:
-    def __init__(self, provider: str, slots: Sequence[Slot], polled: Polled) -> None:
+    def __init__(self, provider: str, runs: Sequence[PendingRun], polled: Polled) -> None:
         self.provider = provider
-        self.merged = Merged(slots, provider=provider)
+        self.merged = MergedPoll(runs, provider=provider)
         self.polled = polled
-        self._claimed_at = min(slot.claim.claimed_at for slot in slots)
-        self._until = min(slot.claim.asks_until for slot in slots)
-        intervals = [slot.claim.job.interval for slot in slots]
+        self._claimed_at = min(run.claim.claimed_at for run in runs)
+        self._until = min(run.claim.asks_until for run in runs)
+        intervals = [run.claim.job.interval for run in runs]
         self._patience_s = 0.75 * min(intervals)
-        self._slot_number = int(slots[0].claim.due_at.timestamp()) // intervals[0]
-        self.is_fallback = any(slot.tried for slot in slots)
-        for slot in slots:
-            slot.tried.append(provider)
+        self._slot_number = int(runs[0].claim.due_at.timestamp()) // intervals[0]
+        self.is_fallback = any(run.tried for run in runs)
+        for run in runs:
+            run.tried.append(provider)
             # What the budget of the provider before has left out.
-            slot.withheld = []
-        following = {slot.claim.run_id: next_provider(slot.claim.job, tried=slot.tried) for slot in slots}
-        asking = [slot.claim.run_id for slot in slots]
+            run.withheld = []
+        following = {run.claim.run_id: next_provider(run.claim.job, tried=run.tried) for run in runs}
+        asking = [run.claim.run_id for run in runs]
         self._load_history = partial(_load_sent_times, asking=asking)
         self._withheld_because: dict[UUID, str] = {}
         self._not_asked_because = "the job was stopped or time ran out"
         self._next = {run_id: name for run_id, name in following.items() if name is not None}
 
     def withhold(self) -> None:
-        """Note for each new slot what the provider's budget leaves out this time."""
+        """Note for each new run what the provider's budget leaves out this time."""
         allowance, used = self._allowance()
-        for slot in self.merged.slots:
+        for run in self.merged.runs:
             if self.is_fallback:
                 # It is in no plan: it takes what the jobs of this provider leave.
-                granted, because = set(slot.waiting if not allowance.turns else ()), FULLY_USED
+                granted, because = set(run.waiting if not allowance.turns else ()), FULLY_USED
             else:
-                granted = set(allowance.symbols_at(slot.claim.job, slot.claim.due_at, used=used))
-                because = allowance.withheld_reason(slot.claim.job)
-            slot.withheld = [symbol for symbol in slot.waiting if symbol not in granted]
-            self._withheld_because[slot.claim.run_id] = because
+                granted = set(allowance.symbols_at(run.claim.job, run.claim.due_at, used=used))
+                because = allowance.withheld_reason(run.claim.job)
+            run.withheld = [symbol for symbol in run.waiting if symbol not in granted]
+            self._withheld_because[run.claim.run_id] = because
 
     def share_recent(self, symbols: Sequence[str]) -> None:
-        """Serve what others asked for a moment ago, or since the slot was claimed."""
+        """Serve what others asked for a moment ago, or since the run was claimed."""
         now = database_now()
         claimed_s_ago = time.monotonic() - self._claimed_at
         since = now - timedelta(seconds=max(claimed_s_ago, SHARED_UP_TO_S))
@@ -142,51 +142,51 @@ class _Poll:
         while self.merged.symbols and time.monotonic() < self._until:
             asked = self._ask_once()
             for symbol, error in asked.errors.items():
-                if symbol not in asked.elsewhere:
+                if symbol not in asked.in_flight_elsewhere:
                     self.fail([symbol], str(error))
             if asked.refused is not None:
-                left = [symbol for symbol in self.merged.symbols if symbol not in asked.elsewhere]
+                left = [symbol for symbol in self.merged.symbols if symbol not in asked.in_flight_elsewhere]
                 self.fail(left, asked.refused.reason)
-            if not asked.elsewhere or not self._wait_for(asked.elsewhere):
+            if not asked.in_flight_elsewhere or not self._wait_for(asked.in_flight_elsewhere):
                 return
-            retry_database(partial(self.share_recent, asked.elsewhere))
+            retry_database(partial(self.share_recent, asked.in_flight_elsewhere))
 
     def fail(self, symbols: Iterable[str], reason: str) -> None:
-        """Settle the symbols without a price here, as far as they still wait."""
+        """Resolve the symbols without a price here, as far as they still wait."""
         for symbol in list(symbols):
             self.merged.fail(symbol, reason, has_next=set(self._next))
 
     def end(self) -> None:
-        """Write what became of the slots that are left; those that go on elsewhere stay claimed."""
-        # The next provider's worker takes no slot over whose time to ask has run out.
+        """Write what became of the runs that are left; those that go on elsewhere stay claimed."""
+        # The next provider's worker takes no run over whose time to ask has run out.
         is_over = time.monotonic() >= self._until
-        for slot in self.merged.slots:
-            because = self._withheld_because.get(slot.claim.run_id, "")
-            self.merged.give_back(slot, slot.withheld, because, has_next=set(self._next))
-            give_up(slot, list(slot.waiting), f"not asked: {self._not_asked_because}")
+        for run in self.merged.runs:
+            because = self._withheld_because.get(run.claim.run_id, "")
+            self.merged.give_back(run, run.withheld, because, has_next=set(self._next))
+            resolve_without_price(run, list(run.waiting), f"not asked: {self._not_asked_because}")
             if is_over:
-                slot.settle_deferred()
-        settled = self.merged.take_settled()
-        retry_database(lambda: finish([slot.outcome for slot in settled]))
-        self._note(settled)
-        for slot in self.merged.slots:
-            self.polled.go_on.setdefault(self._next[slot.claim.run_id], []).append(slot)
+                run.resolve_deferred()
+        resolved = self.merged.take_resolved()
+        retry_database(lambda: finish([run.outcome for run in resolved]))
+        self._note(resolved)
+        for run in self.merged.runs:
+            self.polled.go_on.setdefault(self._next[run.claim.run_id], []).append(run)
 
     def _allowance(self) -> tuple[Allowance, int]:
         """Return how the budget is shared, and how many of its requests are used where that matters."""
         now = database_now()
         allowance = allowance_of(self.provider, now=now)
-        jobs = [slot.claim.job for slot in self.merged.slots]
+        jobs = [run.claim.job for run in self.merged.runs]
         if any(key_of(job) not in allowance.demands for job in jobs):
             allowance = read_allowance(self.provider, now=now)
         is_first = any(job.last_run_at is None for job in jobs)
         return allowance, requests_used(self.provider, allowance.limit) if is_first and allowance.limit else 0
 
-    def _ask_once(self) -> Asked:
+    def _ask_once(self) -> FetchResult:
         return ask_provider(
             get_provider(self.provider),
             # Whoever answers at once for all has no last symbol.
-            in_turn(self.merged.symbols, slot=self._slot_number if is_metered(self.provider) else 0),
+            rotate(self.merged.symbols, slot=self._slot_number if is_metered(self.provider) else 0),
             caller="latest" if self.is_fallback else "job",
             load_history=self._load_history,
             still_wanted=self._still_wanted,
@@ -199,7 +199,7 @@ class _Poll:
         try:
             if is_metered(self.provider):
                 self.share_recent(symbols)
-            active = active_jobs([slot.claim.job.id for slot in self.merged.slots])
+            active = active_jobs([run.claim.job.id for run in self.merged.runs])
         except (OperationalError, InterfaceError) as error:
             # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
             self._not_asked_because = f"PostgreSQL {database_trouble(error) or DatabaseTrouble.UNREACHABLE}"
@@ -210,11 +210,11 @@ class _Poll:
     def _keep(self, round_trip: RoundTrip) -> list[str]:
         self.merged.note_asked(round_trip.request.symbols)
         payers = (self.merged.payer_of(symbol) for symbol in round_trip.request.symbols)
-        run_id = next((slot.claim.run_id for slot in payers if slot is not None), None)
+        run_id = next((run.claim.run_id for run in payers if run is not None), None)
         (raw_id,) = retry_database(lambda: new_ids(1))
         keeping = _Keeping(self, round_trip, raw_id=raw_id, run_id=run_id)
         stored = retry_database(keeping)
-        self._note(keeping.settled)
+        self._note(keeping.resolved)
         if stored.points:
             publisher().publish(stored.points, polls={raw_id: run_id})
         return retry_database(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
@@ -227,8 +227,8 @@ class _Poll:
             self.fail(symbols, f"budget unavailable: {error}")
             return False
 
-    def _note(self, settled: Sequence[Slot]) -> None:
-        outcomes = [slot.outcome for slot in settled]
+    def _note(self, resolved: Sequence[PendingRun]) -> None:
+        outcomes = [run.outcome for run in resolved]
         self.polled.states |= {outcome.claim.job.id: outcome.state for outcome in outcomes}
         failed = [outcome for outcome in outcomes if outcome.error]
         if failed:
@@ -246,15 +246,15 @@ def _load_sent_times(provider: str, seconds: float, *, asking: Sequence[UUID]) -
 
 
 class _Keeping:
-    """Stores a round trip and the outcomes of the slots that it settles; called again, it doubles nothing."""
+    """Stores a round trip and the outcomes of the runs that it resolves; called again, it doubles nothing."""
 
     def __init__(self, poll: _Poll, round_trip: RoundTrip, *, raw_id: UUID, run_id: UUID | None) -> None:
         self._poll = poll
         self._round_trip = round_trip
         self._raw_id = raw_id
         self._run_id = run_id
-        self._is_settled = False
-        self.settled: list[Slot] = []
+        self._is_resolved = False
+        self.resolved: list[PendingRun] = []
 
     def __call__(self) -> Stored:
         with transaction.atomic():
@@ -265,15 +265,15 @@ class _Keeping:
                 poll=self._run_id,
                 is_fallback=self._poll.is_fallback,
             )
-            self._settle(stored)
-            finish([slot.outcome for slot in self.settled])
+            self._resolve(stored)
+            finish([run.outcome for run in self.resolved])
         return stored
 
-    def _settle(self, stored: Stored) -> None:
-        if self._is_settled:
+    def _resolve(self, stored: Stored) -> None:
+        if self._is_resolved:
             return
-        self._is_settled = True
+        self._is_resolved = True
         for point in stored.points:
             self._poll.merged.serve(point.symbol)
         self._poll.fail(stored.refused, "the database cannot hold this price")
-        self.settled = self._poll.merged.take_settled()
+        self.resolved = self._poll.merged.take_resolved()

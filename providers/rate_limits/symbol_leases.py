@@ -38,7 +38,7 @@ for i, symbol in ipairs(ask.symbols) do
   if left(unknown(symbol)) > 0 then
     found[i] = 'unknown'
   elseif held_by and held_by ~= ask.lease and left_of(lease(symbol), ask.lasts) > 0 then
-    found[i] = 'elsewhere'
+    found[i] = 'in_flight_elsewhere'
   else
     redis.call('SET', lease(symbol), ask.lease, 'PX', ask.lasts)
     found[i] = 'ours'
@@ -78,7 +78,7 @@ class Leased:
     """Which symbols may be asked for now, which others are asking for, and which are known to be unknown."""
 
     ours: tuple[str, ...]
-    elsewhere: tuple[str, ...]
+    in_flight_elsewhere: tuple[str, ...]
     unknown: tuple[str, ...]
 
 
@@ -94,7 +94,7 @@ class Lease:
         found = self._call(_TAKE, symbols, {"lasts": _lasts_ms()})
         by_state = [
             tuple(symbol for symbol, state in zip(symbols, found, strict=True) if state == wanted)
-            for wanted in ("ours", "elsewhere", "unknown")
+            for wanted in ("ours", "in_flight_elsewhere", "unknown")
         ]
         return Leased(*by_state)
 

@@ -103,7 +103,7 @@ def test_lease_of_a_killed_process_ends_in_time(clock: WallClock, settings: Sett
     Lease(PROVIDER).take(["AAPL"])
     set_redis(clock, timedelta())
     second = Lease(PROVIDER)
-    assert second.take(["AAPL"]).elsewhere == ("AAPL",)
+    assert second.take(["AAPL"]).in_flight_elsewhere == ("AAPL",)
     set_redis(clock, timedelta(seconds=6))
     assert second.take(["AAPL"]).ours == ("AAPL",)
 

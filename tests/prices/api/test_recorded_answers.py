@@ -20,8 +20,8 @@ from werkzeug import Request, Response
 from prices.api.errors import STATUS_OF_KIND
 from prices.latest.single_flight import forget_single_flight
 from prices.models import PricePoint, RawMarketData, RunState
-from prices.publishing import outbox
 from prices.publishing.kafka_clients import make_admin
+from prices.publishing.publisher import forget_publisher
 from prices.publishing.topic import ensure_topic
 from providers.adapters.yahoo import session as yahoo_session
 from providers.base import ErrorKind
@@ -52,9 +52,9 @@ def _topic() -> Iterator[None]:
     """Make one topic for all: a price of each recording is published."""
     with override_settings(KAFKA_TOPIC=f"recorded-{uuid4().hex[:12]}", KAFKA_PARTITIONS=1):
         ensure_topic(make_admin())
-        outbox.forget_publisher()
+        forget_publisher()
         yield
-        outbox.forget_publisher()
+        forget_publisher()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -10,8 +10,8 @@ from prices.database.uuid7 import first_id_at, new_ids
 from prices.fetching.budget_history import load_sent_times
 from prices.ledger.runs import claim_slots
 from prices.models import PollJob, PollRun, RawMarketData
-from prices.polling.merge import Slot
-from prices.polling.poll import Polled, poll_slots
+from prices.polling.merge import PendingRun
+from prices.polling.poll import Polled, poll_runs
 from providers.rate_limits.permits import Granted, Refusal, Refused, request_permit
 from tests.conftest import MakeJob
 from tests.providers.shared_scope import use_own_scope
@@ -68,7 +68,7 @@ def test_poll_that_was_slow_to_ask_does_not_count_itself(
     (claim,) = claim_slots([job.id])
     PollRun.objects.update(started_at=timezone.now() - timedelta(seconds=3))
     polled = Polled()
-    poll_slots("finnhub", [Slot(claim, {"AAPL": None})], polled)
+    poll_runs("finnhub", [PendingRun(claim, {"AAPL": None})], polled)
     assert (polled.states, PollRun.objects.get().reason) == ({job.id: "stored"}, "")
 
 

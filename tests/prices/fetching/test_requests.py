@@ -11,7 +11,7 @@ from redis import Redis as RedisClient
 from prices.fetching import requests as fetching
 from prices.fetching.budget_history import load_sent_times
 from prices.fetching.exchange import RoundTrip, unknown_symbols
-from prices.fetching.requests import Asked, StillWanted, ask_provider
+from prices.fetching.requests import FetchResult, StillWanted, ask_provider
 from providers.adapters.yahoo import session as yahoo_session
 from providers.base import ErrorKind
 from providers.rate_limits import breaker
@@ -41,7 +41,7 @@ def ask(
     patience_s: float = 0.0,
     caller: Caller = "job",
     still_wanted: StillWanted = lambda symbols: symbols,
-) -> Asked:
+) -> FetchResult:
     def keep(round_trip: RoundTrip) -> list[str]:
         if kept is not None:
             kept.append(round_trip)
@@ -141,7 +141,7 @@ def test_symbol_under_way_elsewhere_is_left_to_those_who_ask(finnhub: HTTPServer
     finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
     Lease("finnhub").take(["MSFT"])
     asked = ask("AAPL", "MSFT")
-    assert (asked.elsewhere, list(asked.results)) == (["MSFT"], ["AAPL"])
+    assert (asked.in_flight_elsewhere, list(asked.results)) == (["MSFT"], ["AAPL"])
 
 
 def test_symbol_not_wanted_any_more_is_free_for_others(finnhub: HTTPServer) -> None:
@@ -209,7 +209,7 @@ def test_only_so_many_polls_of_a_process_wait_for_room(finnhub: HTTPServer, sett
     settings.PROVIDER_BUDGETS = settings.PROVIDER_BUDGETS | {"finnhub": f"{filled}/2s"}
     finnhub.expect_request("/api/v1/quote").respond_with_data(QUOTE)
     assert ask(*(f"BEFORE{number}" for number in range(filled))).sent == filled
-    asked: list[Asked] = []
+    asked: list[FetchResult] = []
     polls = [
         threading.Thread(target=lambda symbol=f"S{number}": asked.append(ask(symbol, patience_s=10)))
         for number in range(filled)
@@ -248,7 +248,7 @@ def test_poll_waits_for_the_probe_of_another(broken: HTTPServer, monkeypatch: py
     probe = wait_until(granted_probe)
     assert probe is not None
     looks: list[Sequence[str]] = []
-    asked: list[Asked] = []
+    asked: list[FetchResult] = []
 
     def wanted(symbols: Sequence[str]) -> Sequence[str]:
         looks.append(symbols)
@@ -302,7 +302,7 @@ def test_symbols_that_others_ask_for_are_told_apart_after_a_refusal(
     Lease("finnhub").take(["C"])
     asked = ask("A", "B", "C", "D")
     assert asked.refused is not None
-    assert (list(asked.results), asked.elsewhere) == (["A"], ["C"])
+    assert (list(asked.results), asked.in_flight_elsewhere) == (["A"], ["C"])
     assert Lease("finnhub").take(["B", "D"]).ours == ("B", "D")
 
 

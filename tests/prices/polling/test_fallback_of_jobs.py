@@ -14,7 +14,7 @@ from prices.ledger.grid import phase_of, slot_at
 from prices.ledger.runs import claim_slots
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData
 from prices.polling.handover import take_over, to_message
-from prices.polling.merge import Slot, in_turn
+from prices.polling.merge import PendingRun, rotate
 from prices.polling.poll import Polled, claim_and_poll
 from prices.quota import forget_allowances
 from prices.scheduling.job_changes import JobChanges
@@ -93,7 +93,7 @@ def test_slot_beside_a_fallback_keeps_its_own_share(make_job: MakeJob, simulator
     own = make_job(["IBM"], interval=60, provider="alpha_vantage")
     other = make_job(["AAPL"], interval=60, provider=None)
     claims = claim_slots([own.id, other.id], now=NOW)
-    slots = {claim.job.id: Slot(claim, dict.fromkeys(claim.job.symbols)) for claim in claims}
+    slots = {claim.job.id: PendingRun(claim, dict.fromkeys(claim.job.symbols)) for claim in claims}
     slots[other.id].tried = ["finnhub"]
     take_over("alpha_vantage", [to_message(slots[other.id]), to_message(slots[own.id])])
     assert PollRun.objects.get(job=own).state == "stored"
@@ -174,7 +174,7 @@ def _slot_that_begins_with(symbol: str, job: PollJob) -> int:
     for seconds in range(0, 6000, 60):
         phase = phase_of(None, job.interval, job.symbols)
         due = slot_at(NOW + timedelta(seconds=seconds), job.interval, phase)
-        if in_turn(job.symbols, slot=int(due.timestamp()) // job.interval)[0] == symbol:
+        if rotate(job.symbols, slot=int(due.timestamp()) // job.interval)[0] == symbol:
             return seconds
     raise AssertionError(symbol)
 
@@ -182,7 +182,7 @@ def _slot_that_begins_with(symbol: str, job: PollJob) -> int:
 def test_slot_that_no_key_lets_go_on_says_so_of_each_symbol(make_job: MakeJob, settings: Settings) -> None:
     job = make_job(["AAPL", "IBM"], interval=60, provider=None)
     (claim,) = claim_slots([job.id], now=NOW)
-    slot = Slot(claim, dict.fromkeys(job.symbols), tried=["finnhub"], withheld=["IBM"])
+    slot = PendingRun(claim, dict.fromkeys(job.symbols), tried=["finnhub"], withheld=["IBM"])
     settings.ALPHA_VANTAGE_API_KEY = ""
     take_over("alpha_vantage", [to_message(slot)])
     assert PollRun.objects.get().reason == "alpha_vantage: not_configured: set ALPHA_VANTAGE_API_KEY"

@@ -12,7 +12,7 @@ from prices.ledger.runs import claim_slots
 from prices.maintenance.expired_messages import drop_expired_messages
 from prices.models import PollRun
 from prices.polling.handover import hand_over, take_over, to_message
-from prices.polling.merge import Slot
+from prices.polling.merge import PendingRun
 from prices.polling.poll import Polled
 from tests.conftest import MakeJob
 from tests.redis_troubles import admin_of, full
@@ -29,10 +29,10 @@ def broker() -> Iterator[redis.Redis]:
         client.delete(QUEUE)
 
 
-def claimed_slot(make_job: MakeJob) -> Slot:
+def claimed_slot(make_job: MakeJob) -> PendingRun:
     job = make_job(["AAPL"], interval=60, provider=None)
     (claim,) = claim_slots([job.id], now=timezone.now())
-    return Slot(claim, dict.fromkeys(job.symbols), tried=["finnhub"])
+    return PendingRun(claim, dict.fromkeys(job.symbols), tried=["finnhub"])
 
 
 def test_messages_that_nobody_takes_go_when_their_claims_are_over(

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 
 from prices.ledger.runs import Claim
 from prices.models import PollJob, RunState
-from prices.polling.merge import Merged, Slot, give_up, in_turn, summary
+from prices.polling.merge import MergedPoll, PendingRun, resolve_without_price, rotate, summary
 
 SYMBOLS = st.lists(st.sampled_from("ABCDEF"), min_size=1, max_size=4, unique=True)
 
 
-def make_slot(*symbols: str, provider: str | None = "finnhub") -> Slot:
+def make_slot(*symbols: str, provider: str | None = "finnhub") -> PendingRun:
     job = PollJob(id=uuid.uuid4(), symbols=list(symbols), interval=60, provider=provider)
-    return Slot(Claim(uuid.uuid4(), job, datetime.now(UTC), 0.0), dict.fromkeys(symbols))
+    return PendingRun(Claim(uuid.uuid4(), job, datetime.now(UTC), 0.0), dict.fromkeys(symbols))
 
 
-def merge(*slots: Slot) -> Merged:
-    return Merged(slots, provider="finnhub")
+def merge(*slots: PendingRun) -> MergedPoll:
+    return MergedPoll(slots, provider="finnhub")
 
 
 def test_symbol_wanted_twice_is_asked_for_once_and_shared() -> None:
@@ -28,7 +28,7 @@ def test_symbol_wanted_twice_is_asked_for_once_and_shared() -> None:
     merged.note_asked(["A", "B"])
     merged.serve("A")
     merged.serve("B")
-    assert merged.take_settled() == [first, second]
+    assert merged.take_resolved() == [first, second]
     assert (first.outcome.state, first.outcome.points) == (RunState.STORED, 2)
     assert (second.outcome.state, second.outcome.points) == (RunState.SHARED, 1)
 
@@ -60,10 +60,10 @@ def test_failure_of_a_job_without_provider_is_deferred_with_its_reason() -> None
     merged.note_asked(["A", "B"])
     merged.serve("A")
     merged.fail("B", "unknown", has_next={slot.claim.run_id})
-    assert merged.take_settled() == []
+    assert merged.take_resolved() == []
     assert slot.deferred == {"B": "finnhub: unknown"}
-    going_on = Slot(slot.claim, {"B": None}, missing=dict(slot.deferred), paid=1, served_by="finnhub")
-    Merged([going_on], provider="yfinance").fail("B", "down", has_next=set())
+    going_on = PendingRun(slot.claim, {"B": None}, missing=dict(slot.deferred), paid=1, served_by="finnhub")
+    MergedPoll([going_on], provider="yfinance").fail("B", "down", has_next=set())
     assert going_on.outcome.reason == "B: finnhub: unknown; yfinance: down"
     assert going_on.outcome.served_by == "finnhub"
 
@@ -79,7 +79,7 @@ def test_what_the_budget_withholds_is_no_failure_and_is_not_asked_for() -> None:
     slot.withheld = ["A"]
     merged = merge(slot)
     assert merged.symbols == []
-    give_up(slot, ["A"], "budget: one slot in 12")
+    resolve_without_price(slot, ["A"], "budget: one slot in 12")
     assert (slot.outcome.state, slot.outcome.reason) == (RunState.SKIPPED, "budget: one slot in 12")
     assert not slot.outcome.counts
 
@@ -104,7 +104,7 @@ def test_failure_of_a_request_is_not_that_of_a_slot_that_did_not_ask() -> None:
 
 
 @given(st.lists(SYMBOLS, min_size=1, max_size=6), st.sets(st.sampled_from("ABCDEF")))
-def test_every_slot_is_settled_and_each_price_paid_for_once(wants: list[list[str]], good: set[str]) -> None:
+def test_every_slot_is_resolved_and_each_price_paid_for_once(wants: list[list[str]], good: set[str]) -> None:
     slots = [make_slot(*symbols) for symbols in wants]
     merged = merge(*slots)
     asked = merged.symbols
@@ -115,7 +115,7 @@ def test_every_slot_is_settled_and_each_price_paid_for_once(wants: list[list[str
             merged.serve(symbol)
         else:
             merged.fail(symbol, "no", has_next=set())
-    assert merged.take_settled() == slots
+    assert merged.take_resolved() == slots
     assert sum(slot.paid for slot in slots) == len(good & set(asked))
     for slot, symbols in zip(slots, wants, strict=True):
         assert slot.outcome.points + len(slot.missing) == len(symbols)
@@ -135,7 +135,7 @@ def test_symbols_of_polls_that_end_early_all_have_their_turn_soon(
 ) -> None:
     wanted, slots = set(symbols), 0
     while wanted:
-        order = in_turn(symbols, slot=first_slot + slots)
+        order = rotate(symbols, slot=first_slot + slots)
         assert sorted(order) == sorted(symbols)
         wanted -= set(order[:room])
         slots += 1
@@ -144,4 +144,4 @@ def test_symbols_of_polls_that_end_early_all_have_their_turn_soon(
 
 
 def test_no_symbols_have_no_turn() -> None:
-    assert in_turn([], slot=5) == []
+    assert rotate([], slot=5) == []

@@ -24,9 +24,9 @@ def test_symbol_is_leased_once_until_its_release(leases: tuple[Lease, Lease]) ->
     first, second = leases
     assert first.take(["AAPL", "MSFT"]).ours == ("AAPL", "MSFT")
     found = second.take(["MSFT", "IBM"])
-    assert (found.ours, found.elsewhere) == (("IBM",), ("MSFT",))
+    assert (found.ours, found.in_flight_elsewhere) == (("IBM",), ("MSFT",))
     first.release(["MSFT"])
-    assert second.take(["MSFT", "AAPL"]).elsewhere == ("AAPL",)
+    assert second.take(["MSFT", "AAPL"]).in_flight_elsewhere == ("AAPL",)
 
 
 def test_lease_may_be_taken_again(leases: tuple[Lease, Lease]) -> None:
@@ -39,7 +39,7 @@ def test_lease_releases_only_its_own(leases: tuple[Lease, Lease]) -> None:
     first, second = leases
     first.take(["AAPL"])
     second.release(["AAPL"])
-    assert second.take(["AAPL"]).elsewhere == ("AAPL",)
+    assert second.take(["AAPL"]).in_flight_elsewhere == ("AAPL",)
 
 
 def test_leases_of_other_providers_do_not_meet(leases: tuple[Lease, Lease]) -> None:
