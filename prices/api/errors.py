@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -61,13 +62,13 @@ class InvalidRequestError(exceptions.APIException):
 
 def problem_response(error: Exception, context: Mapping[str, Any]) -> Response | None:
     """Return the answer for an error that a view raised, or None for one that is a bug (500)."""
-    status, name, detail, more, headers = _describe(error)
-    if status is None:
+    found = _problem_of(error)
+    if found is None:
         return None
     return Response(
-        problem(status, name, detail, **more),
-        status=status,
-        headers=NOT_KEPT | headers,
+        problem(found.status, found.name, found.detail, **found.more),
+        status=found.status,
+        headers=NOT_KEPT | found.headers,
         content_type=MEDIA_TYPE,
     )
 
@@ -108,62 +109,96 @@ def server_error(request: HttpRequest) -> HttpResponse:
     return problem_page(HTTPStatus.INTERNAL_SERVER_ERROR, "internal-error", detail)
 
 
-_Description = tuple[HTTPStatus | None, str, str, dict[str, Any], dict[str, str]]
+@dataclass(frozen=True, slots=True)
+class _Problem:
+    """What an answer says of an error: `name` ends its type, `more` is told besides."""
+
+    status: HTTPStatus
+    name: str
+    detail: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+    retry_after_s: float | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return Retry-After in whole seconds, one at least; nothing where no time is known."""
+        if self.retry_after_s is None:
+            return {}
+        return {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
 
 
-def _describe(error: Exception) -> _Description:  # noqa: C901 - the table of all errors
+def _problem_of(error: Exception) -> _Problem | None:
+    """Return what to say of an error; None for one that is a bug."""
     if trouble := database_trouble(error):
-        return _describe_trouble(trouble, error)
+        return _database_problem(trouble, error)
+    return _request_problem(error) or _job_problem(error) or _price_problem(error)
+
+
+def _request_problem(error: Exception) -> _Problem | None:
     match error:
-        case InvalidRequestError():
-            name = _name_of_faults(error.errors)
-            return HTTPStatus.BAD_REQUEST, name, _sentence(error.errors), {"errors": error.errors}, {}
+        case InvalidRequestError(errors=errors):
+            name = _name_of_faults(errors)
+            return _Problem(HTTPStatus.BAD_REQUEST, name, _sentence(errors), {"errors": errors})
         case exceptions.ParseError():
-            return HTTPStatus.BAD_REQUEST, "invalid-body", str(error.detail), _body_error(error), {}
+            return _Problem(HTTPStatus.BAD_REQUEST, "invalid-body", str(error.detail), _body_error(error))
         case exceptions.UnsupportedMediaType():
             detail = "Send the body as application/json."
-            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail, {}, {}
+            return _Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
         case exceptions.MethodNotAllowed():
-            return HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", str(error.detail), {}, {}
+            return _Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", str(error.detail))
         case Http404():
-            return HTTPStatus.NOT_FOUND, "no-such-address", "There is nothing at this address.", {}, {}
+            return _Problem(HTTPStatus.NOT_FOUND, "no-such-address", "There is nothing at this address.")
+    return None
+
+
+def _job_problem(error: Exception) -> _Problem | None:
+    match error:
         case JobNotFoundError():
-            return HTTPStatus.NOT_FOUND, "unknown-job", "There is no job of this job_id.", {}, {}
+            return _Problem(HTTPStatus.NOT_FOUND, "unknown-job", "There is no job of this job_id.")
         case JobStoppedError():
-            return HTTPStatus.CONFLICT, "job-stopped", "The job has been stopped for good.", {}, {}
+            return _Problem(HTTPStatus.CONFLICT, "job-stopped", "The job has been stopped for good.")
+        case StrictKeyError(plan=plan):
+            detail = f"{plan.provider} is {plan}."
+            return _Problem(
+                HTTPStatus.UNPROCESSABLE_ENTITY, "not-configured", detail, {"variable": plan.variable}
+            )
+        case BeyondBudgetError(plan=plan):
+            detail = (
+                f"The job wants {figure(plan.wanted_per_day):,} requests a day of {plan.provider}'s budget,"
+                f" {budget_in_words(plan)}, and would get {figure(plan.granted_per_day):,};"
+                f" {shortest_in_words(plan)}."
+            )
+            more = {"shortest_interval": plan.shortest_interval}
+            return _Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-budget", detail, more)
+    return None
+
+
+def _price_problem(error: Exception) -> _Problem | None:
+    match error:
         case NotConfiguredError():
             more = {"variable": error.variable}
-            return HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more, {}
-        case StrictKeyError():
-            more = {"variable": error.plan.variable}
-            detail = f"{error.plan.provider} is {error.plan}."
-            return HTTPStatus.UNPROCESSABLE_ENTITY, "not-configured", detail, more, {}
-        case BeyondBudgetError():
-            return _describe_excess(error)
+            return _Problem(HTTPStatus.SERVICE_UNAVAILABLE, "not-configured", f"{error}.", more)
         case ProviderTimeoutError():
-            detail = answers.sentence(error.message)
-            return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
-        case ProviderError():
-            return _describe_provider_error(error)
+            return _timeout(answers.sentence(error.message))
         case LatestTimeoutError():
-            detail = f"{error} did not answer in time."
-            return HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, {}, {"Retry-After": "5"}
+            return _timeout(f"{error} did not answer in time.")
+        case ProviderError():
+            return _provider_problem(error)
         case SharedStateError():
             detail = f"{error}: it knows of breakers and budgets."
-            return HTTPStatus.SERVICE_UNAVAILABLE, "redis-away", detail, {}, {"Retry-After": "5"}
-        case RequestRefusedError():
-            return _describe_refusal(error.refused)
+            return _Problem(HTTPStatus.SERVICE_UNAVAILABLE, "redis-away", detail, retry_after_s=5)
+        case RequestRefusedError(refused=refused):
+            return _refusal(refused)
         case TooOldError():
             age = "of unknown age" if error.age_s is None else f"{math.ceil(error.age_s)} s old"
-            detail = f"The best price there is is {age}."
             more = {"age_seconds": error.age_s} | _attempts_of(error)
-            return HTTPStatus.NOT_FOUND, "too-old", detail, more, {}
+            return _Problem(HTTPStatus.NOT_FOUND, "too-old", f"The best price there is is {age}.", more)
         case TooManyFetchesError():
             detail = answers.sentence(str(error))
-            return HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, {}, {"Retry-After": "1"}
+            return _Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, retry_after_s=1)
         case NoPriceError():
-            return _describe_no_price(error)
-    return None, "", "", {}, {}
+            return _no_price_problem(error)
+    return None
 
 
 _TROUBLES: Mapping[DatabaseTrouble, tuple[str, str, int]] = {
@@ -178,50 +213,48 @@ _TROUBLES: Mapping[DatabaseTrouble, tuple[str, str, int]] = {
 }
 
 
-def _describe_trouble(trouble: DatabaseTrouble, error: Exception) -> _Description:
+def _database_problem(trouble: DatabaseTrouble, error: Exception) -> _Problem:
     name, detail, retry_after_s = _TROUBLES[trouble]
     log.error(f"api.{name.replace('-', '_')}", reason=str(error).partition("\n")[0])
-    return HTTPStatus.SERVICE_UNAVAILABLE, name, detail, {}, {"Retry-After": str(retry_after_s)}
+    return _Problem(HTTPStatus.SERVICE_UNAVAILABLE, name, detail, retry_after_s=retry_after_s)
 
 
-def _describe_excess(error: BeyondBudgetError) -> _Description:
-    plan = error.plan
-    wanted, granted = figure(plan.wanted_per_day), figure(plan.granted_per_day)
-    detail = (
-        f"The job wants {wanted:,} requests a day of {plan.provider}'s budget, {budget_in_words(plan)},"
-        f" and would get {granted:,}; {shortest_in_words(plan)}."
+def _timeout(detail: str) -> _Problem:
+    return _Problem(HTTPStatus.GATEWAY_TIMEOUT, "provider-timeout", detail, retry_after_s=5)
+
+
+def _provider_problem(error: ProviderError) -> _Problem:
+    is_limit = error.kind == ErrorKind.RATE_LIMITED
+    return _Problem(
+        STATUS_OF_KIND[error.kind],
+        error.kind.replace("_", "-"),
+        answers.sentence(error.message),
+        retry_after_s=error.retry_after or 60 if is_limit else None,
     )
-    more = {"shortest_interval": plan.shortest_interval}
-    return HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-budget", detail, more, {}
 
 
-def _describe_refusal(refused: Refused) -> _Description:
+def _refusal(refused: Refused) -> _Problem:
     used_up = refused.refusal in BUDGET_REFUSALS
-    status = HTTPStatus.TOO_MANY_REQUESTS if used_up else HTTPStatus.SERVICE_UNAVAILABLE
-    headers = {"Retry-After": str(max(1, math.ceil(refused.retry_after_s or 1)))}
-    name = "budget-used" if used_up else "provider-not-asked"
-    return status, name, answers.sentence(refused.reason), {}, headers
+    return _Problem(
+        HTTPStatus.TOO_MANY_REQUESTS if used_up else HTTPStatus.SERVICE_UNAVAILABLE,
+        "budget-used" if used_up else "provider-not-asked",
+        answers.sentence(refused.reason),
+        retry_after_s=refused.retry_after_s or 1,
+    )
 
 
-def _describe_no_price(error: NoPriceError) -> _Description:
+def _no_price_problem(error: NoPriceError) -> _Problem | None:
     cause = error.cause
-    status, name, _, more, headers = _describe(cause.error)
     detail = f"{cause.provider}: {cause.message}."
-    if error.is_named:
-        return status, name, detail, more, headers
-    return status, name, f"No provider gave a price. {detail}", more | _attempts_of(error), headers
+    problem = _problem_of(cause.error)
+    if problem is None or error.is_named:
+        return problem and replace(problem, detail=detail)
+    more = {**problem.more, **_attempts_of(error)}
+    return replace(problem, detail=f"No provider gave a price. {detail}", more=more)
 
 
 def _attempts_of(error: NoPriceError | TooOldError) -> dict[str, Any]:
     return {"attempts": answers.attempts(error.failures)}
-
-
-def _describe_provider_error(error: ProviderError) -> _Description:
-    headers = {}
-    if error.kind == ErrorKind.RATE_LIMITED:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 60)))
-    name = error.kind.replace("_", "-")
-    return STATUS_OF_KIND[error.kind], name, answers.sentence(error.message), {}, headers
 
 
 def _body_error(error: exceptions.ParseError) -> dict[str, Any]:
