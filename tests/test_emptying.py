@@ -59,7 +59,7 @@ def test_rows_of_a_transaction_under_way_are_waited_for() -> None:
         writer.execute("INSERT INTO auth_group (name) VALUES ('late')")
         emptying = Thread(target=empty_in_a_thread)
         emptying.start()
-        wait_until(someone_waits, timeout_s=60, what="the emptying waits")
+        wait_until(someone_waits, what="the emptying waits")
         writer.commit()
         emptying.join(60)
     assert rows() == {}

@@ -17,7 +17,7 @@ def test_first_price_of_each_provider_is_answered(
     product = Product(tmp_path, **pointing_at(simulator))
     try:
         product.start("web")
-        wait_until(lambda: product.is_healthy("web"), timeout_s=60)
+        wait_until(lambda: product.is_healthy("web"))
         taken_s = {}
         for provider in ("finnhub", "alpha_vantage", "yfinance"):
             started = time.monotonic()

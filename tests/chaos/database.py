@@ -9,7 +9,7 @@ import psycopg
 Arguments: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
 
 APPLICATION = "chaos"
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 PAUSE_S = 0.05
 
 

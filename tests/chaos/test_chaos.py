@@ -32,7 +32,7 @@ SECONDS = 30
 CONSUMER_ALONE = {"consumer-1": "consumer"}
 
 # Seconds of faults, then of recovery: more than one test is given elsewhere.
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.django_db(transaction=True)]
 RunConsumer: TypeAlias = Callable[..., Report]
 
 

@@ -33,7 +33,7 @@ http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Ready).serve_fore
 """
 PREPARED = {"admin": {"username": "admin", "password": "made-up"}, "demo_job": None, "topic": "price-events"}
 # All three parts start within 5 s, and much later where other tests run beside this one.
-PATIENCE_S = 60
+PATIENCE_S = 180
 PROCFILE = "web: python web.py\nidle: sleep 600\n"
 
 

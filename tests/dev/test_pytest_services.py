@@ -63,7 +63,7 @@ def start_pytest(
 ) -> subprocess.Popen[str]:
     (folder / "test_it.py").write_text(test.format(more=more) if test is TEST else test)
     # What hangs tells where, in time for the output.
-    (folder / "pytest.ini").write_text("[pytest]\nfaulthandler_timeout = 45\n")
+    (folder / "pytest.ini").write_text("[pytest]\nfaulthandler_timeout = 240\n")
     given = {name: address for name, address in ELSEWHERE.items() if name != REDIS}
     plugins = ["-p", "dev.pytest_services", "-p", "no:django"]
     with heeding_sigint():
@@ -84,7 +84,7 @@ def start_pytest(
         )
 
 
-def output_of(process: subprocess.Popen[str], *, timeout_s: float = 60) -> str:
+def output_of(process: subprocess.Popen[str], *, timeout_s: float = 300) -> str:
     """Return what it printed, once it has ended; kill one that does not, and fail with its output."""
     try:
         return process.communicate(timeout=timeout_s)[0]

@@ -139,7 +139,7 @@ def test_signal_ends_it_after_its_chunk(start: Start, number: signal.Signals) ->
         process = start()
         wait_until(is_waiting)
         process.send_signal(number)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 1
     assert "inserted                6" in out
     assert (
@@ -161,7 +161,7 @@ def test_second_command_says_that_one_is_running(start: Start, monkeypatch: pyte
 
 def test_postgresql_that_is_away_is_told_in_one_line(start: Start) -> None:
     process = start("postgres://nobody@127.0.0.1:1/none")
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=180)
     assert (process.returncode, out) == (1, "")
     assert err.startswith("CommandError: Not done: PostgreSQL does not answer (")
     assert err.count("\n") == 1

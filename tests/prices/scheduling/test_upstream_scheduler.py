@@ -113,12 +113,10 @@ def _has_failed(case: ElementTree.Element) -> bool:
     return any(child.tag in {"failure", "error"} for child in case)
 
 
-@pytest.mark.timeout(240)
 def test_upstream_tests_hold(upstream: Path, tmp_path: Path) -> None:
     assert_upstream_holds(upstream, tmp_path / "results.xml", deselect=[*SLOW, *_not_now()])
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_upstream_tests_that_take_minutes_hold(upstream: Path, tmp_path: Path) -> None:
     assert_upstream_holds(upstream, tmp_path / "results.xml", deselect=_not_now())
