@@ -12,9 +12,10 @@ from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from prices.database.uuid7 import new_ids
-from prices.jobs.services import SIMULATED, create_job, periodic_task_fields, stop_job
+from prices.jobs.services import create_job, periodic_task_fields, stop_job
 from prices.ledger.grid import phase_of, slot_at
 from prices.models import PollJob
+from providers.keys import SIMULATED
 
 BATCH = 5_000
 _EMPTY = """

@@ -11,6 +11,7 @@ from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
 from prices.publishing.kafka_clients import make_admin
+from providers.keys import SIMULATED
 from providers.registry import PROVIDER_NAMES
 
 MIN_POSTGRESQL = 180000
@@ -82,7 +83,7 @@ def _faults_of_tls() -> list[str]:
 @register
 def check_provider_order(**options: Any) -> list[CheckMessage]:
     """Refuse an order that is empty or names what is no real provider."""
-    real = [name for name in PROVIDER_NAMES if name != "simulated"]
+    real = [name for name in PROVIDER_NAMES if name != SIMULATED]
     wrong = [name for name in settings.PROVIDER_ORDER if name not in real]
     if settings.PROVIDER_ORDER and not wrong:
         return []

@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterable
 
+from providers.keys import SIMULATED_PREFIX
+
 MAX_SYMBOL_LENGTH = 32
 SYMBOL_ALPHABET = "letters, digits and . - _ & = ^ : /"
-SIMULATED_PREFIX = "SIM-"
 
 _SYMBOL = re.compile(rf"[A-Z0-9.\-_&=^:/]{{1,{MAX_SYMBOL_LENGTH}}}", re.ASCII)
 

@@ -129,7 +129,8 @@ class Provider(Protocol):
         """Read an answer: one entry for each of its symbols. Pure; never raises, whatever the bytes."""
 
     def fallback(self, answer: RawAnswer) -> list[Request]:
-        """Return the requests to send in place of a call that was refused; usually none. Pure."""
+        """Return the requests to send in place of a call that was refused: none, but for Yahoo. Pure."""
+        return []
 
 
 # No white space, underscore, NaN or digit of another alphabet: Decimal() would take them all.

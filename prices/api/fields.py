@@ -11,13 +11,8 @@ from rest_framework import serializers
 from prices.database.uuid7 import EPOCH
 from prices.models import RunState
 from prices.models.poll_job import MAX_SYMBOLS
-from prices.symbols import (
-    MAX_SYMBOL_LENGTH,
-    SIMULATED_PREFIX,
-    SYMBOL_ALPHABET,
-    normalise_symbol,
-    unique_symbols,
-)
+from prices.symbols import MAX_SYMBOL_LENGTH, SYMBOL_ALPHABET, normalise_symbol, unique_symbols
+from providers.keys import SIMULATED_PREFIX
 from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
 
 SYMBOL_ALLOWED = f"1 to {MAX_SYMBOL_LENGTH} {SYMBOL_ALPHABET}"

@@ -22,6 +22,7 @@ from prices.clock import database_now
 from prices.ledger.reports import DAY, LONGEST_WINDOW
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.symbols import is_simulated
+from providers.keys import SIMULATED
 
 MAX_LIMIT = 1000
 MAX_AGE_S = 10**9
@@ -31,7 +32,7 @@ def _check_worlds(symbols: list[str], provider: str | None) -> None:
     simulated = {is_simulated(symbol) for symbol in symbols}
     if len(simulated) > 1:
         raise serializers.ValidationError("mixes simulated and real symbols")
-    if provider is not None and (provider == "simulated") != simulated.pop():
+    if provider is not None and (provider == SIMULATED) != simulated.pop():
         raise serializers.ValidationError(f"cannot be served by {provider}")
 
 

@@ -19,11 +19,11 @@ from prices.ledger.gaps import GapReason
 from prices.ledger.grid import phase_of, slot_at
 from prices.models import JobStatus, PollJob, PollRun, RunState
 from prices.symbols import is_simulated
+from providers.keys import SIMULATED
 from providers.registry import PROVIDER_NAMES, missing_setting
 
 log = structlog.get_logger(__name__)
 
-SIMULATED = "simulated"
 POLL_TASK = "prices.tasks.poll_job"
 POLL_TOGETHER_TASK = "prices.tasks.poll_jobs"
 # A fetch starts within moments of the look at the job's status; the stop need not wait for its end.

@@ -9,7 +9,6 @@ from functools import partial
 from django.conf import settings
 
 from prices.clock import database_now
-from prices.jobs.services import SIMULATED
 from prices.latest.errors import Failure, NoPriceError, OldPriceError, TooOldError
 from prices.latest.fallback import ask_in_turn
 from prices.latest.fetch import fetch_price
@@ -18,6 +17,7 @@ from prices.latest.stored import known_time, newest_first, stand_in, stored_poin
 from prices.models import PricePoint
 from prices.symbols import is_simulated
 from providers.base import NotConfiguredError
+from providers.keys import SIMULATED
 from providers.registry import missing_setting
 
 COMPARED_WITHIN = timedelta(days=1)

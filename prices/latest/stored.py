@@ -13,6 +13,7 @@ from prices.latest.freshness import Freshness, FreshnessState, freshness_of
 from prices.models import PricePoint
 from prices.models.price_point import Precision
 from prices.symbols import is_simulated
+from providers.keys import SIMULATED
 from providers.registry import PROVIDER_NAMES
 
 LOOKED_AT = 5
@@ -33,7 +34,7 @@ SELECT last.* FROM unnest(%(providers)s::text[]) AS asked (name) CROSS JOIN LATE
 
 def stored_points(symbol: str, provider: str | None, *, received_after: datetime) -> list[PricePoint]:
     """Return the last points that were received after a time, of the named provider or of each."""
-    real = [name for name in PROVIDER_NAMES if is_simulated(symbol) == (name == "simulated")]
+    real = [name for name in PROVIDER_NAMES if is_simulated(symbol) == (name == SIMULATED)]
     return list(
         PricePoint.objects.raw(
             _LAST_OF_EACH,

@@ -13,9 +13,10 @@ from django.core.management import call_command
 from django.db import connection
 
 from prices.clock import database_now
-from prices.jobs.services import SIMULATED, create_job
+from prices.jobs.services import create_job
 from prices.maintenance.partitions import make_partitions
 from prices.models import PollJob
+from providers.keys import SIMULATED
 
 ADMIN_NAME = "admin"
 DEMO_SYMBOLS = ["SIM-ACME", "SIM-BTC", "SIM-EURUSD"]

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from django.core.management.base import OutputWrapper
+from rich.console import Console
 from rich.table import Table
 
 from prices.jobs.services import blockers
@@ -12,6 +14,15 @@ from prices.ledger.reports import MissedRange, SlotCounts
 from prices.models import PollJob, PollRun
 from prices.quota import Plan, plan_in_words
 from providers.rate_limits.limits import time_in_words
+
+# Wide enough for the tables, where output goes to a file.
+WIDTH = 120
+
+
+def console_on(output: OutputWrapper) -> Console:
+    """Return a console that writes tables as plain text: to a terminal in its width, else in 120 columns."""
+    width = None if output.isatty() else WIDTH
+    return Console(file=output, width=width, markup=False, highlight=False, emoji=False)  # type: ignore[arg-type]  # has all that rich calls
 
 
 def job_table(jobs: Sequence[PollJob], ids: dict[UUID, str], *, now: datetime) -> Table:
@@ -28,7 +39,7 @@ def job_table(jobs: Sequence[PollJob], ids: dict[UUID, str], *, now: datetime) -
     for job in jobs:
         interval, provider = _with_units(time_in_words(job.interval)), job.provider or "any"
         success = _ago(job.last_success_at, now=now)
-        cells = (ids[job.id], job.status, interval, provider, _short(job.symbols), success)
+        cells = (ids[job.id], job.status, interval, provider, first_symbols(job.symbols), success)
         table.add_row(*cells, f"{job.failures:,}")
     return table
 
@@ -115,7 +126,8 @@ def _with_units(interval: str) -> str:
     return re.sub("([0-9]) ", "\\1\u00a0", interval)
 
 
-def _short(symbols: Sequence[str]) -> str:
+def first_symbols(symbols: Sequence[str]) -> str:
+    """Return the first two of a job's symbols, and how many more there are."""
     more = f" and {len(symbols) - 2} more" if len(symbols) > 2 else ""
     return ", ".join(symbols[:2]) + more
 

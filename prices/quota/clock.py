@@ -9,16 +9,16 @@ All is exact: whole microseconds and fractions, so that nothing drifts however l
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from fractions import Fraction
 from functools import lru_cache
 from typing import Protocol
 
+from prices.database.uuid7 import EPOCH
 from providers.markets.hours import trading_sessions
 
 AFTER_CLOSE = timedelta(hours=1)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _DAY_US = 86_400_000_000
 _WEEK_US = 7 * _DAY_US
@@ -101,7 +101,7 @@ def market_clock(calendars: frozenset[str], *, window_us: int, now: datetime) ->
 
 def to_us(moment: datetime) -> int:
     """Return a moment in whole microseconds since 1970."""
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ def _spans_around(calendars: frozenset[str], week: int, window_us: int) -> tuple
 
 
 def _open_spans(calendars: frozenset[str], start_us: int, end_us: int) -> list[Span] | None:
-    start, end = (_EPOCH + at_us * _MICROSECOND for at_us in (start_us, end_us))
+    start, end = (EPOCH + at_us * _MICROSECOND for at_us in (start_us, end_us))
     spans: list[Span] = []
     for calendar in calendars:
         sessions = trading_sessions(calendar, start=start, end=end)

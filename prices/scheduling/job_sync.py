@@ -9,7 +9,6 @@ from uuid import UUID
 from django.db.models import QuerySet
 from django_celery_beat.models import PeriodicTasks
 
-from prices.database.uuid7 import EPOCH
 from prices.jobs.services import provider_of, queue_of
 from prices.ledger.grid import phase_of
 from prices.models import JobStatus, PollJob
@@ -89,11 +88,6 @@ def group_key_of(job: Any) -> GroupKey:
         interval=job.interval * 1000,
         phase=phase // timedelta(milliseconds=1),
     )
-
-
-def milliseconds(moment: datetime) -> int:
-    """Return a time as the heap has it."""
-    return (moment - EPOCH) // timedelta(milliseconds=1)
 
 
 @lru_cache

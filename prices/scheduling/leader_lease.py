@@ -8,14 +8,14 @@ import os
 import socket
 import time
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import structlog
 from django.db import DatabaseError, InterfaceError, connection, transaction
 from django.utils import timezone
 
 from prices.clock import Reading, read_clock
-from prices.database.uuid7 import EPOCH
+from prices.database.uuid7 import epoch_ms
 from prices.outage_log import Outage
 
 log = structlog.get_logger(__name__)
@@ -104,7 +104,7 @@ class BeatLease:
         By it beat sends what is due: a worker that asks for the time afterwards finds the slot begun.
         """
         now = self._clock.now if self._clock else timezone.now()
-        return (now - EPOCH) // timedelta(milliseconds=1)
+        return epoch_ms(now)
 
     def keep(self) -> None:
         """Renew the lease, or begin a term where nobody leads; at most each 0.5 s."""

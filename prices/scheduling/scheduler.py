@@ -21,12 +21,12 @@ from django_celery_beat.schedulers import DatabaseScheduler, ModelEntry
 from kombu.exceptions import OperationalError
 
 from prices.clock import name_process
-from prices.database.uuid7 import EPOCH
+from prices.database.uuid7 import EPOCH, epoch_ms
 from prices.heartbeat import touch_heartbeat
 from prices.outage_log import Outage
 from prices.scheduling.dispatch import Sender
 from prices.scheduling.due_heap import DueHeap
-from prices.scheduling.job_sync import LOOK_EACH_S, JobSync, milliseconds
+from prices.scheduling.job_sync import LOOK_EACH_S, JobSync
 from prices.scheduling.leader_lease import BeatLease, Term
 from providers.rate_limits.redis_errors import redis_problem
 
@@ -97,7 +97,7 @@ class PollJobs:
         self._job_sync.refresh(self._now_ms())
         since = term.led_before - BEFORE_LAST_RENEWAL if term.led_before else EPOCH
         self._latest = self._now_ms()
-        self._due_heap.restart(since=milliseconds(since), now=self._latest)
+        self._due_heap.restart(since=epoch_ms(since), now=self._latest)
 
     def send_due(self) -> None:
         """Send what is due, and what is new."""

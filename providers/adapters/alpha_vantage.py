@@ -17,6 +17,7 @@ from urllib.parse import urlencode
 from django.conf import settings
 
 from providers.adapters.alpha_vantage_notices import check_notices
+from providers.adapters.own_key import key_of
 from providers.adapters.parsing import (
     ReadQuote,
     Rows,
@@ -32,8 +33,8 @@ from providers.adapters.parsing import (
 )
 from providers.base import (
     ErrorKind,
-    NotConfiguredError,
     Precision,
+    Provider,
     ProviderError,
     Quote,
     RawAnswer,
@@ -43,7 +44,6 @@ from providers.base import (
     to_price,
 )
 from providers.http import client as http
-from providers.keys import KEY_SETTINGS
 from providers.markets.hours import NEW_YORK, MarketState, day_close, market_hours
 
 _PAIR = re.compile(r"([A-Z0-9]{2,10})/([A-Z0-9]{2,10})")
@@ -59,7 +59,7 @@ _SAID_BESIDE_A_STATUS = dict.fromkeys((400, 404), _SAID_BESIDE_ANY_STATUS | {Err
 _DATE_AHEAD = timedelta(hours=14)
 
 
-class AlphaVantage:
+class AlphaVantage(Provider):
     """Adapter of Alpha Vantage. Symbols are spelled as the provider does (RELIANCE.BSE, USD/JPY)."""
 
     name = "alpha_vantage"
@@ -70,15 +70,12 @@ class AlphaVantage:
 
     def fetch(self, request: Request) -> RawAnswer:
         """Send one request; the key travels in the query, because the provider takes it nowhere else."""
-        key = settings.ALPHA_VANTAGE_API_KEY
-        if not key:
-            raise NotConfiguredError(provider=self.name, variable=KEY_SETTINGS[self.name])
         query = {"function": request.call, **_symbol_query(request.symbols[0])}
         return http.get(
             self.name,
             request.symbols,
             url=f"{settings.ALPHA_VANTAGE_BASE_URL.rstrip('/')}/query?{urlencode(query)}",
-            secret_params={"apikey": key},
+            secret_params={"apikey": key_of(self.name)},
         )
 
     def parse(self, answer: RawAnswer) -> Results:
@@ -88,10 +85,6 @@ class AlphaVantage:
         `observed_at` of a GLOBAL_QUOTE has day precision, of the others it is a second.
         """
         return read_answer(answer, _open_answer)
-
-    def fallback(self, answer: RawAnswer) -> list[Request]:
-        """Return none: there is no second way to ask."""
-        return []
 
 
 @dataclass(frozen=True, slots=True)

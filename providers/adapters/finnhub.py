@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 from django.conf import settings
 
+from providers.adapters.own_key import key_of
 from providers.adapters.parsing import (
     ReadQuote,
     check_ranges,
@@ -27,7 +28,7 @@ from providers.adapters.parsing import (
 )
 from providers.base import (
     ErrorKind,
-    NotConfiguredError,
+    Provider,
     ProviderError,
     Quote,
     RawAnswer,
@@ -54,7 +55,7 @@ _BY_STATUS = {200: _UNKNOWN_ERROR, 401: _INVALID_KEY, 403: _NOT_ENTITLED}
 _CLASS_SHARE = re.compile(r"([A-Z]+)-([AB])")
 
 
-class Finnhub:
+class Finnhub(Provider):
     """Adapter of Finnhub. Symbols are spelled as the provider does (BINANCE:BTCUSDT); BRK-B is BRK.B."""
 
     name = "finnhub"
@@ -65,24 +66,17 @@ class Finnhub:
 
     def fetch(self, request: Request) -> RawAnswer:
         """Send one request; the key travels in a header."""
-        key = settings.FINNHUB_API_KEY
-        if not key:
-            raise NotConfiguredError(provider=self.name, variable=KEY_SETTINGS[self.name])
         query = urlencode({"symbol": _spelling(request.symbols[0])})
         return http.get(
             self.name,
             request.symbols,
             url=f"{settings.FINNHUB_BASE_URL.rstrip('/')}/api/v1/quote?{query}",
-            secret_headers={"X-Finnhub-Token": key},
+            secret_headers={"X-Finnhub-Token": key_of(self.name)},
         )
 
     def parse(self, answer: RawAnswer) -> Results:
         """Read a quote: price `c`, epoch seconds of the last trade `t` (may be old), no currency."""
         return read_answer(answer, _open_answer)
-
-    def fallback(self, answer: RawAnswer) -> list[Request]:
-        """Return none: there is no second way to ask."""
-        return []
 
 
 def _spelling(symbol: str) -> str:

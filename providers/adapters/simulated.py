@@ -16,9 +16,9 @@ from urllib.parse import urlencode
 from zlib import crc32
 
 from providers.adapters.parsing import ReadQuote, Rows, read_answer, read_object, status_error, to_time
-from providers.base import Quote, RawAnswer, Request, Results, malformed, to_price
+from providers.base import Provider, Quote, RawAnswer, Request, Results, malformed, to_price
+from providers.keys import SIMULATED, SIMULATED_PREFIX
 
-PREFIX = "SIM-"
 SYMBOLS_PER_REQUEST = 100
 
 # Length of a wave in seconds, and its height as a share of the price.
@@ -47,10 +47,10 @@ _NAMED = {
 }
 
 
-class Simulated:
+class Simulated(Provider):
     """Serves the symbols that begin with SIM-, and knows no other."""
 
-    name = "simulated"
+    name = SIMULATED
 
     def plan(self, symbols: Sequence[str], *, singly: bool = False) -> list[Request]:
         """Return requests of up to 100 symbols."""
@@ -67,7 +67,7 @@ class Simulated:
         quotes = [
             {"symbol": symbol, "price": price_at(symbol, second), "time": second}
             for symbol in request.symbols
-            if symbol.startswith(PREFIX)
+            if symbol.startswith(SIMULATED_PREFIX)
         ]
         return RawAnswer(
             provider=self.name,
@@ -83,10 +83,6 @@ class Simulated:
     def parse(self, answer: RawAnswer) -> Results:
         """Read the answer: prices in USD, times by the second."""
         return read_answer(answer, _open_answer)
-
-    def fallback(self, answer: RawAnswer) -> list[Request]:
-        """Return none: there is no second way to ask."""
-        return []
 
 
 def price_at(symbol: str, second: int) -> str:

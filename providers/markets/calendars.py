@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from providers.keys import SIMULATED_PREFIX
+
 ALWAYS_OPEN = "always open"
 CURRENCY_WEEK = "currency week"
 _US = "XNYS"
@@ -60,7 +62,7 @@ _COIN_EXCHANGES = _words(
     """
 )
 
-_SIMULATED = re.compile(r"SIM-.*")
+_SIMULATED = re.compile(f"{SIMULATED_PREFIX}.*")
 _US_LISTING = re.compile(r"[A-Z]{1,5}(?:[.-][AB])?")
 # Five letters with an X at the end, or an id of Morningstar's: a fund, priced once a day, hours later.
 _FUND = re.compile(r"[A-Z]{4}X|0P[0-9A-Z]{8}(?:\..*)?")

@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
 from django.db.models import Q, QuerySet
-from rich.console import Console
 
 from prices.api import responses as answers
 from prices.clock import database_now
@@ -18,15 +17,20 @@ from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
 from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
 from prices.ledger.reports import DAY, count_last_day, missed_slots, runs_of
 from prices.management.examples import add_examples
-from prices.management.tables import blocked_table, detail_table, job_table, missed_table, run_table
+from prices.management.tables import (
+    blocked_table,
+    console_on,
+    detail_table,
+    job_table,
+    missed_table,
+    run_table,
+)
 from prices.models import JobStatus, PollJob
 from prices.quota import all_blockers, plan_of_active
 from providers.registry import UnknownProviderError, normalise_name
 
 LISTED = 50
 SHOWN_ROWS = 10
-# Wide enough for the tables, where output goes to a file.
-WIDTH = 120
 IDS = "Its id, or the first 8 or more characters where no other job's begins so."
 CHANGES: dict[str, Callable[[UUID], PollJob]] = {
     "pause": partial(pause_job, waits=False),
@@ -87,7 +91,7 @@ class Command(BaseCommand):
         if not jobs:
             self.stdout.write("No jobs." if status is None and provider is None else "No such jobs.")
             return
-        ids, console = short_ids(jobs), self._console()
+        ids, console = short_ids(jobs), console_on(self.stdout)
         console.print(job_table(jobs, ids, now=now))
         console.print("last good: when a poll last brought a price; failed: polls since then")
         found = {ids[job.id]: all_blockers(job, plan_of_active(job, now=now)) for job in jobs}
@@ -108,7 +112,7 @@ class Command(BaseCommand):
             ledger = {"runs": list(map(answers.run, runs)), "gaps": list(map(answers.missed_range, ranges))}
             self._write(answers.job_detail(job, plan, last_day) | ledger)
             return
-        console = self._console()
+        console = console_on(self.stdout)
         console.print(detail_table(job, plan, last_day, now=now))
         console.print("\nThe last polls (times in UTC; late: from when it was due to when it was begun)")
         console.print(run_table(runs) if runs else "none")
@@ -138,10 +142,6 @@ class Command(BaseCommand):
 
     def _write(self, data: Any) -> None:
         self.stdout.write(msgspec.json.encode(data).decode())
-
-    def _console(self) -> Console:
-        width = None if self.stdout.isatty() else WIDTH
-        return Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)  # type: ignore[arg-type]  # has all that rich calls
 
 
 def _chosen(status: str | None, provider: str | None) -> QuerySet[PollJob]:

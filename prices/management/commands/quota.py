@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
-from rich.console import Console
 from rich.table import Table
 
 from prices.clock import database_now
 from prices.management.examples import add_examples
+from prices.management.tables import console_on, first_symbols
 from prices.quota import NotConfigured, QuotaPlan, figure, plain_plan
 from prices.quota.overview import BudgetUse, JobUse, Overview, read_overview
 from providers.rate_limits.budget import limits_of
@@ -21,8 +21,6 @@ from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_n
 
 # A screen of jobs; they are in order, so that these are the ones that lack most.
 SHOWN_JOBS = 40
-# Wide enough for the tables, where output goes to a file.
-WIDTH = 120
 UNKNOWN = "unknown: Redis has no counts; they are taken from the tables when the provider is asked next"
 
 
@@ -55,8 +53,7 @@ class Command(BaseCommand):
             self._show(overview)
 
     def _show(self, overview: Overview) -> None:
-        width = None if self.stdout.isatty() else WIDTH
-        console = Console(file=self.stdout, width=width, markup=False, highlight=False, emoji=False)  # type: ignore[arg-type]  # has all that rich calls
+        console = console_on(self.stdout)
         console.print(
             "All figures are requests. Active jobs share the tightest limit, but for GET latest's part."
         )
@@ -137,7 +134,7 @@ def _job_table(jobs: Sequence[JobUse]) -> Table:
     for name in ("wants/day", "gets/day", "asked every", "really every"):
         table.add_column(name, justify="right", no_wrap=True)
     for job in jobs:
-        table.add_row(str(job.job_id), _short(job.symbols), job.provider, *_plan_cells(job))
+        table.add_row(str(job.job_id), first_symbols(job.symbols), job.provider, *_plan_cells(job))
     return table
 
 
@@ -149,8 +146,3 @@ def _plan_cells(job: JobUse) -> tuple[str, str, str, str]:
     hours = " *" if plan.market_hours_only else ""
     wanted, granted = f"{figure(plan.wanted_per_day):,}", f"{figure(plan.granted_per_day):,}"
     return wanted, granted, time_in_words(plan.interval), reached + hours
-
-
-def _short(symbols: Sequence[str]) -> str:
-    more = f" and {len(symbols) - 2} more" if len(symbols) > 2 else ""
-    return ", ".join(symbols[:2]) + more

@@ -25,6 +25,7 @@ from providers.adapters.parsing import (
 )
 from providers.adapters.yahoo.batches import rest_batches
 from providers.base import (
+    Provider,
     Quote,
     RawAnswer,
     Request,
@@ -65,7 +66,7 @@ _QUOTED = re.compile(r"[A-Z]{3}([A-Z]{3})=X")
 _QUOTED_FOR_COIN = re.compile(r"[A-Z0-9]+-([A-Z]{3})")
 
 
-class Yahoo:
+class Yahoo(Provider):
     """Adapter of Yahoo Finance. Symbols are spelled as Yahoo does; BRK.B is BRK-B, USD/JPY USDJPY=X.
 
     So is JPY=X: a pair against the dollar has two names.

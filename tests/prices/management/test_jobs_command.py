@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 
 from prices.jobs.services import FETCH_STARTS_WITHIN_S, pause_job, stop_job
 from prices.ledger.runs import claim_slots
-from prices.management.commands import jobs as jobs_command
+from prices.management import tables
 from prices.models import PollJob
 from tests.conftest import MakeJob
 from tests.prices.slots_of_a_job import add_gap, add_runs
@@ -75,7 +75,7 @@ def test_list_shows_how_jobs_fare_and_what_keeps_them_back(
 
 
 def test_list_fits_eighty_columns(run: Run, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_command, "WIDTH", 80)
+    monkeypatch.setattr(tables, "WIDTH", 80)
     job = make_job(["A" * 32, "B" * 32, "C"], interval=86_399, provider="alpha_vantage")
     pause_job(job.id)
     job.refresh_from_db()

@@ -21,9 +21,10 @@ from django_celery_beat.models import (
 
 from dev.pytest_services import Services
 from marketdata.celery import app
+from prices.database.uuid7 import epoch_ms
 from prices.jobs.services import pause_job, resume_job, stop_job
 from prices.models import BeatTerm, PollJob
-from prices.scheduling.job_sync import group_key_of, milliseconds
+from prices.scheduling.job_sync import group_key_of
 from prices.scheduling.scheduler import PriceEntry, PriceScheduler
 from tests.conftest import MakeJob
 from tests.logged import events_logged
@@ -193,7 +194,7 @@ def test_slots_that_came_while_the_host_slept_are_not_all_sent(
         return len(sent) == len(jobs)
 
     wait_until(all_sent)
-    woken = milliseconds(timezone.now()) + 3_600_000
+    woken = epoch_ms(timezone.now()) + 3_600_000
     monkeypatch.setattr(beat._lease, "now_ms", lambda: woken)
     beat.tick()
     again = jobs_sent()
