@@ -17,7 +17,7 @@ def pytest_configure() -> None:
     # As a scheduler that leads from the beginning, and looks for changes in every turn.
     ours: Any = PriceScheduler
     ours.setup_schedule = schedulers.DatabaseScheduler.setup_schedule
-    ours._take_over = lambda _scheduler: True
+    ours._take_over = lambda *_: True
     scheduler.OTHERS_EACH_S = 0.0
     schedulers.ModelEntry, schedulers.DatabaseScheduler = PriceEntry, PriceScheduler
     # Each test runs in a transaction, for which the scheduler would take its connection to be broken.

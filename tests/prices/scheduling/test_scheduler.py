@@ -18,6 +18,7 @@ from django_celery_beat.models import (
     PeriodicTasks,
     SolarSchedule,
 )
+from django_celery_beat.schedulers import DatabaseScheduler
 
 from dev.pytest_services import Services
 from marketdata.celery import app
@@ -25,6 +26,7 @@ from prices.database.uuid7 import epoch_ms
 from prices.jobs.services import pause_job, resume_job, stop_job
 from prices.models import BeatTerm, PollJob
 from prices.scheduling.job_sync import group_key_of
+from prices.scheduling.leader_lease import LEASE_S
 from prices.scheduling.scheduler import PriceEntry, PriceScheduler
 from tests.conftest import MakeJob
 from tests.logged import events_logged
@@ -275,6 +277,39 @@ def test_services_own_tasks_go_to_maintenance(beat: PriceScheduler) -> None:
     for name in django_settings.CELERY_BEAT_SCHEDULE:
         assert PeriodicTask.objects.get(name=name).queue == "maintenance"
     wait_until(lambda: beat.tick() >= 0 and messages_of("maintenance") != [])
+
+
+def test_tasks_that_take_longer_to_write_than_a_lease_lasts_are_sent(
+    beat: PriceScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = DatabaseScheduler.setup_schedule
+    written: list[float] = []
+
+    def write_slowly(scheduler: DatabaseScheduler) -> None:
+        write(scheduler)
+        written.append(time.monotonic())
+        time.sleep(LEASE_S + 0.1)
+
+    monkeypatch.setattr(DatabaseScheduler, "setup_schedule", write_slowly)
+    wait_until(lambda: beat.tick() >= 0 and messages_of("maintenance") != [], timeout_s=30)
+    assert len(written) <= 2
+
+
+def queue_of_sweep() -> str | None:
+    queue: str | None = PeriodicTask.objects.get(name="sweep outbox").queue
+    return queue
+
+
+def test_own_tasks_are_written_again_after_another_beat(beat: PriceScheduler, make_beat: MakeBeat) -> None:
+    """It may be of a former version of the service."""
+    beat.tick()
+    PeriodicTask.objects.filter(name="sweep outbox").update(queue="of another version")
+    beat.close()
+    other = make_beat()
+    wait_until(lambda: other.tick() >= 0 and queue_of_sweep() == "maintenance")
+    PeriodicTask.objects.filter(name="sweep outbox").update(queue="of another version")
+    other.close()
+    wait_until(lambda: beat.tick() >= 0 and queue_of_sweep() == "maintenance")
 
 
 def test_periodic_task_of_users_is_sent_as_its_row_says(beat: PriceScheduler) -> None:
