@@ -1,8 +1,8 @@
 """Run tests on days that software forgets, by the clock of everything: `python -m tests.clocks [DAY ...]`.
 
-Words that name no day go to pytest. The tests are those that start no processes of the service; property
-tests, which choose their times themselves, are left out. The exit code is 0 where all passed on all days, and
-where the clock cannot be set here, with a word about it.
+Words that name no day go to pytest. The tests are those that start no processes; property tests, which choose
+their times themselves, are left out. The exit code is 0 where all passed on all days, and where the clock
+cannot be set here, with a word about it.
 """
 
 import os
@@ -49,7 +49,11 @@ TESTS = (
     *("tests/marketdata", "tests/prices", "tests/providers"),
 )
 RESULT = re.compile(r"\d+ (passed|failed|errors?|deselected|skipped)\b.* in \d")
-START_PROCESSES = ("tests/prices/scheduling/test_upstream_scheduler.py",)
+START_PROCESSES = (
+    *("tests/marketdata/test_command_line.py", "tests/prices/management/test_simulate_provider.py"),
+    *("tests/prices/publishing/test_kafka_security.py", "tests/prices/publishing/test_topic_acls.py"),
+    *("tests/prices/scheduling/test_upstream_scheduler.py", "tests/providers/test_warm_up.py"),
+)
 OPTIONS = (
     *("-q", "--no-header", "--tb=short", "--numprocesses=5", "--dist=worksteal"),
     *("-m", "not soak and not hypothesis"),
