@@ -3,6 +3,7 @@
 librdkafka may then forget the only broker that it knows, and asks nobody from then on.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Protocol
@@ -77,15 +78,19 @@ def test_librdkafka_forgets_brokers_that_are_not_named(proxy: KafkaProxy) -> Non
 
 def test_client_gives_way_after_two_silences() -> None:
     clients = LastingClient(object)
-    clients.note(is_answered=False)
-    clients.note(is_answered=False)
     first = clients.get()
     for is_answered in (False, True, False):
-        clients.note(is_answered=is_answered)
+        clients.note(first, asked_at=time.monotonic(), is_answered=is_answered)
         assert clients.get() is first
-    clients.note(is_answered=False)
+    # Asked beside the one before: one silence.
+    clients.note(first, asked_at=time.monotonic() - 1, is_answered=False)
+    assert clients.get() is first
+    clients.note(first, asked_at=time.monotonic(), is_answered=False)
     second = clients.get()
     assert second is not first
+    for _ in range(2):
+        clients.note(first, asked_at=time.monotonic(), is_answered=False)
+    assert clients.get() is second
     clients.drop(first)
     assert clients.get() is second
     clients.drop(second)

@@ -71,8 +71,12 @@ class StallWatch:
         although Kafka has some. To be called where all that had come was taken. Raises StalledError for one
         that was sought before.
         """
-        # As in topic_watch.py.
-        self._clients.get().poll(0)
+        try:
+            client = self._clients.get()
+        except KafkaException:
+            # As in topic_watch.py, and as what follows: what the client has to say is taken, and dropped.
+            return []
+        client.poll(0)
         if self._asked and all(future.done() for future in self._asked.values()):
             self._compare(positions)
         elif not self._asked and self._clock() - self._asked_at >= ASK_INTERVAL_S:
@@ -111,7 +115,9 @@ class StallWatch:
 
     def _compare(self, positions: Mapping[int, int]) -> None:
         answers, self._asked = self._asked, {}
-        self._clients.note(is_answered=any(answer.exception() is None for answer in answers.values()))
+        self._clients.note(
+            self._clients.get(), asked_at=self._asked_at, is_answered=any(map(_is_answered, answers.values()))
+        )
         for partition, answer in answers.items():
             silence = self._silences.get(partition)
             try:
@@ -173,6 +179,12 @@ class MembershipWatch:
         """Begin anew, with another consumer."""
         self._outside_since = None
         self._knows_brokers = True
+
+
+def _is_answered(answer: Future[Any]) -> bool:
+    error = answer.exception()
+    # Codes below 0 are librdkafka's own.
+    return error is None or (isinstance(error, KafkaException) and error.args[0].code() >= 0)
 
 
 def _is_settled(group: Mapping[str, Any]) -> bool:

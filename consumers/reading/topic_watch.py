@@ -31,7 +31,7 @@ class TopicWatch:
         self._topic = settings.KAFKA_TOPIC
         self._clients = LastingClient(lambda: make_admin({"reconnect.backoff.max.ms": 1_000}))
         self._missing = Outage(began="topic.missing", ended="topic.found")
-        # Whether Kafka had an answer when it was last asked.
+        # Whether Kafka told the topic when it was last asked.
         self.is_answered = False
         self._known = ""
         self._asked: Future[Any] | None = None
@@ -61,7 +61,13 @@ class TopicWatch:
     def look(self) -> None:
         """Take the answer that has come, and ask again when it is time. Raises TopicReplacedError."""
         # While Kafka is away librdkafka has a word for each try, and keeps those that nobody takes.
-        self._clients.get().poll(0)
+        try:
+            client = self._clients.get()
+        except KafkaException:
+            # Its settings name a file that is gone: as long as that is so, Kafka cannot be asked.
+            self.is_answered = False
+            return
+        client.poll(0)
         if self._asked is not None and self._asked.done():
             asked, self._asked = self._asked, None
             self._take(asked)
@@ -69,12 +75,15 @@ class TopicWatch:
             self._asked, self._asked_at = self._ask(), time.monotonic()
 
     def _list_topics(self) -> ClusterMetadata:
+        client, asked_at = self._clients.get(), time.monotonic()
         try:
-            found = self._clients.get().list_topics(timeout=ANSWER_TIMEOUT_S)
+            found = client.list_topics(timeout=ANSWER_TIMEOUT_S)
         except KafkaException:
-            self._clients.note(is_answered=False)
+            self._clients.note(client, asked_at=asked_at, is_answered=False)
+            # What the client was asked besides may come to nothing with it.
+            self._asked = None
             raise
-        self._clients.note(is_answered=True)
+        self._clients.note(client, asked_at=asked_at, is_answered=True)
         return found
 
     def _ask(self) -> Future[Any]:
@@ -85,11 +94,12 @@ class TopicWatch:
         try:
             found = str(answer.result().topic_id)
             self.is_answered = True
-            self._clients.note(is_answered=True)
+            self._clients.note(self._clients.get(), asked_at=self._asked_at, is_answered=True)
         except KafkaException as error:
             self.is_answered = False
             # Codes below 0 are librdkafka's own.
-            self._clients.note(is_answered=error.args[0].code() >= 0)
+            is_answer = error.args[0].code() >= 0
+            self._clients.note(self._clients.get(), asked_at=self._asked_at, is_answered=is_answer)
             # That Kafka is away the consumer notices too.
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 self._missing.begin(error.args[0].str())

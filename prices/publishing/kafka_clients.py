@@ -3,6 +3,7 @@
 import logging
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -90,7 +91,7 @@ class LastingClient(Generic[AnyClient]):
     A Kafka of one node that shuts down says that its cluster has no brokers. librdkafka (2.16) then forgets
     the only one that it knew, and asks nobody from then on, Kafka being back or not. So a client that went
     without an answer twice in a row gives way to another one. Not after the first time: on a busy machine
-    one that has its connections is answered sooner.
+    one that has its connections is answered sooner than a new one.
     """
 
     def __init__(self, make: Callable[[], AnyClient]) -> None:
@@ -98,6 +99,7 @@ class LastingClient(Generic[AnyClient]):
         self._lock = threading.Lock()
         self._client: AnyClient | None = None
         self._silences = 0
+        self._silent_at = float("-inf")
 
     def get(self) -> AnyClient:
         """Return the client. Raises KafkaException where librdkafka does not take its settings."""
@@ -106,10 +108,18 @@ class LastingClient(Generic[AnyClient]):
                 self._client, self._silences = self._make(), 0
             return self._client
 
-    def note(self, *, is_answered: bool) -> None:
-        """Take note whether Kafka had an answer for the client."""
+    def note(self, client: AnyClient, *, asked_at: float, is_answered: bool) -> None:
+        """Take note whether Kafka had an answer for what the client asked at this time (time.monotonic).
+
+        Those who asked beside each other have met one silence.
+        """
         with self._lock:
-            self._silences = 0 if is_answered else self._silences + 1
+            if client is not self._client:
+                return
+            if is_answered:
+                self._silences = 0
+            elif asked_at >= self._silent_at:
+                self._silences, self._silent_at = self._silences + 1, time.monotonic()
             if self._silences >= 2:
                 self._client = None
 

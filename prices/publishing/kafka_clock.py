@@ -42,14 +42,14 @@ class KafkaClock:
 
     def is_behind(self, moment_ms: int) -> bool:
         """Return whether it is behind a moment by more than points may be; False where that is not known."""
-        return self._is_known and moment_ms > self._told_ms + self._told_s_ago * 1000 + MAX_AHEAD_MS
+        return self.is_known and moment_ms > self._told_ms + self._told_s_ago * 1000 + MAX_AHEAD_MS
 
     def in_time(self, points: Sequence[PricePoint]) -> list[PricePoint]:
         """Return the points that the consumer will take, as far as that is known.
 
         Where it was behind when it was last known, that is one alone, which tells: what is refused is kept.
         """
-        if self._is_behind and not self._is_known:
+        if self._is_behind and not self.is_known:
             return list(points[:1])
         return [point for point in points if not self.is_early(point.id)]
 
@@ -58,11 +58,15 @@ class KafkaClock:
         return time.monotonic() - self._told_at
 
     @property
-    def _is_known(self) -> bool:
+    def is_known(self) -> bool:
+        """Return whether a message has told it in the last few seconds."""
         return self._told_s_ago < KAFKAS_CLOCK_HOLDS_S
 
     def tell(self, *, is_behind: bool) -> None:
-        """Say once in the log that points have to wait for it, and once that they need not any more."""
+        """Say once in the log that points have to wait for it, and once that they need not any more.
+
+        To be called where it is known.
+        """
         was_behind, self._is_behind = self._is_behind, is_behind
         if is_behind and not was_behind:
             log.warning("outbox.kafka_clock_behind", beyond_s=MAX_AHEAD_MS // 1000)

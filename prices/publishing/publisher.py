@@ -73,7 +73,7 @@ class Publisher:
         polls: Mapping[UUID, UUID | None],
         now: datetime | None = None,
     ) -> Publication:
-        """Send the points and wait up to 2 s; mark those that Kafka confirmed, and return how many and which.
+        """Send the points and wait up to 2 s; mark those that Kafka confirmed, and return what became of all.
 
         `polls` gives the poll run of each point's raw answer, and `now` the time by PostgreSQL's clock, where
         they were not made just now. For a few seconds after a failure nothing is tried: the sweep comes back
@@ -81,16 +81,24 @@ class Publisher:
         """
         if not self._may_send():
             return Publication(0, len(points))
-        in_time = self._kafkas_clock.in_time(points)
-        deliveries = self._send(in_time, polls, now)
-        early = len(points) - len(in_time) + deliveries.early
-        publication = Publication(len(deliveries.confirmed), len(points), tuple(deliveries.refused), early)
-        self._note_outcome(is_answered=publication.is_answered, reason=deliveries.reason)
-        self._producers.note(is_answered=publication.is_answered)
-        # Points of long ago are not early, however far it is behind.
-        is_behind = early > 0 or (now is not None and self._kafkas_clock.is_behind(epoch_ms(now)))
-        self._kafkas_clock.tell(is_behind=is_behind)
-        retry_database(lambda: mark_published(deliveries.confirmed))
+        clock = self._kafkas_clock
+        in_time = clock.in_time(points)
+        sent = [self._send(in_time, polls, now)]
+        left = _without(points, in_time)
+        if left and clock.is_known and (in_time := clock.in_time(left)):
+            # One alone was to tell how late it is there, and it is late enough.
+            sent.append(self._send(in_time, polls, now))
+            left = _without(left, in_time)
+        confirmed = [point_id for each in sent for point_id in each.confirmed]
+        refused = tuple(point_id for each in sent for point_id in each.refused)
+        early = len(left) + sum(each.early for each in sent)
+        publication = Publication(len(confirmed), len(points), refused, early)
+        reason = next((each.reason for each in sent if not each.is_answered), "")
+        self._note_outcome(is_answered=publication.is_answered, reason=reason)
+        if clock.is_known:
+            # Points of long ago are not early, however far it is behind.
+            clock.tell(is_behind=early > 0 or (now is not None and clock.is_behind(epoch_ms(now))))
+        retry_database(lambda: mark_published(confirmed))
         return publication
 
     def _may_send(self) -> bool:
@@ -117,6 +125,7 @@ class Publisher:
     ) -> "_Deliveries":
         deliveries = _Deliveries(len(points), self._kafkas_clock)
         now_ms = 0 if now is None else epoch_ms(now)
+        asked_at = time.monotonic()
         try:
             producer = self._producers.get()
         except KafkaException as error:
@@ -146,7 +155,15 @@ class Publisher:
             # What ended the producer for good: Kafka lets this user write nothing, or took its id away.
             deliveries.reason = error.args[0].str()
             self._producers.drop(producer)
+        self._producers.note(producer, asked_at=asked_at, is_answered=deliveries.is_answered)
         return deliveries
+
+
+def _without(points: Sequence[PricePoint], others: Sequence[PricePoint]) -> list[PricePoint]:
+    if len(others) == len(points):
+        return []
+    ids = {point.id for point in others}
+    return [point for point in points if point.id not in ids]
 
 
 def _make_producer() -> Producer:
@@ -174,12 +191,16 @@ class _Deliveries:
         self._kafkas_clock = kafkas_clock
         # Why the last one failed that did.
         self.reason = "no answer"
-        self._open = expected
+        self._open = self._expected = expected
         self._lock = threading.Lock()
 
     @property
     def complete(self) -> bool:
         return self._open == 0
+
+    @property
+    def is_answered(self) -> bool:
+        return len(self.confirmed) + len(self.refused) + self.early == self._expected
 
     def failed(self, reason: str) -> None:
         with self._lock:

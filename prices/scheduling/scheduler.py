@@ -249,9 +249,11 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         term = self._lease.term
         if term is None:
             self._term = None
-        elif self._term != term and self._take_over(term):
-            self._jobs.begin(term)
-            self._term = term
+        elif self._term != term:
+            self._term = None
+            if self._take_over(term):
+                self._jobs.begin(term)
+                self._term = term
         return self._term is not None
 
     def _take_over(self, term: Term) -> bool:
@@ -261,14 +263,16 @@ class PriceScheduler(DatabaseScheduler):  # type: ignore[misc]  # django-celery-
         self._initial_read, self._heap, self._others_at = True, None, float("-inf")
         # Where nobody else has led since, they are as this beat has written them. To write them takes thirty
         # statements: a database slow enough for the lease to end meanwhile would have them written for ever.
-        if term.id - 1 != self._written_in or not self._has_own_tasks():
+        if self._written_in not in {term.id, term.id - 1} or not self._has_own_tasks():
             super().setup_schedule()
         is_complete = self._has_own_tasks()
         self._written_in = term.id if is_complete else None
         return is_complete
 
     def _has_own_tasks(self) -> bool:
-        return set(self.app.conf.beat_schedule) <= set(PeriodicTask.objects.values_list("name", flat=True))
+        names = set(self.app.conf.beat_schedule)
+        found: int = PeriodicTask.objects.filter(name__in=names).count()
+        return found == len(names)
 
     def _stand_by(self) -> float:
         self._jobs.follow()

@@ -65,3 +65,26 @@ def test_points_of_long_ago_say_nothing_of_kafkas_clock(
         publisher().publish([each], polls={}, now=database_now())
     assert caplog.text.count("outbox.kafka_clock_behind") == 1
     assert "outbox.kafka_clock_agrees" not in caplog.text
+
+
+@pytest.mark.django_db
+def test_one_point_that_is_taken_in_time_lets_the_others_go(
+    topic: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    points = make_points(3)
+    wait_until(lambda: publisher().publish(points[:1], polls={}).confirmed)
+    clock = publisher()._kafkas_clock
+    clock.tell(is_behind=True)
+    monkeypatch.setattr(clock, "_told_at", float("-inf"))
+    assert publisher().publish(points, polls={}).confirmed == 3
+    assert caplog.text.count("outbox.kafka_clock_agrees") == 1
+
+
+@pytest.mark.django_db
+def test_silent_kafka_says_nothing_of_its_clock(kafka_away: None, caplog: pytest.LogCaptureFixture) -> None:
+    points = make_points(3)
+    clock = publisher()._kafkas_clock
+    clock.tell(is_behind=True)
+    assert publisher().publish(points[:1], polls={}).confirmed == 0
+    assert "outbox.kafka_clock_agrees" not in caplog.text
+    assert clock.in_time(points) == points[:1]

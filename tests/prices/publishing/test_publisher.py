@@ -19,12 +19,6 @@ from tests.prices.publishing.points import make_points, read_topic, sweep_until_
 from tests.waiting import wait_until
 
 
-@pytest.fixture
-def kafka_away(settings: Settings) -> None:
-    settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
-    forget_publisher()
-
-
 @pytest.mark.django_db
 def test_publish_sends_points_and_marks_them(topic: str) -> None:
     points = make_points(3)
