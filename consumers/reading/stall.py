@@ -3,7 +3,7 @@
 librdkafka has lost track of partitions that it was told to read, without a word: nothing came, the loop
 turned, and the lag grew. So what is silent is compared with where Kafka says that its end is. It has also
 come back from an outage of Kafka and joined no group, and forgets all brokers where Kafka names none while
-it shuts down (kafka_clients.py); so it is asked for how it stands.
+it shuts down (kafka_clients.py); so librdkafka's own statistics are looked at, too.
 """
 
 import time
@@ -134,7 +134,9 @@ class StallWatch:
 
 
 class MembershipWatch:
-    """Learns from librdkafka's statistics whether it is on its way into the group for too long.
+    """Learns from librdkafka's statistics whether the consumer has lost its way into the group.
+
+    It is on its way for too long, or knows no broker by which it could be.
 
     Kafka is not asked who the members are: in librdkafka 2.16 a request to the group's coordinator that has
     timed out ends the process by an assertion once the coordinator is back.

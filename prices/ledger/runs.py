@@ -143,7 +143,7 @@ def claim_slots(job_ids: Sequence[UUID], *, now: datetime | None = None) -> list
 
 
 def reopen_claims(run_ids: Sequence[UUID]) -> list[Claim]:
-    """Return claims that another worker handed over: those without an outcome, in time, of active jobs."""
+    """Return claims that another worker handed over: those without an outcome that may still be asked for."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, extract(epoch FROM clock_timestamp() - started_at) FROM poll_runs"

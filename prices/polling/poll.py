@@ -201,7 +201,7 @@ class _Poll:
                 self.share_recent(symbols)
             active = active_jobs([run.claim.job.id for run in self.merged.runs])
         except (OperationalError, InterfaceError) as error:
-            # Nobody can say, so nothing more is sent: what has come so far waits to be stored.
+            # Nobody can say, so this request is not sent.
             self._not_asked_because = f"PostgreSQL {database_trouble(error) or DatabaseTrouble.UNREACHABLE}"
             connection.close()
             return ()
