@@ -11,7 +11,7 @@ from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
 from prices.publishing.kafka_clients import make_admin
-from providers.keys import SIMULATED
+from providers.keys import KEY_SETTINGS, SIMULATED
 from providers.registry import PROVIDER_NAMES
 
 MIN_POSTGRESQL = 180000
@@ -100,7 +100,7 @@ def check_key_lengths(**options: Any) -> list[CheckMessage]:
             hint=f"A key has at least {MIN_KEY_LENGTH} characters.",
             id="marketdata.E005",
         )
-        for name in ("ALPHA_VANTAGE_API_KEY", "FINNHUB_API_KEY")
+        for name in KEY_SETTINGS.values()
         if 0 < len(getattr(settings, name)) < MIN_KEY_LENGTH
     ]
 

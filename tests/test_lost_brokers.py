@@ -141,3 +141,15 @@ def test_stall_watch_finds_kafka_again(proxy: KafkaProxy, monkeypatch: pytest.Mo
     send([b"1"], partition=0)
     watch.follow([0])
     assert wait_until(lambda: watch.look({0: 0})) == [0]
+
+
+def test_watches_outlast_settings_that_make_no_client(settings: Settings) -> None:
+    """As where the file of a certificate is being replaced."""
+    settings.KAFKA_SECURITY_PROTOCOL, settings.KAFKA_CA_FILE = "SSL", "/nowhere/ca.pem"
+    with pytest.raises(KafkaException):
+        make_admin()
+    topic_watch = TopicWatch()
+    topic_watch.is_answered = True
+    topic_watch.look()
+    assert not topic_watch.is_answered
+    assert StallWatch().look({0: 0}) == []

@@ -75,6 +75,7 @@ class Publisher:
     ) -> Publication:
         """Send the points and wait up to 2 s; mark those that Kafka confirmed, and return what became of all.
 
+        Where Kafka's clock was behind, one point alone goes first, and the others up to 2 s after it.
         `polls` gives the poll run of each point's raw answer, and `now` the time by PostgreSQL's clock, where
         they were not made just now. For a few seconds after a failure nothing is tried: the sweep comes back
         to what stayed behind, and to what lies too far ahead of Kafka's clock.
@@ -85,7 +86,7 @@ class Publisher:
         in_time = clock.in_time(points)
         sent = [self._send(in_time, polls, now)]
         left = _without(points, in_time)
-        if left and clock.is_known and (in_time := clock.in_time(left)):
+        if left and sent[0].is_answered and clock.is_known and (in_time := clock.in_time(left)):
             # One alone was to tell how late it is there, and it is late enough.
             sent.append(self._send(in_time, polls, now))
             left = _without(left, in_time)

@@ -1,3 +1,5 @@
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -123,3 +125,17 @@ def test_readyz_without_postgresql_is_unavailable(client: Client, topic: str, se
 
 def test_ensure_topic_twice_makes_it_once(topic: str) -> None:
     assert ensure_topic(make_admin()) is False
+
+
+def test_parts_that_hang_are_waited_for_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    hanging = ("redis", "kafka", "processes", "clocks")
+    for name in hanging:
+        monkeypatch.setitem(health.PARTS, name, released.wait)
+    began = time.monotonic()
+    problems = {part.name: part.problem for part in health.check_parts()}
+    took_s = time.monotonic() - began
+    released.set()
+    assert [problems[name] for name in hanging] == ["no answer within 2 s"] * 4
+    # One after the other it would be four times as long.
+    assert took_s < 3 * health.PART_TIMEOUT_S

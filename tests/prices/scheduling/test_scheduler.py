@@ -291,7 +291,7 @@ def test_tasks_that_take_longer_to_write_than_a_lease_lasts_are_sent(
         time.sleep(LEASE_S + 0.1)
 
     monkeypatch.setattr(DatabaseScheduler, "setup_schedule", write_slowly)
-    wait_until(lambda: beat.tick() >= 0 and messages_of("maintenance") != [], timeout_s=30)
+    wait_until(lambda: beat.tick() >= 0 and messages_of("maintenance") != [])
     assert len(written) <= 2
 
 
