@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from dev.pytest_services import Services
@@ -62,12 +63,18 @@ def test_processes_whose_clocks_differ_poll_each_slot(
     began = timezone.now()
     make_job(interval=5)
     runs = PollRun.objects.filter(due_at__gt=began, state="stored").order_by("id")
-    wait_until(lambda: runs.count() >= 3, what="three slots are polled")
-    due = list(runs.values_list("due_at", flat=True))
-    assert due[2] - due[0] == timedelta(seconds=10)
+    wait_until(lambda: has_row_of_slots(runs, interval_s=5), what="three slots in a row are polled")
     wait_until(lambda: len(differing_clocks()) == len(wrong), what="each process has noted its clock")
     told = {clock.process.partition("@")[0]: clock.ahead_s for clock in differing_clocks()}
     assert told == pytest.approx(wrong, abs=1)
+
+
+def has_row_of_slots(runs: QuerySet[PollRun], *, interval_s: int) -> bool:
+    """Return whether three slots in a row were polled: a busy machine may miss one, by any clock."""
+    due = sorted(runs.values_list("due_at", flat=True))
+    return any(
+        third - first == 2 * timedelta(seconds=interval_s) for first, third in zip(due, due[2:], strict=False)
+    )
 
 
 @pytest.fixture

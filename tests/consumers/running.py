@@ -126,13 +126,20 @@ class RunningLoop:
 
 
 @contextmanager
-def running(handler: Handler, *, reset: OffsetReset | None = None) -> Iterator[Handler]:
+def running_loop(handler: BatchHandler[Any], *, reset: OffsetReset | None = None) -> Iterator[RunningLoop]:
     """Run a loop for the block; stop it afterwards."""
     loop = RunningLoop(handler, reset=reset).start()
     try:
-        yield handler
+        yield loop
     finally:
         loop.stop()
+
+
+@contextmanager
+def running(handler: Handler, *, reset: OffsetReset | None = None) -> Iterator[Handler]:
+    """Run a loop with this handler for the block; stop it afterwards."""
+    with running_loop(handler, reset=reset):
+        yield handler
 
 
 def messages_left(*, wait_s: float) -> int:
