@@ -113,7 +113,6 @@ class _Poll:
         asking = [run.claim.run_id for run in runs]
         self._load_history = partial(_load_sent_times, asking=asking)
         self._withheld_because: dict[UUID, str] = {}
-        self._not_asked_because = "the job was stopped or time ran out"
         self._next = {run_id: name for run_id, name in following.items() if name is not None}
 
     def withhold(self) -> None:
@@ -147,9 +146,8 @@ class _Poll:
             if asked.refused is not None:
                 left = [symbol for symbol in self.merged.symbols if symbol not in asked.in_flight_elsewhere]
                 self.fail(left, asked.refused.reason)
-            if not asked.in_flight_elsewhere or not self._wait_for(asked.in_flight_elsewhere):
+            if not asked.in_flight_elsewhere or not self._share_in_flight(asked.in_flight_elsewhere):
                 return
-            retry_database(partial(self.share_recent, asked.in_flight_elsewhere))
 
     def fail(self, symbols: Iterable[str], reason: str) -> None:
         """Resolve the symbols without a price here, as far as they still wait."""
@@ -163,7 +161,7 @@ class _Poll:
         for run in self.merged.runs:
             because = self._withheld_because.get(run.claim.run_id, "")
             self.merged.give_back(run, run.withheld, because, has_next=set(self._next))
-            resolve_without_price(run, list(run.waiting), f"not asked: {self._not_asked_because}")
+            resolve_without_price(run, list(run.waiting), "not asked: time ran out")
             if is_over:
                 run.resolve_deferred()
         resolved = self.merged.take_resolved()
@@ -202,8 +200,9 @@ class _Poll:
             active = active_jobs([run.claim.job.id for run in self.merged.runs])
         except (OperationalError, InterfaceError) as error:
             # Nobody can say, so this request is not sent.
-            self._not_asked_because = f"PostgreSQL {database_trouble(error) or DatabaseTrouble.UNREACHABLE}"
             connection.close()
+            trouble = database_trouble(error) or DatabaseTrouble.UNREACHABLE
+            self.fail(symbols, f"not asked: PostgreSQL {trouble}")
             return ()
         return self.merged.still_wanted(symbols, active=active)
 
@@ -219,13 +218,18 @@ class _Poll:
             publisher().publish(stored.points, polls={raw_id: run_id})
         return retry_database(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
 
-    def _wait_for(self, symbols: Sequence[str]) -> bool:
+    def _share_in_flight(self, symbols: Sequence[str]) -> bool:
+        """Wait for those who ask for the symbols and share their prices; return whether all have ended."""
         until = min(self._until, time.monotonic() + WAIT_FOR_OTHERS_S)
         try:
-            return Lease(self.provider).wait_for_others(symbols, until=until)
+            have_ended = Lease(self.provider).wait_for_others(symbols, until=until)
         except SharedStateError as error:
             self.fail(symbols, f"budget unavailable: {error}")
             return False
+        retry_database(partial(self.share_recent, symbols))
+        if not have_ended:
+            self.fail(symbols, "not asked: another process's request for it has not ended")
+        return have_ended
 
     def _note(self, resolved: Sequence[PendingRun]) -> None:
         outcomes = [run.outcome for run in resolved]

@@ -6,12 +6,13 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 from pytest_django import Settings
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from prices.ledger.grid import phase_of, slot_at
+from prices.ledger.runs import active_jobs
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData
 from prices.polling.handover import take_over, to_message
 from prices.polling.poll import Polled, claim_and_poll
@@ -229,6 +230,40 @@ def test_named_provider_never_falls_back(finnhub: HTTPServer, make_job: MakeJob)
     job = make_job(["AAPL"], interval=60, provider="finnhub")
     polled = claim_and_poll([job.id], now=NOW)
     assert (polled.states, polled.go_on) == ({job.id: "failed"}, {})
+
+
+def test_symbol_that_another_process_asks_for_too_long_comes_from_the_next(
+    finnhub: HTTPServer, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prices.polling.poll.WAIT_FOR_OTHERS_S", 0.1)
+    finnhub.expect_request("/v8/finance/chart/AAPL").respond_with_data(chart("AAPL"))
+    Lease("finnhub").take(["AAPL"])
+    job = make_job(["AAPL"], interval=60, provider=None)
+    assert go_on(claim_and_poll([job.id], now=NOW)).states == {job.id: "stored"}
+    named = make_job(["AAPL"], interval=60, provider="finnhub")
+    assert claim_and_poll([named.id], now=NOW).states == {named.id: "skipped"}
+    named.refresh_from_db()
+    assert named.last_error == "finnhub: not asked: another process's request for it has not ended"
+
+
+def test_symbol_that_postgresql_kept_from_asking_comes_from_the_next(
+    finnhub: HTTPServer, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([OperationalError("the connection was lost")])
+
+    def away_once(job_ids: list[uuid.UUID]) -> set[uuid.UUID]:
+        for error in answers:
+            raise error
+        return active_jobs(job_ids)
+
+    monkeypatch.setattr("prices.polling.poll.active_jobs", away_once)
+    finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
+    for symbol in ("AAPL", "MSFT"):
+        finnhub.expect_request(f"/v8/finance/chart/{symbol}").respond_with_data(chart(symbol))
+    job = make_job(["AAPL", "MSFT"], interval=60, provider=None)
+    assert go_on(claim_and_poll([job.id], now=NOW)).states == {job.id: "stored"}
+    found = PricePoint.objects.values_list("provider", flat=True)
+    assert (sorted(found), PollRun.objects.get().reason) == (["finnhub", "yfinance"], "")
 
 
 def test_slot_handed_over_after_its_job_was_stopped_asks_nobody(
