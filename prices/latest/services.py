@@ -1,7 +1,8 @@
 """The freshest quote of a symbol: what is stored, else what is fetched, else what may stand in for it."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -9,9 +10,18 @@ from functools import partial
 from django.conf import settings
 
 from prices.clock import database_now
-from prices.latest.errors import Failure, NoPriceError, OldPriceError, TooOldError
-from prices.latest.fallback import ask_in_turn
-from prices.latest.fetch import fetch_price
+from prices.database.uuid7 import first_id_at
+from prices.latest.errors import (
+    FETCH_ERRORS,
+    Failure,
+    FetchError,
+    LatestTimeoutError,
+    NoPriceError,
+    OldPriceError,
+    TooManyFetchesError,
+    TooOldError,
+)
+from prices.latest.fetch import fetch_price, single_flight
 from prices.latest.freshness import age_seconds
 from prices.latest.stored import known_time, newest_first, stand_in, stored_points
 from prices.models import PricePoint
@@ -21,6 +31,8 @@ from providers.keys import SIMULATED
 from providers.registry import missing_setting
 
 COMPARED_WITHIN = timedelta(days=1)
+
+TooOld = Callable[[PricePoint], OldPriceError | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +66,8 @@ def latest_price(symbol: str, provider: str | None, *, now: datetime, max_age_s:
     if not configured:
         raise NotConfiguredError(provider=names[0], variable=str(missing_setting(names[0])))
     started = time.monotonic()
-    fetched, failures = ask_in_turn(
-        symbol,
-        configured,
-        fetch=partial(fetch_price, reuse_s=reuse_s),
-        within_s=settings.LATEST_DEADLINE_S,
-        stored_after=now - timedelta(seconds=reuse_s),
-        too_old=too_old,
-    )
+    chain = _FallbackChain(symbol, reuse_s=reuse_s, now=now, too_old=too_old)
+    fetched, failures = chain.ask(configured)
     waited = timedelta(seconds=time.monotonic() - started)
     if fetched is None:
         return _instead(symbol, provider, failures, now=now + waited)
@@ -126,3 +132,93 @@ def _instead(symbol: str, provider: str | None, failures: Sequence[Failure], *, 
     if stored is not None:
         return Served(stored, failures)
     raise no_price
+
+
+class _FallbackChain:
+    """Asks one provider after the other until one gives a price, with LATEST_DEADLINE_S for all of them.
+
+    A provider that fails, is refused or is slow is followed by the next one; a slow one gets an even
+    share of the time that is left. Its fetch goes on, so it may still win over those asked after it; it
+    is stored whenever it comes.
+
+    A price that came with a fetch of another caller, who took one that was stored over `reuse_s` before
+    `now`, is asked for anew. A price that `too_old` has an error for is followed by the next provider, too;
+    where none is better, the newest of them is returned.
+    """
+
+    def __init__(self, symbol: str, *, reuse_s: float, now: datetime, too_old: TooOld | None) -> None:
+        self._symbol = symbol
+        self._fetch = partial(fetch_price, reuse_s=reuse_s)
+        self._deadline = time.monotonic() + settings.LATEST_DEADLINE_S
+        self._first_id = first_id_at(now - timedelta(seconds=reuse_s))
+        self._too_old = too_old
+        self._old_points: list[PricePoint] = []
+        self._open: dict[str, Future[PricePoint]] = {}
+        self._failed: dict[str, FetchError] = {}
+
+    def ask(self, providers: Sequence[str]) -> tuple[PricePoint | None, list[Failure]]:
+        """Return the first price that comes, None where none comes in time, and who failed before it."""
+        try:
+            with single_flight().admit():
+                return self._ask_in_turn(providers)
+        except TooManyFetchesError as error:
+            return None, [Failure(name, error) for name in providers]
+
+    def _ask_in_turn(self, providers: Sequence[str]) -> tuple[PricePoint | None, list[Failure]]:
+        point = None
+        for index, name in enumerate(providers):
+            self._start(name)
+            share_s = (self._deadline - time.monotonic()) / (len(providers) - index)
+            point = self._wait(name, until=time.monotonic() + share_s)
+            if point is not None:
+                break
+        point = point or self._wait_for_slow()
+        if point is None and self._old_points:
+            newest = newest_first(self._old_points)[0]
+            return newest, self._failures([name for name in providers if name != newest.provider], None)
+        return point, self._failures(providers, point)
+
+    def _start(self, name: str) -> None:
+        try:
+            self._open[name] = single_flight().join(name, self._symbol, self._fetch)
+        except TooManyFetchesError as error:
+            self._failed[name] = error
+
+    def _wait(self, name: str, *, until: float) -> PricePoint | None:
+        """Wait until this provider has failed, or any one that was asked gives a price."""
+        while name in self._open:
+            done = wait(self._open.values(), max(until - time.monotonic(), 0), FIRST_COMPLETED).done
+            if not done:
+                return None
+            point = self._take(done)
+            if point is not None:
+                return point
+        return None
+
+    def _wait_for_slow(self) -> PricePoint | None:
+        point = None
+        for name in list(self._open):
+            point = point or self._wait(name, until=self._deadline)
+        return point
+
+    def _take(self, done: set[Future[PricePoint]]) -> PricePoint | None:
+        for name in [name for name, flight in self._open.items() if flight in done]:
+            try:
+                point = self._open.pop(name).result()
+            except FETCH_ERRORS as error:
+                self._failed[name] = error
+                continue
+            if point.id < self._first_id:
+                self._start(name)
+                continue
+            error_of_age = self._too_old(point) if self._too_old else None
+            if error_of_age is None:
+                return point
+            self._failed[name] = error_of_age
+            self._old_points.append(point)
+        return None
+
+    def _failures(self, providers: Sequence[str], point: PricePoint | None) -> list[Failure]:
+        """Return those of the providers asked before the one that served; still waited for is too slow."""
+        before = list(providers)[: providers.index(point.provider)] if point else providers
+        return [Failure(name, self._failed.get(name) or LatestTimeoutError(name)) for name in before]

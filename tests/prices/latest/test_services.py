@@ -13,9 +13,8 @@ from werkzeug import Request, Response
 
 from prices.database.uuid7 import first_id_at, new_ids
 from prices.latest.errors import Failure, NoPriceError, RequestRefusedError
-from prices.latest.fetch import fetch_price
+from prices.latest.fetch import SingleFlight, fetch_price, forget_single_flight, single_flight
 from prices.latest.services import latest_price
-from prices.latest.single_flight import SingleFlight, forget_single_flight, single_flight
 from prices.models import PricePoint, RawMarketData
 from providers.base import NotConfiguredError, ProviderError
 from providers.rate_limits.symbol_leases import Lease

@@ -9,7 +9,7 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from prices.latest.errors import TooManyFetchesError
-from prices.latest.single_flight import SingleFlight, forget_single_flight, single_flight
+from prices.latest.fetch import SingleFlight, forget_single_flight, single_flight
 from prices.models import PricePoint
 from providers.base import unknown_symbol
 from tests.waiting import wait_until
