@@ -16,8 +16,8 @@ from providers.keys import SIMULATED_PREFIX
 from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
 
 SYMBOL_ALLOWED = f"1 to {MAX_SYMBOL_LENGTH} {SYMBOL_ALPHABET}"
-WORLDS_ALLOWED = f"the provider simulated serves those that begin with {SIMULATED_PREFIX}, and only those"
-SYMBOLS_ALLOWED = f"a list of 1 to {MAX_SYMBOLS} symbols, each {SYMBOL_ALLOWED}; {WORLDS_ALLOWED}"
+SIMULATED_ALLOWED = f"the provider simulated serves those that begin with {SIMULATED_PREFIX}, and only those"
+SYMBOLS_ALLOWED = f"a list of 1 to {MAX_SYMBOLS} symbols, each {SYMBOL_ALLOWED}; {SIMULATED_ALLOWED}"
 UUID_PATTERN = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _UUID = re.compile(UUID_PATTERN)
 # With a sign: a number below 0 is told that it is out of range.
@@ -42,7 +42,7 @@ class SymbolField(StrictField[str]):
     """A symbol, upper-cased."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text=f"{SYMBOL_ALLOWED}; {WORLDS_ALLOWED}", **kwargs)
+        super().__init__(help_text=f"{SYMBOL_ALLOWED}; {SIMULATED_ALLOWED}", **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
         """Return the symbol's stored form."""

@@ -34,9 +34,7 @@ class RunsView(APIView):
         query = validated(RunsRequest, request.query_params)
         job = get_job(UUID(job_id))
         runs = runs_of(job, since=query["since"], until=query["until"], states=query["state"])
-        if query["before"]:
-            runs = runs.filter(id__lt=query["before"])
-        return page(request, [answers.run(row) for row in runs[: query["limit"] + 1]], "poll_id")
+        return page(request, query, runs, answers.run)
 
 
 class GapsView(APIView):

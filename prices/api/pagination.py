@@ -1,18 +1,33 @@
 """Pages of lists: as many rows as asked for, and the address of the next ones."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from django.db.models import Model, QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from prices.api import responses as answers
 
+_Row = TypeVar("_Row", bound=Model)
 
-def page(request: Request, rows: list[dict[str, Any]], id_name: str) -> Response:
-    """Answer a page of which one row more than asked for was read: it tells that there is a next page."""
-    limit = int(request.query_params.get("limit", 100))
-    following = {"before": rows[limit - 1][id_name]} if len(rows) > limit else None
-    return page_before(request, rows[:limit], following)
+
+def page(
+    request: Request,
+    query: Mapping[str, Any],
+    rows: QuerySet[_Row],
+    as_json: Callable[[_Row], dict[str, Any]],
+    *,
+    key: str = "id",
+) -> Response:
+    """Answer the newest rows before `query["before"]`, as many as its limit says, by the key's order."""
+    if query["before"] is not None:
+        rows = rows.filter(**{f"{key}__lt": query["before"]})
+    limit = query["limit"]
+    # One row more tells that there is a next page.
+    found = list(rows.order_by(f"-{key}")[: limit + 1])
+    following = {"before": str(getattr(found[limit - 1], key))} if len(found) > limit else None
+    return page_before(request, [as_json(row) for row in found[:limit]], following)
 
 
 def page_before(request: Request, rows: list[dict[str, Any]], following: dict[str, str] | None) -> Response:

@@ -28,12 +28,12 @@ MAX_LIMIT = 1000
 MAX_AGE_S = 10**9
 
 
-def _check_worlds(symbols: list[str], provider: str | None) -> None:
+def _check_simulated(symbols: list[str], provider: str | None, *, field: str) -> None:
     simulated = {is_simulated(symbol) for symbol in symbols}
     if len(simulated) > 1:
-        raise serializers.ValidationError("mixes simulated and real symbols")
+        raise serializers.ValidationError({field: ["mixes simulated and real symbols"]})
     if provider is not None and (provider == SIMULATED) != simulated.pop():
-        raise serializers.ValidationError(f"cannot be served by {provider}")
+        raise serializers.ValidationError({field: [f"cannot be served by {provider}"]})
 
 
 class PollRequest(serializers.Serializer[Any]):
@@ -45,10 +45,7 @@ class PollRequest(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse simulated symbols beside real ones, and with real providers."""
-        try:
-            _check_worlds(attrs["symbols"], attrs["provider"])
-        except serializers.ValidationError as error:
-            raise serializers.ValidationError({"symbols": error.detail}) from error
+        _check_simulated(attrs["symbols"], attrs["provider"], field="symbols")
         return attrs
 
 
@@ -80,10 +77,7 @@ class LatestRequest(serializers.Serializer[Any]):
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a simulated symbol with a real provider, and the other way round."""
-        try:
-            _check_worlds([attrs["symbol"]], attrs["provider"])
-        except serializers.ValidationError as error:
-            raise serializers.ValidationError({"symbol": error.detail}) from error
+        _check_simulated([attrs["symbol"]], attrs["provider"], field="symbol")
         return attrs
 
 

@@ -115,12 +115,10 @@ class AveragesView(APIView):
         query = validated(AveragesRequest, request.query_params)
         # Ids of a time to come are of a clock that was ahead: what they say is older than it looks.
         known = first_id_at(database_now() + CLOCKS_AGREE_WITHIN)
-        averages = SymbolAverage.objects.filter(event_id__lt=known).order_by("-event_id")
+        averages = SymbolAverage.objects.filter(event_id__lt=known)
         if query["symbol"]:
             averages = averages.filter(symbol=query["symbol"])
-        if query["before"]:
-            averages = averages.filter(event_id__lt=query["before"])
-        return page(request, [answers.average(row) for row in averages[: query["limit"] + 1]], "event_id")
+        return page(request, query, averages, answers.average, key="event_id")
 
 
 class JobsView(APIView):
@@ -135,11 +133,8 @@ class JobsView(APIView):
         """Return the jobs, newest first."""
         query = validated(PageRequest, request.query_params)
         now = database_now()
-        jobs = PollJob.objects.select_related("periodic_task").order_by("-id")
-        if query["before"]:
-            jobs = jobs.filter(id__lt=query["before"])
-        rows = [answers.job(row, plan_of_active(row, now=now)) for row in jobs[: query["limit"] + 1]]
-        return page(request, rows, "job_id")
+        jobs = PollJob.objects.select_related("periodic_task")
+        return page(request, query, jobs, lambda row: answers.job(row, plan_of_active(row, now=now)))
 
 
 class JobView(APIView):
