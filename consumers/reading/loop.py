@@ -18,7 +18,6 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
-from consumers.reading.backoff import Backoff
 from consumers.reading.gap_recovery import GapRecovery
 from consumers.reading.group import (
     Gap,
@@ -33,7 +32,7 @@ from consumers.reading.group import (
     trimmed_log,
 )
 from consumers.reading.offsets import OffsetCommitter
-from consumers.reading.pipeline import AnyBatch, BatchHandler, Pipeline, RetryLaterError
+from consumers.reading.pipeline import AnyBatch, Backoff, BatchHandler, Pipeline, RetryLaterError
 from consumers.reading.stall import MembershipWatch, StallWatch
 from consumers.reading.topic_watch import TopicWatch
 from prices.heartbeat import touch_heartbeat

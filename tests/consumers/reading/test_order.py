@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.reading import backoff, gap_recovery, group, loop, offsets, pipeline
+from consumers.reading import gap_recovery, group, loop, offsets, pipeline
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.topic_watch import TopicWatch
 from tests.consumers.running import Recorder
@@ -73,8 +73,8 @@ def at_once(monkeypatch: pytest.MonkeyPatch, heartbeats: None) -> None:
     for module in (pipeline, gap_recovery):
         monkeypatch.setattr(module, "run_in_thread", run)
     monkeypatch.setattr(pipeline, "MAX_READ", 7)
-    monkeypatch.setattr(backoff, "FIRST_RETRY_S", 0.0)
-    monkeypatch.setattr(backoff, "LAST_RETRY_S", 0.0)
+    monkeypatch.setattr(pipeline, "FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(pipeline, "LAST_RETRY_S", 0.0)
     monkeypatch.setattr(offsets, "COMMIT_INTERVAL_S", 0.0)
     monkeypatch.setattr(loop, "IDLE_S", 0.0)
     monkeypatch.setattr(loop, "make_consumer", None)
