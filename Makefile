@@ -47,7 +47,7 @@ soak: venv-test ## Run the tests that take minutes, and every example of the pro
 chaos: venv-test ## Kill, stop and cut off the parts at random, and count what is wrong (SECONDS=60 SEED=1)
 	@exec $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-bench-consumer: venv-test ## Measure the consumer against PostgreSQL's own limit (3 minutes; wants an idle machine)
+bench-consumer: venv-test ## Measure the consumer against PostgreSQL's own limit (12 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench consumer $(ARGS)
 
 bench-scheduler: venv-test ## Measure beat beside the stock one, through the whole path (7 minutes; wants an idle machine)

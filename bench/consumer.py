@@ -6,6 +6,8 @@ large        as `limit`, with as many rows a commit as the consumer's largest ba
 large sorted the same, sorted by symbol within each commit
 one          one consumer, from its first message to the last row committed
 disordered   the same with 5 % duplicates and 2 % late events
+unusual      the same with one message in ten that the fast way of reading refuses
+few, many    as `one`, of 500 and of 50,000 symbols
 two          two consumers in the group
 steady       one consumer at 1,000 events a second: from the send to the commit of the row
 """
@@ -13,7 +15,7 @@ steady       one consumer at 1,000 events a second: from the send to the commit 
 import json
 import statistics
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +23,13 @@ from pathlib import Path
 from django.db import connection
 
 from bench.copy_limit import copy_all, read_commits
-from bench.events import disordered, fill_topic, make_events
+from bench.events import Event, disordered, fill_topic, make_events, unusual
 from bench.machine import describe_machine
 from bench.processes import Consumed, consume
 from bench.steady import Latency, measure_latency
 from consumers.reading.pipeline import MAX_BATCH
 
+Change = Callable[[Iterator[Event]], Iterator[Event]]
 # Rows a commit, and whether they are sorted by symbol.
 LIMITS = {
     "limit": (5_000, False),
@@ -34,7 +37,15 @@ LIMITS = {
     "large": (MAX_BATCH, False),
     "large sorted": (MAX_BATCH, True),
 }
-NAMES = (*LIMITS, "one", "disordered", "two")
+# Of what its topic is made, besides the plan's own symbols.
+CASES: dict[str, tuple[int | None, Change]] = {
+    "one": (None, iter),
+    "disordered": (None, disordered),
+    "unusual": (None, unusual),
+    "few": (500, iter),
+    "many": (50_000, iter),
+}
+NAMES = (*LIMITS, *CASES, "two")
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,9 @@ class Topic:
 def run(plan: Plan, *, json_file: Path | None) -> None:
     """Measure and print; each round has all, so that a slow minute of the machine meets them all."""
     print(describe_machine())
-    print(f"{plan.events:,} events of {plan.symbols} symbols, 12 partitions, {plan.rounds} rounds\n")
-    plain, mixed = _fill(plan)
-    _measure_consumer(plan, plain, processes=1)
+    print(f"{plan.events:,} events of {plan.symbols:,} symbols, 12 partitions, {plan.rounds} rounds\n")
+    topics = _fill(plan)
+    _measure_consumer(plan, topics["one"], processes=1)
     commits = {
         name: read_commits(rows_a_commit=rows, by_symbol=by_symbol)
         for name, (rows, by_symbol) in LIMITS.items()
@@ -69,9 +80,9 @@ def run(plan: Plan, *, json_file: Path | None) -> None:
     for number in range(plan.rounds):
         for name in LIMITS:
             figures[name].append(_measure_limit(plan, commits[name]))
-        figures["one"].append(_measure_consumer(plan, plain, processes=1))
-        figures["disordered"].append(_measure_consumer(plan, mixed, processes=1))
-        figures["two"].append(_measure_consumer(plan, plain, processes=2))
+        for name, topic in topics.items():
+            figures[name].append(_measure_consumer(plan, topic, processes=1))
+        figures["two"].append(_measure_consumer(plan, topics["one"], processes=2))
         print(_round(number + 1, {name: found[-1] for name, found in figures.items()}))
     print(f"\n{_table(figures)}")
     latency = _steady(plan) if plan.steady_s else None
@@ -79,15 +90,14 @@ def run(plan: Plan, *, json_file: Path | None) -> None:
         json_file.write_text(json.dumps(_as_json(plan, figures, latency), indent=2))
 
 
-def _fill(plan: Plan) -> tuple[Topic, Topic]:
+def _fill(plan: Plan) -> dict[str, Topic]:
     end = datetime.now(UTC)
 
-    def fill(name: str, disorder: bool) -> Topic:
-        events = make_events(plan.events, symbols=plan.symbols, end=end)
+    def fill(name: str, symbols: int, change: Change) -> Topic:
         topic = f"bench-{name}-{uuid.uuid4().hex[:8]}"
-        return Topic(topic, fill_topic(topic, disordered(events) if disorder else events))
+        return Topic(topic, fill_topic(topic, change(make_events(plan.events, symbols=symbols, end=end))))
 
-    return fill("plain", disorder=False), fill("disordered", disorder=True)
+    return {name: fill(name, symbols or plan.symbols, change) for name, (symbols, change) in CASES.items()}
 
 
 def _measure_limit(plan: Plan, commits: list[bytes]) -> Consumed:

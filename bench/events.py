@@ -6,8 +6,9 @@ and the digits of prices.
 """
 
 import random
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import NamedTuple
@@ -22,7 +23,8 @@ from prices.publishing.events import Message, encode_event
 from prices.publishing.kafka_clients import make_admin
 
 PARTITIONS = 12
-DUPLICATES, LATE = 0.05, 0.02
+DUPLICATES, LATE, UNUSUAL = 0.05, 0.02, 0.1
+_PRICE = re.compile(rb'"price":(\d+)\.?(\d*)')
 # How far back an event is sent again, and how far others overtake one that is late.
 REACH = 10_000
 SPAN = timedelta(hours=1)
@@ -61,8 +63,7 @@ LISTINGS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One price. The ids of all events rise in the order in which they were made."""
 
     event_id: UUID
@@ -120,6 +121,19 @@ def disordered(events: Iterator[Event]) -> Iterator[Event]:
             del sent[:-REACH]
     for left in held.values():
         yield from left
+
+
+def unusual(events: Iterator[Event]) -> Iterator[Event]:
+    """Yield the events, one in ten at random with its price in another form of the same number: 15025e-2."""
+    chance = random.Random(3)
+    for event in events:
+        yield event._replace(message=_with_exponent(event.message)) if chance.random() < UNUSUAL else event
+
+
+def _with_exponent(message: Message) -> Message:
+    whole, decimals = _PRICE.findall(message.value)[0]
+    price = b'"price":%de-%d' % (int(whole + decimals), len(decimals))
+    return replace(message, value=_PRICE.sub(price, message.value))
 
 
 def fill_topic(name: str, events: Iterator[Event]) -> int:

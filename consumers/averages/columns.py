@@ -7,7 +7,7 @@ hold every sound price exactly.
 from binascii import unhexlify
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -72,6 +72,16 @@ class Events:
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def take(self, order: Indices) -> "Events":
+        """Return the events in another order: of each place the index of the event that is to stand there."""
+        return replace(
+            self,
+            codes=self.codes[order],
+            points=self.points[order],
+            source_codes=self.source_codes[order],
+            observed=self.observed[order],
+        )
 
 
 def columns_of(events: Iterable[PriceEvent]) -> Events:

@@ -1,18 +1,20 @@
 """Messages into columns of events, and into dead letters where they are none.
 
-Messages are read many at once, for speed. Where one of them is unusual, each is left to `decode_event`, which
-alone says what a price event is: both must agree, and a test holds them to it.
+Messages are read many at once, for speed. Those that are unusual are left to `decode_event`, which alone says
+what a price event is: both must agree, and a test holds them to it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
+import numpy as np
 from confluent_kafka import Message
 from django.conf import settings
 
 from consumers.averages.columns import Events, columns_of, concatenate
 from consumers.averages.rows import Rows, concatenate_rows, rows_of
-from consumers.reading.event_parser import parse_batch
+from consumers.reading.event_parser import are_canonical, parse_batch
 from consumers.reading.messages import UNREADABLE_HEADERS, ReceivedMessage, received, size_of, to_stored
 from prices.models import DeadLetter
 from prices.publishing.events import EventError, PriceEvent, decode_event
@@ -38,17 +40,31 @@ class Decoded:
 def decode_messages(messages: Sequence[Message]) -> Decoded:
     """Tell the price events from the messages that are none."""
     if not messages:
-        return _decoded([])
+        return _decode_mixed([], [])
     try:
         found = parse_batch(messages)
     except ValueError:
-        return _decoded([_decode_one(received(message)) for message in messages])
+        return _decode_mixed(messages, are_canonical(messages))
     return Decoded(found, rows_of(found), [])
 
 
-def _decoded(results: Sequence[PriceEvent | DeadLetter]) -> Decoded:
-    events = columns_of([each for each in results if isinstance(each, PriceEvent)])
-    return Decoded(events, rows_of(events), [each for each in results if isinstance(each, DeadLetter)])
+def _decode_mixed(messages: Sequence[Message], canonical: Sequence[bool]) -> Decoded:
+    """Read those at once that can be, and the others one by one."""
+    at_once = list(compress(messages, canonical))
+    try:
+        parts = [parse_batch(at_once)] if at_once else []
+    except ValueError:
+        return _decode_mixed(messages, [False] * len(messages))
+    singly = {
+        index: _decode_one(received(message))
+        for index, message in enumerate(messages)
+        if not canonical[index]
+    }
+    events = {index: each for index, each in singly.items() if isinstance(each, PriceEvent)}
+    indices = [*compress(range(len(messages)), canonical), *events]
+    in_order = concatenate([*parts, columns_of(events.values())]).take(np.argsort(indices))
+    letters = [each for each in singly.values() if isinstance(each, DeadLetter)]
+    return Decoded(in_order, rows_of(in_order), letters)
 
 
 def join(parts: Sequence[Decoded]) -> Decoded:

@@ -5,6 +5,7 @@ whatever the layout of its JSON; all else is refused, and may be an event all th
 in its price, for instance.
 """
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import compress
@@ -42,7 +43,7 @@ from prices.publishing.events import (
     read_currency,
     read_source,
 )
-from prices.symbols import is_symbol
+from prices.symbols import MAX_SYMBOL_LENGTH, is_symbol
 from providers.base import MAX_DECIMALS, MAX_INTEGER_DIGITS
 
 _MAX_AHEAD_MS = MAX_AHEAD // MICROSECOND // 1000
@@ -54,6 +55,15 @@ _WEIGHTS = np.zeros((2, 2 * _PRICE_LENGTH), dtype=np.int64)
 _WEIGHTS[0, 1 : MAX_INTEGER_DIGITS + 1] = 10 ** np.arange(MAX_INTEGER_DIGITS)
 _WEIGHTS[1, -MAX_DECIMALS:] = 10 ** np.arange(MAX_DECIMALS)
 
+# What the outbox writes, but for days that no month has.
+_CANONICAL = re.compile(
+    rb'\{"event_id":"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"'
+    rb',"symbol":"([A-Z0-9.\-_&=^:/]{1,%d})"'
+    rb',"price":(?=[^,]*[1-9])(?:0|[1-9]\d{0,%d})(?:\.\d{1,%d})?'
+    rb',"timestamp":"(?!0000)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d'
+    rb'(?:\.\d{1,6})?Z","source":"[a-z_]{1,64}","raw_response_id":"[0-9a-f-]*"\}'
+    % (MAX_SYMBOL_LENGTH, MAX_INTEGER_DIGITS - 1, MAX_DECIMALS)
+)
 # The outbox writes these first.
 _HEADER_NAMES = ("v", "precision", "currency")
 _first_headers = itemgetter(0, 1, 2)
@@ -87,6 +97,24 @@ def parse_batch(messages: Sequence[Message]) -> Events:
         source_codes=source_codes,
         observed=_times(times, has_time=has_time[header_codes]),
     )
+
+
+def are_canonical(messages: Sequence[Message]) -> list[bool]:
+    """Return of each message whether it looks like one of the outbox's, which `parse_batch` reads.
+
+    A cheap guess, by which an unusual message does not have all of its batch read by `decode_event`.
+    """
+    return list(map(_is_canonical, messages, headers_of(messages)))
+
+
+def _is_canonical(message: Message, headers: Headers | None) -> bool:
+    found = _CANONICAL.fullmatch(message.value() or b"")
+    if found is None or not headers or _values_of(headers)[0] != VERSION:
+        return False
+    high, low, symbol = found.groups()
+    clock, broker_ms = message.timestamp()
+    has_time = clock != TIMESTAMP_NOT_AVAILABLE and 0 <= broker_ms <= LAST_MS
+    return has_time and symbol == message.key() and int(high + low, 16) <= broker_ms + _MAX_AHEAD_MS
 
 
 def _fields_of(

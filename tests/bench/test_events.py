@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from bench.events import Event, disordered, make_events
+from bench.events import Event, disordered, make_events, unusual
 
 END = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
@@ -36,3 +36,12 @@ def test_disordered_events_are_the_same() -> None:
     assert set(mixed) == set(ids)
     assert len(mixed) > len(ids)
     assert mixed != sorted(mixed)
+
+
+def test_one_event_in_ten_is_unusual_and_says_the_same() -> None:
+    plain, changed = some_events(), list(unusual(iter(some_events())))
+    as_json = [[json.loads(event.message.value) for event in events] for events in (plain, changed)]
+    assert as_json[0] == as_json[1]
+    differ = sum(one != other for one, other in zip(plain, changed, strict=True))
+    assert 0.08 < differ / len(plain) < 0.12
+    assert any(b"e-2" in event.message.value for event in changed)

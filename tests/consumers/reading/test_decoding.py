@@ -185,6 +185,30 @@ def test_any_batch_is_read_as_its_messages_are(parts: list[tuple[Any, Any]]) -> 
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "is_event"),
+    [(SOUND.replace(b":100,", b":1e2,"), True), (b"no JSON", False), (SOUND.replace(b"-7", b"-4", 1), False)],
+)
+def test_only_unusual_messages_are_read_one_by_one(
+    value: bytes, is_event: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among others, which are read at once, and in the order of their arrival."""
+    decoded_singly = []
+
+    def decode_and_note(*args: Any, **kwargs: Any) -> PriceEvent:
+        decoded_singly.append(args[1])
+        return decode_event(*args, **kwargs)
+
+    monkeypatch.setattr("consumers.reading.decoding.decode_event", decode_and_note)
+    batch = [message(number) for number in (4, 0, 3, 1)]
+    batch.insert(2, message(2, value=value))
+    decoded = decode_messages(batch)
+    assert decoded_singly == [value]
+    expected = [by_definition(each) for each in batch]
+    assert events_of(decoded.events) == [each for each in expected if isinstance(each, PriceEvent)]
+    assert len(decoded.dead_letters) == (not is_event)
+
+
 def test_long_times_are_read_and_not_kept() -> None:
     """A fraction may have any number of digits; of such times no more is remembered than of others."""
     long = [
