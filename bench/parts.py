@@ -8,7 +8,7 @@ from pathlib import Path
 
 import django
 
-from dev.embedded.parts import SETTINGS, Embedded, Place
+from dev.embedded.parts import SETTINGS, Embedded, Paths
 from dev.guardian import Guardian
 from dev.loopback import keep_from_proxies
 
@@ -25,7 +25,7 @@ def running_parts() -> Iterator[dict[str, int]]:
     folder = Path(tempfile.mkdtemp(prefix="marketdata-bench-"))
     guardian.remove(folder)
     embedded = Embedded(
-        Place(folder),
+        Paths(folder),
         durable=True,
         given=given,
         guardian=guardian,

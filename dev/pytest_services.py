@@ -17,7 +17,7 @@ import pytest
 
 from dev.embedded.kafka import ApacheKafka
 from dev.embedded.part import Part, PartError
-from dev.embedded.parts import DATABASE, KAFKA, REDIS, SETTINGS, Embedded, Place
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, SETTINGS, Embedded, Paths
 from dev.guardian import Guardian
 from dev.loopback import keep_from_proxies
 
@@ -137,8 +137,8 @@ def _record_start_of_kafka() -> None:
     guardian = Guardian()
     try:
         with tempfile.TemporaryDirectory(prefix="marketdata-tests-") as data:
-            place = Place(Path(data))
-            kafka = ApacheKafka(place.data, logs=place.logs, guardian=guardian, libs=place.libs, say=_say)
+            paths = Paths(Path(data))
+            kafka = ApacheKafka(paths.data, logs=paths.logs, guardian=guardian, libs=paths.libs, say=_say)
             if not kafka.starts_fast:
                 _say(f"Recording a start of {kafka.title} (once) ...")
                 kafka.start()
@@ -172,7 +172,7 @@ def _embedded(config: pytest.Config, data: Path, given: Collection[str]) -> Embe
     config.add_cleanup(guardian.close)
     guardian.remove(data)
     return Embedded(
-        Place(data),
+        Paths(data),
         durable=False,
         given=given,
         guardian=guardian,

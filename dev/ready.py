@@ -13,7 +13,7 @@ ANSWER_CHARACTERS = 300
 _direct = build_opener(ProxyHandler({}))
 
 
-def tell_when_ready(
+def announce_when_ready(
     url: str, *, started: float, say: Callable[[str], None], patience_s: float = PATIENCE_S
 ) -> None:
     """Say once, from a thread of its own, that `url` is ready, or after `patience_s` why it is not.

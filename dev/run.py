@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dev.checkout import UsageError, check_port, read_port, take_lock
 from dev.embedded.part import Part, PartError
-from dev.embedded.parts import DATABASE, KAFKA, SETTINGS, Embedded, Place
+from dev.embedded.parts import DATABASE, KAFKA, SETTINGS, Embedded, Paths
 from dev.embedded.ports import HOST
 from dev.embedded.postgres import PostgreSQL
 from dev.environment import (
@@ -23,7 +23,7 @@ from dev.environment import (
 from dev.guardian import ROOT, Guardian
 from dev.part_keeper import PartKeeper
 from dev.preparation import Commands, PreparationError, Prepared, read_prepared
-from dev.ready import tell_when_ready
+from dev.ready import announce_when_ready
 from dev.screen import Output, address_table, make_console
 from dev.stopping import StopRequest, StopRequested
 from dev.supervisor import Supervisor
@@ -106,7 +106,7 @@ class _Runner:
     def _start_parts(self, cleanup: ExitStack) -> None:
         _check_kafka(self._environment)
         self._embedded = Embedded(
-            Place(self._data),
+            Paths(self._data),
             durable=True,
             given=self._environment.given(SETTINGS),
             guardian=self._guardian,
@@ -172,7 +172,7 @@ class _Runner:
             output=self._output,
             each_turn=PartKeeper(self._embedded.parts.values()).look,
         )
-        tell_when_ready(self._url, started=self._started, say=supervisor.say)
+        announce_when_ready(self._url, started=self._started, say=supervisor.say)
         return supervisor.run(self._stop)
 
 

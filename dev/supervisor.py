@@ -142,7 +142,7 @@ class Supervisor:
                 if reason := self._restart_later(child, code):
                     return reason
             for text in self._each_turn():
-                self._tell(text)
+                self._announce(text)
         return ""
 
     def _due(self) -> list[Child]:
@@ -159,12 +159,12 @@ class Supervisor:
         quoted = "".join(f"\n  | {line}" for line in child.last_lines) or " none"
         if delay_s is not None:
             child.start_at = time.monotonic() + delay_s
-            self._tell(f"{ended} and is started again in {delay_s:g} s. Its last lines:{quoted}")
+            self._announce(f"{ended} and is started again in {delay_s:g} s. Its last lines:{quoted}")
             return ""
         often = "" if code == NEEDS_OPERATOR else f" {MOST_ENDS} times within a minute"
         if child.name == WEB:
             return f"{ended}{often}. Its last lines:{quoted}"
-        self._tell(f"{ended}{often} and stays down; the others go on. Its last lines:{quoted}")
+        self._announce(f"{ended}{often} and stays down; the others go on. Its last lines:{quoted}")
         last_line = next((line for line in reversed(child.last_lines) if line.strip()), "it printed nothing")
         note_stopped(child.name, f"{ended}{often} and stays down: {last_line[:MOST_CAUSE_CHARACTERS]}")
         return ""
@@ -172,7 +172,7 @@ class Supervisor:
     def _stop(self, stop: StopRequest) -> None:
         asked = stop.times
         if self._running():
-            self._tell("stopping ...")
+            self._announce("stopping ...")
         for _, process in self._running():
             process.terminate()
         deadline = time.monotonic() + TIMEOUT_S
@@ -180,7 +180,7 @@ class Supervisor:
             self._print_lines()
             self._reap()
         for child, _ in self._running():
-            self._tell(f"{child.name} did not stop and is killed")
+            self._announce(f"{child.name} did not stop and is killed")
 
     def _kill(self) -> None:
         for _, process in self._running():
@@ -218,7 +218,7 @@ class Supervisor:
             for _ in range(self._lines.qsize()):
                 self._print(self._lines.get_nowait())
 
-    def _tell(self, text: str) -> None:
+    def _announce(self, text: str) -> None:
         # Not through the queue: while it is full, who empties it would wait for itself.
         for line in text.splitlines():
             self._print(Line(RUNNER, line))

@@ -40,7 +40,7 @@ class SetBack:
     seconds: float
 
     @property
-    def told_until(self) -> datetime:
+    def shown_until(self) -> datetime:
         """When the times that it had given have come, and nobody needs to know any more; a day at most."""
         told_for = min(max(self.seconds, SET_BACK_TOLD_S), DAY_S)
         return self.at + timedelta(seconds=told_for)
@@ -198,7 +198,7 @@ def _read_lag(problems: list[str]) -> list[PartitionLag] | None:
 def _problems_of(stored: Stored, *, now: datetime) -> list[str]:
     problems = []
     set_back = stored.set_back
-    if set_back is not None and now < set_back.told_until:
+    if set_back is not None and now < set_back.shown_until:
         problems.append(f"clock: {set_back}")
     led_lately = stored.last_lead is not None and not _is_late(stored.last_lead, BEAT_LATE_S, now=now)
     if stored.jobs[JobStatus.ACTIVE] and not led_lately:

@@ -18,7 +18,7 @@ POLL_S = 0.1
 
 
 @dataclass(frozen=True)
-class Place:
+class Paths:
     """Where the parts live. `libs` holds Kafka's jars only, and may be shared by several places."""
 
     data: Path
@@ -39,14 +39,14 @@ class Embedded:
 
     def __init__(
         self,
-        place: Place,
+        paths: Paths,
         *,
         durable: bool,
         given: Collection[str],
         guardian: Guardian,
         say: Callable[[str], None],
     ) -> None:
-        self._place = place
+        self._paths = paths
         self._durable = durable
         self._guardian = guardian
         self._say = say
@@ -74,18 +74,18 @@ class Embedded:
         return {name: part.address for name, part in self.parts.items()}
 
     def _make_postgres(self) -> Part:
-        folder = self._place.data / "postgres"
-        return PostgreSQL(folder, logs=self._place.logs, guardian=self._guardian, durable=self._durable)
+        folder = self._paths.data / "postgres"
+        return PostgreSQL(folder, logs=self._paths.logs, guardian=self._guardian, durable=self._durable)
 
     def _make_valkey(self) -> Part:
-        return Valkey(self._place.data / "valkey", logs=self._place.logs, guardian=self._guardian)
+        return Valkey(self._paths.data / "valkey", logs=self._paths.logs, guardian=self._guardian)
 
     def _make_kafka(self) -> Part:
         return ApacheKafka(
-            self._place.data / "kafka",
-            logs=self._place.logs,
+            self._paths.data / "kafka",
+            logs=self._paths.logs,
             guardian=self._guardian,
-            libs=self._place.libs,
+            libs=self._paths.libs,
             say=self._say,
         )
 

@@ -4,12 +4,12 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from prices.admin.formatting import preformatted, readable
-from prices.admin.read_only import EvidenceAdmin
+from prices.admin.read_only import ReadOnlyAdmin
 from prices.models import DeadLetter
 
 
 @admin.register(DeadLetter)
-class DeadLetterAdmin(EvidenceAdmin):
+class DeadLetterAdmin(ReadOnlyAdmin):
     """Dead letters."""
 
     list_display = ["created_at", "topic", "partition", "offset", "reason", "replayed_at"]

@@ -16,7 +16,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from prices.admin.formatting import keeping_units, shortened
-from prices.admin.read_only import EvidenceAdmin, ProviderFilter
+from prices.admin.read_only import ProviderFilter, ReadOnlyAdmin
 from prices.clock import database_now
 from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
 from prices.models import JobStatus, PollJob
@@ -51,7 +51,7 @@ class IntervalForm(ModelForm):
 
 
 @admin.register(PollJob)
-class PollJobAdmin(EvidenceAdmin):
+class PollJobAdmin(ReadOnlyAdmin):
     """Jobs; the actions pause, resume and stop the selected ones, and a job's page changes its interval."""
 
     form = IntervalForm

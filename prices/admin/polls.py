@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from prices.admin.formatting import keeping_units, shortened
-from prices.admin.read_only import EvidenceAdmin
+from prices.admin.read_only import ReadOnlyAdmin
 from prices.clock import database_now
 from prices.database.uuid7 import first_id_at
 from prices.ledger.gaps import GapReason
@@ -51,7 +51,7 @@ class ReasonFilter(admin.SimpleListFilter):
 
 
 @admin.register(PollRun)
-class PollRunAdmin(EvidenceAdmin):
+class PollRunAdmin(ReadOnlyAdmin):
     """Poll runs."""
 
     list_display = ["due_at", "polled", "state", "points", "short_reason", "took"]
@@ -82,7 +82,7 @@ class PollRunAdmin(EvidenceAdmin):
 
 
 @admin.register(PollGap)
-class PollGapAdmin(EvidenceAdmin):
+class PollGapAdmin(ReadOnlyAdmin):
     """Gaps."""
 
     list_display = ["from_due", "to_due", "slots", "reason", "polled"]

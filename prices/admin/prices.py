@@ -6,12 +6,12 @@ from django.contrib import admin
 from django.utils.safestring import SafeString
 
 from prices.admin.formatting import preformatted, readable, unbroken
-from prices.admin.read_only import EvidenceAdmin, ProviderFilter
+from prices.admin.read_only import ProviderFilter, ReadOnlyAdmin
 from prices.models import PricePoint, RawMarketData, SymbolAverage
 
 
 @admin.register(RawMarketData)
-class RawMarketDataAdmin(EvidenceAdmin):
+class RawMarketDataAdmin(ReadOnlyAdmin):
     """Raw answers."""
 
     list_display = ["received_at", "provider", "short_symbols", "status", "outcome", "latency"]
@@ -42,7 +42,7 @@ class RawMarketDataAdmin(EvidenceAdmin):
 
 
 @admin.register(PricePoint)
-class PricePointAdmin(EvidenceAdmin):
+class PricePointAdmin(ReadOnlyAdmin):
     """Price points."""
 
     list_display = [
@@ -65,7 +65,7 @@ class PricePointAdmin(EvidenceAdmin):
 
 
 @admin.register(SymbolAverage)
-class SymbolAverageAdmin(EvidenceAdmin):
+class SymbolAverageAdmin(ReadOnlyAdmin):
     """Averages."""
 
     list_display = [

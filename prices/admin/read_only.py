@@ -31,7 +31,7 @@ class ProviderFilter(admin.SimpleListFilter):
         return queryset.filter(provider=self.value()) if self.value() else queryset
 
 
-class EvidenceAdmin(ModelAdmin):
+class ReadOnlyAdmin(ModelAdmin):
     """A table that can be looked at and not changed.
 
     The search finds a whole symbol or a whole id: what the indexes answer at any size. `linked_lookups` are

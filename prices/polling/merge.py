@@ -57,8 +57,8 @@ class PendingRun:
         return RunOutcome(
             self.claim,
             self._state,
-            reason=self._told(self.missing),
-            error=self._told(
+            reason=self._text_of(self.missing),
+            error=self._text_of(
                 {symbol: text for symbol, text in self.missing.items() if symbol not in self.withheld}
             ),
             points=points,
@@ -75,7 +75,7 @@ class PendingRun:
             return RunState.SHARED
         return RunState.FAILED if self.asked else RunState.SKIPPED
 
-    def _told(self, reasons: Mapping[str, str]) -> str:
+    def _text_of(self, reasons: Mapping[str, str]) -> str:
         texts = set(reasons.values())
         # Where nothing was asked for, for one reason, there is no need to name all symbols.
         return texts.pop() if self._state == RunState.SKIPPED and len(texts) == 1 else summary(reasons)

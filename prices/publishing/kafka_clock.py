@@ -26,15 +26,15 @@ class KafkaClock:
     """
 
     def __init__(self) -> None:
-        self._told_at = float("-inf")
-        self._told_ms = 0
+        self._known_at = float("-inf")
+        self._known_ms = 0
         self._is_behind = False
 
     def note(self, message: Message) -> None:
         """Learn from a message that Kafka has taken."""
         kind, milliseconds = message.timestamp()
         if kind == TIMESTAMP_LOG_APPEND_TIME:
-            self._told_at, self._told_ms = time.monotonic(), milliseconds
+            self._known_at, self._known_ms = time.monotonic(), milliseconds
 
     def is_early(self, point_id: UUID) -> bool:
         """Return whether the consumer would refuse a point sent now; False where that is not known."""
@@ -42,7 +42,7 @@ class KafkaClock:
 
     def is_behind(self, moment_ms: int) -> bool:
         """Return whether it is behind a moment by more than points may be; False where that is not known."""
-        return self.is_known and moment_ms > self._told_ms + self._told_s_ago * 1000 + MAX_AHEAD_MS
+        return self.is_known and moment_ms > self._known_ms + self._known_s_ago * 1000 + MAX_AHEAD_MS
 
     def in_time(self, points: Sequence[PricePoint]) -> list[PricePoint]:
         """Return the points that the consumer will take, as far as that is known.
@@ -54,15 +54,15 @@ class KafkaClock:
         return [point for point in points if not self.is_early(point.id)]
 
     @property
-    def _told_s_ago(self) -> float:
-        return time.monotonic() - self._told_at
+    def _known_s_ago(self) -> float:
+        return time.monotonic() - self._known_at
 
     @property
     def is_known(self) -> bool:
         """Return whether a message has told it in the last few seconds."""
-        return self._told_s_ago < KAFKAS_CLOCK_HOLDS_S
+        return self._known_s_ago < KAFKAS_CLOCK_HOLDS_S
 
-    def tell(self, *, is_behind: bool) -> None:
+    def log_change(self, *, is_behind: bool) -> None:
         """Say once in the log that points have to wait for it, and once that they need not any more.
 
         To be called where it is known.

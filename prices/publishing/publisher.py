@@ -98,7 +98,7 @@ class Publisher:
         self._note_outcome(is_answered=publication.is_answered, reason=reason)
         if clock.is_known:
             # Points of long ago are not early, however far it is behind.
-            clock.tell(is_behind=early > 0 or (now is not None and clock.is_behind(epoch_ms(now))))
+            clock.log_change(is_behind=early > 0 or (now is not None and clock.is_behind(epoch_ms(now))))
         retry_database(lambda: mark_published(confirmed))
         return publication
 

@@ -100,7 +100,7 @@ def _body_of(answer: RawAnswer) -> dict[str, object]:
         return read_object(answer.body)
     except ProviderError as error:
         # Refusals have come as plain text too, with 200.
-        failure = _told(answer) or error
+        failure = _reported_error(answer) or error
     raise failure
 
 
@@ -122,10 +122,10 @@ def _to_quote(symbol: str, body: dict[str, object], answer: RawAnswer) -> Quote:
 def _refusal(answer: RawAnswer) -> ProviderError:
     if is_html(answer.body) or not speaks_for_itself(answer):
         return status_error(answer)
-    return _told(answer) or _BY_STATUS.get(answer.status, partial(status_error, answer))()
+    return _reported_error(answer) or _BY_STATUS.get(answer.status, partial(status_error, answer))()
 
 
-def _told(answer: RawAnswer) -> ProviderError | None:
+def _reported_error(answer: RawAnswer) -> ProviderError | None:
     """Return the error that the text or the status 429 means; None where it is none that is known."""
     if is_html(answer.body):
         return None

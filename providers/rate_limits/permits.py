@@ -177,7 +177,7 @@ def report_outcome(
     quote), so that its refusal is no word on the provider. Never raises where Redis is away: the
     request then counts as under way until its time-out is over.
     """
-    _tell(
+    _run(
         _REPORT, permit, {"entry": entry or permit.request_id} | _report(permit, results, answer, is_replaced)
     )
 
@@ -189,12 +189,12 @@ def count_another(permit: Granted, entry: str) -> Refused | None:
 
 def report_end(permit: Granted, entry: str) -> None:
     """Report that a request of the permit is no longer under way; never raises, as `report_outcome`."""
-    _tell(_REPORT_END, permit, {"entry": entry})
+    _run(_REPORT_END, permit, {"entry": entry})
 
 
 def give_back(permit: Granted, entry: str) -> None:
     """Report that a request of the permit was counted and did not go out; never raises."""
-    _tell(_GIVE_BACK, permit, {"entry": entry})
+    _run(_GIVE_BACK, permit, {"entry": entry})
 
 
 def give_probe_back(permit: Granted) -> None:
@@ -202,7 +202,7 @@ def give_probe_back(permit: Granted) -> None:
 
     Where it was for the probe of an open breaker, another request may be that.
     """
-    _tell(_GIVE_PROBE_BACK, permit, {})
+    _run(_GIVE_PROBE_BACK, permit, {})
 
 
 def wait_for_several(permit: Granted, more: int) -> float:
@@ -242,7 +242,7 @@ def _ask_or_refused(script: str, permit: Granted, more: Mapping[str, Any]) -> Re
     return _refused(found) if found else None
 
 
-def _tell(script: str, permit: Granted, what: Mapping[str, Any]) -> None:
+def _run(script: str, permit: Granted, what: Mapping[str, Any]) -> None:
     if not is_metered(permit.provider):
         return
     try:

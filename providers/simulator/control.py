@@ -57,19 +57,19 @@ def _find(path: str) -> tuple[str, str | None]:
     return path, None
 
 
-def _tell_faults(call: _Call) -> Answer:
+def _list_faults(call: _Call) -> Answer:
     faults = {name: each.as_dict() for name, each in call.engine.faults().items()}
     return _json(faults[call.provider] if call.provider else faults)
 
 
 def _change_faults(call: _Call) -> Answer:
     call.engine.change(_read_changes(call.body), provider=call.provider)
-    return _tell_faults(call)
+    return _list_faults(call)
 
 
 def _end_faults(call: _Call) -> Answer:
     call.engine.change(Faults().as_dict(), provider=call.provider)
-    return _tell_faults(call)
+    return _list_faults(call)
 
 
 def _read_changes(body: bytes) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _read_changes(body: bytes) -> dict[str, Any]:
     return changes
 
 
-def _tell_requests(call: _Call) -> Answer:
+def _list_requests(call: _Call) -> Answer:
     limit = call.query.get("limit")
     if limit is not None and not (limit.isdecimal() and limit.isascii() and len(limit) < 10):
         return refused(400, "limit must be a whole number")
@@ -98,6 +98,6 @@ def _forget_requests(call: _Call) -> Answer:
 
 
 _CALLS: dict[str, dict[str, Callable[[_Call], Answer]]] = {
-    FAULTS: {"GET": _tell_faults, "PATCH": _change_faults, "DELETE": _end_faults},
-    REQUESTS: {"GET": _tell_requests, "DELETE": _forget_requests},
+    FAULTS: {"GET": _list_faults, "PATCH": _change_faults, "DELETE": _end_faults},
+    REQUESTS: {"GET": _list_requests, "DELETE": _forget_requests},
 }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import django
 
 from dev.embedded.part import PartError
-from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Paths
 from dev.guardian import Guardian
 from dev.loopback import keep_from_proxies
 from dev.pytest_services import FIXED, Service, Services
@@ -84,7 +84,7 @@ def _parts(folder: Path, clocks: Clocks | None) -> Iterator[Services]:
     # Kafka's and PostgreSQL's data are of no use afterwards.
     guardian.remove(folder)
     embedded = Embedded(
-        Place(folder),
+        Paths(folder),
         durable=False,
         given=(),
         guardian=guardian,

@@ -5,7 +5,7 @@ import time
 import pytest
 from pytest_httpserver import HTTPServer
 
-from dev.ready import tell_when_ready
+from dev.ready import announce_when_ready
 from tests.waiting import wait_until
 
 
@@ -14,7 +14,7 @@ def test_ready_is_said_once_after_the_first_200(httpserver: HTTPServer) -> None:
     httpserver.expect_ordered_request("/readyz").respond_with_data("ok")
     said: list[str] = []
 
-    tell_when_ready(httpserver.url_for("").rstrip("/"), started=time.monotonic() - 100, say=said.append)
+    announce_when_ready(httpserver.url_for("").rstrip("/"), started=time.monotonic() - 100, say=said.append)
 
     wait_until(lambda: said)
     assert said[0].startswith("ready after 100.")
@@ -30,7 +30,7 @@ def test_ready_is_asked_for_without_a_proxy(httpserver: HTTPServer, monkeypatch:
     httpserver.expect_request("/readyz").respond_with_data("ok")
     said: list[str] = []
 
-    tell_when_ready(
+    announce_when_ready(
         httpserver.url_for("").rstrip("/"), started=time.monotonic(), say=said.append, patience_s=0.2
     )
 
@@ -42,7 +42,7 @@ def test_ready_not_in_time_says_what_is_missing(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/readyz").respond_with_data('{"postgresql": "down"}', status=503)
     said: list[str] = []
 
-    tell_when_ready(
+    announce_when_ready(
         httpserver.url_for("").rstrip("/"), started=time.monotonic(), say=said.append, patience_s=0.2
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from dev.embedded.kafka import ApacheKafka
 from dev.embedded.part import PartError
-from dev.embedded.parts import DATABASE, REDIS, Embedded, Place
+from dev.embedded.parts import DATABASE, REDIS, Embedded, Paths
 from dev.guardian import Guardian
 from dev.stopping import StopRequest, StopRequested
 from tests.dev.processes import processes_below
@@ -45,7 +45,7 @@ def test_kafka_start_called_off_ends_the_fetch(
         silent.settimeout(30)
         use_mirror(silent.getsockname()[1], tmp_path, monkeypatch)
         embedded = Embedded(
-            Place(tmp_path, libs=tmp_path / "libs"),
+            Paths(tmp_path, libs=tmp_path / "libs"),
             durable=False,
             given={DATABASE, REDIS},
             guardian=guardian,

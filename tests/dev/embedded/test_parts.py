@@ -15,7 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 from environ import Env
 
 from dev.embedded.part import Part, PartError
-from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Place
+from dev.embedded.parts import DATABASE, KAFKA, REDIS, Embedded, Paths
 from dev.embedded.postgres import PostgreSQL
 from dev.embedded.valkey import NO_RETRY, Valkey
 from dev.guardian import Guardian
@@ -172,7 +172,7 @@ def test_embedded_interrupted_leaves_nothing(tmp_path: Path, guardian: Guardian)
 
 def embed(folder: Path, guardian: Guardian, *, only: tuple[str, ...]) -> Embedded:
     given = {DATABASE, REDIS, KAFKA} - set(only)
-    return Embedded(Place(folder), durable=False, given=given, guardian=guardian, say=print)
+    return Embedded(Paths(folder), durable=False, given=given, guardian=guardian, say=print)
 
 
 def produce(address: str, *, topic: str) -> None:

@@ -6,12 +6,12 @@ import psutil
 import pytest
 
 from dev.embedded.kafka import ApacheKafka, answers
-from dev.embedded.parts import Place
+from dev.embedded.parts import Paths
 from dev.embedded.start_cache import StartCache
 from dev.guardian import Guardian
 from dev.pytest_services import Services
 
-LIBS = Place(Path()).libs
+LIBS = Paths(Path()).libs
 PROGRAM = ["java 25", "some.jar"]
 
 

@@ -74,8 +74,8 @@ def test_one_point_that_is_taken_in_time_lets_the_others_go(
     points = make_points(3)
     wait_until(lambda: publisher().publish(points[:1], polls={}).confirmed)
     clock = publisher()._kafkas_clock
-    clock.tell(is_behind=True)
-    monkeypatch.setattr(clock, "_told_at", float("-inf"))
+    clock.log_change(is_behind=True)
+    monkeypatch.setattr(clock, "_known_at", float("-inf"))
     assert publisher().publish(points, polls={}).confirmed == 3
     assert caplog.text.count("outbox.kafka_clock_agrees") == 1
 
@@ -84,7 +84,7 @@ def test_one_point_that_is_taken_in_time_lets_the_others_go(
 def test_silent_kafka_says_nothing_of_its_clock(kafka_away: None, caplog: pytest.LogCaptureFixture) -> None:
     points = make_points(3)
     clock = publisher()._kafkas_clock
-    clock.tell(is_behind=True)
+    clock.log_change(is_behind=True)
     assert publisher().publish(points[:1], polls={}).confirmed == 0
     assert "outbox.kafka_clock_agrees" not in caplog.text
     assert clock.in_time(points) == points[:1]

@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from consumers.reading.lag import read_lag
 from dev.embedded.kafka import ApacheKafka
-from dev.embedded.parts import Place
+from dev.embedded.parts import Paths
 from dev.embedded.ports import HOST, free_port
 from dev.guardian import Guardian
 from marketdata import health
@@ -43,7 +43,7 @@ class SecuredKafka(ApacheKafka):
     """It takes users at its own port."""
 
     def __init__(self, folder: Path, guardian: Guardian, certificates: Certificates) -> None:
-        libs = Place(folder).libs
+        libs = Paths(folder).libs
         super().__init__(folder, logs=folder, guardian=guardian, libs=libs, say=lambda _: None)
         self.certificates = certificates
         self.address_of_certificates = f"{HOST}:{free_port()}"

@@ -22,7 +22,7 @@ from pytest_django import Settings
 from consumers.management.commands import consume_prices
 from consumers.reading.loop import ConsumerLoop
 from dev.embedded.kafka import ApacheKafka
-from dev.embedded.parts import Place
+from dev.embedded.parts import Paths
 from dev.guardian import Guardian
 from marketdata.status import _read_lag
 from prices.publishing import topic_settings
@@ -54,7 +54,7 @@ class GuardedKafka(ApacheKafka):
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("guarded")
     guardian = Guardian()
-    kafka = GuardedKafka(folder, logs=folder, guardian=guardian, libs=Place(folder).libs, say=lambda _: None)
+    kafka = GuardedKafka(folder, logs=folder, guardian=guardian, libs=Paths(folder).libs, say=lambda _: None)
     kafka.start()
     yield kafka.address
     kafka.stop()
