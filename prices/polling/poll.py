@@ -38,8 +38,6 @@ from providers.registry import get_provider, missing_setting
 log = structlog.get_logger(__name__)
 
 FULLY_USED = "budget: the provider's own jobs want all of it"
-# How long a poll waits for one that asks for the same symbols, each time.
-WAIT_FOR_OTHERS_S = 10.0
 
 
 @dataclass(slots=True)
@@ -113,6 +111,8 @@ class _Poll:
         asking = [run.claim.run_id for run in runs]
         self._load_history = partial(_load_sent_times, asking=asking)
         self._withheld_because: dict[UUID, str] = {}
+        # Why symbols were not asked for. It is no fault of the provider, so no other one is asked for them.
+        self._held_up_by: dict[str, str] = {}
         self._next = {run_id: name for run_id, name in following.items() if name is not None}
 
     def withhold(self) -> None:
@@ -161,7 +161,9 @@ class _Poll:
         for run in self.merged.runs:
             because = self._withheld_because.get(run.claim.run_id, "")
             self.merged.give_back(run, run.withheld, because, has_next=set(self._next))
-            resolve_without_price(run, list(run.waiting), "not asked: time ran out")
+            for symbol in list(run.waiting):
+                because = self._held_up_by.get(symbol, "time ran out")
+                resolve_without_price(run, [symbol], f"not asked: {because}")
             if is_over:
                 run.resolve_deferred()
         resolved = self.merged.take_resolved()
@@ -202,9 +204,12 @@ class _Poll:
             # Nobody can say, so this request is not sent.
             connection.close()
             trouble = database_trouble(error) or DatabaseTrouble.UNREACHABLE
-            self.fail(symbols, f"not asked: PostgreSQL {trouble}")
+            self._held_up_by |= dict.fromkeys(symbols, f"PostgreSQL {trouble}")
             return ()
-        return self.merged.still_wanted(symbols, active=active)
+        wanted = self.merged.still_wanted(symbols, active=active)
+        for symbol in wanted:
+            self._held_up_by.pop(symbol, None)
+        return wanted
 
     def _keep(self, round_trip: RoundTrip) -> list[str]:
         self.merged.note_asked(round_trip.request.symbols)
@@ -219,17 +224,18 @@ class _Poll:
         return retry_database(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
 
     def _share_in_flight(self, symbols: Sequence[str]) -> bool:
-        """Wait for those who ask for the symbols and share their prices; return whether all have ended."""
-        until = min(self._until, time.monotonic() + WAIT_FOR_OTHERS_S)
+        """Wait for those who ask for the symbols, and share their prices; return False without Redis.
+
+        One that was killed holds them for some seconds, and then they are asked for here.
+        """
         try:
-            have_ended = Lease(self.provider).wait_for_others(symbols, until=until)
+            Lease(self.provider).wait_for_others(symbols, until=self._until)
         except SharedStateError as error:
             self.fail(symbols, f"budget unavailable: {error}")
             return False
+        self._held_up_by |= dict.fromkeys(symbols, "another process's request for it has not ended")
         retry_database(partial(self.share_recent, symbols))
-        if not have_ended:
-            self.fail(symbols, "not asked: another process's request for it has not ended")
-        return have_ended
+        return True
 
     def _note(self, resolved: Sequence[PendingRun]) -> None:
         outcomes = [run.outcome for run in resolved]

@@ -381,5 +381,5 @@ def test_poll_that_postgresql_kept_from_asking_says_so(
     monkeypatch.setattr("prices.polling.poll.active_jobs", away)
     job = make_job(["AAPL"], provider="finnhub")
     poll_job(job.id, now=NOW)
-    assert PollRun.objects.get().reason == "finnhub: not asked: PostgreSQL cannot be reached"
+    assert PollRun.objects.get().reason == "not asked: PostgreSQL cannot be reached"
     assert not finnhub.log

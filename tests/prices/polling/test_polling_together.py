@@ -13,9 +13,10 @@ from werkzeug import Request, Response
 
 from prices.ledger.grid import phase_of, slot_at
 from prices.ledger.runs import active_jobs
-from prices.models import PollJob, PollRun, PricePoint, RawMarketData
+from prices.models import PollJob, PollRun, PricePoint, RawMarketData, RunState
 from prices.polling.handover import take_over, to_message
 from prices.polling.poll import Polled, claim_and_poll
+from providers.rate_limits import symbol_leases
 from providers.rate_limits.symbol_leases import Lease
 from tests.conftest import MakeJob
 from tests.waiting import wait_until
@@ -232,23 +233,35 @@ def test_named_provider_never_falls_back(finnhub: HTTPServer, make_job: MakeJob)
     assert (polled.states, polled.go_on) == ({job.id: "failed"}, {})
 
 
-def test_symbol_that_another_process_asks_for_too_long_comes_from_the_next(
-    finnhub: HTTPServer, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
+def test_symbol_that_a_killed_process_asked_for_is_asked_for_again(
+    finnhub: HTTPServer, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
-    monkeypatch.setattr("prices.polling.poll.WAIT_FOR_OTHERS_S", 0.1)
-    finnhub.expect_request("/v8/finance/chart/AAPL").respond_with_data(chart("AAPL"))
+    """Its lease is no fault of the provider: the job stays there."""
+    settings.PROVIDER_TIMEOUT_S = 6
+    monkeypatch.setattr(symbol_leases, "STORED_WITHIN_S", 2.0)
+    finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
     Lease("finnhub").take(["AAPL"])
     job = make_job(["AAPL"], interval=60, provider=None)
-    assert go_on(claim_and_poll([job.id], now=NOW)).states == {job.id: "stored"}
-    named = make_job(["AAPL"], interval=60, provider="finnhub")
-    assert claim_and_poll([named.id], now=NOW).states == {named.id: "skipped"}
-    named.refresh_from_db()
-    assert named.last_error == "finnhub: not asked: another process's request for it has not ended"
+    assert claim_and_poll([job.id], now=NOW) == Polled({job.id: RunState.STORED}, {})
+    job.refresh_from_db()
+    assert job.served_by == "finnhub"
 
 
-def test_symbol_that_postgresql_kept_from_asking_comes_from_the_next(
+def test_symbol_that_another_process_asks_for_too_long_is_said_so(
+    finnhub: HTTPServer, make_job: MakeJob, settings: Settings
+) -> None:
+    settings.POLL_DEADLINE_S = 2
+    Lease("finnhub").take(["AAPL"])
+    job = make_job(["AAPL"], interval=60, provider=None)
+    assert claim_and_poll([job.id], now=NOW) == Polled({job.id: RunState.SKIPPED}, {})
+    reason = PollRun.objects.get().reason
+    assert reason == "not asked: another process's request for it has not ended"
+
+
+def test_symbol_that_postgresql_kept_from_asking_is_alone_in_that(
     finnhub: HTTPServer, make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is asked for in the next slot, at the same provider."""
     answers = iter([OperationalError("the connection was lost")])
 
     def away_once(job_ids: list[uuid.UUID]) -> set[uuid.UUID]:
@@ -257,13 +270,14 @@ def test_symbol_that_postgresql_kept_from_asking_comes_from_the_next(
         return active_jobs(job_ids)
 
     monkeypatch.setattr("prices.polling.poll.active_jobs", away_once)
+    finnhub.expect_request("/api/v1/quote", query_string="symbol=MSFT").respond_with_data("down", status=500)
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote())
-    for symbol in ("AAPL", "MSFT"):
-        finnhub.expect_request(f"/v8/finance/chart/{symbol}").respond_with_data(chart(symbol))
-    job = make_job(["AAPL", "MSFT"], interval=60, provider=None)
-    assert go_on(claim_and_poll([job.id], now=NOW)).states == {job.id: "stored"}
-    found = PricePoint.objects.values_list("provider", flat=True)
-    assert (sorted(found), PollRun.objects.get().reason) == (["finnhub", "yfinance"], "")
+    job = make_job(["AAPL", "MSFT", "GOOG"], interval=60, provider="finnhub")
+    assert claim_and_poll([job.id], now=NOW) == Polled({job.id: RunState.STORED}, {})
+    run = PollRun.objects.get()
+    assert "not asked: PostgreSQL cannot be reached" in run.reason
+    assert run.reason.count("PostgreSQL") == 1
+    assert run.points == 1 + (not asked_for(finnhub)["MSFT"])
 
 
 def test_slot_handed_over_after_its_job_was_stopped_asks_nobody(
