@@ -143,7 +143,7 @@ def claim_slots(job_ids: Sequence[UUID], *, now: datetime | None = None) -> list
 
 
 def reopen_claims(run_ids: Sequence[UUID]) -> list[Claim]:
-    """Return claims that another worker handed over: those without an outcome that may still be asked for."""
+    """Return claims that another worker handed over: those without an outcome. Their time may be over."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT id, extract(epoch FROM clock_timestamp() - started_at) FROM poll_runs"
@@ -153,8 +153,7 @@ def reopen_claims(run_ids: Sequence[UUID]) -> list[Claim]:
         age_s = {run_id: float(age) for run_id, age in cursor.fetchall()}
     runs = PollRun.objects.filter(id__in=age_s).select_related("job").order_by("id")
     now = time.monotonic()
-    claims = [Claim(run.id, run.job, run.due_at, now - age_s[run.id]) for run in runs]
-    return [claim for claim in claims if claim.asks_until > now]
+    return [Claim(run.id, run.job, run.due_at, now - age_s[run.id]) for run in runs]
 
 
 def active_jobs(job_ids: Sequence[UUID]) -> set[UUID]:

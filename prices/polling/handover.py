@@ -1,9 +1,10 @@
 """Slots that go on at another provider, as messages to that provider's workers.
 
 Nobody needs such a message once its claims are over (POLL_DEADLINE_S, by PostgreSQL's clock): a worker that
-takes it later finds no claim to go on with, and where no worker takes it, it is dropped.
+takes it later asks nobody, and where no worker takes it, it is dropped.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -52,7 +53,10 @@ def _claims_are_over_at() -> float:
 
 
 def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
-    """Go on with runs at this provider; those that have ended meanwhile are left out."""
+    """Go on with runs at this provider; those that have ended meanwhile are left out.
+
+    Those whose time is over end with what they have: the message waited too long, or PostgreSQL was away.
+    """
     by_run = {UUID(message["run_id"]): message for message in messages}
     claims = {claim.run_id: claim for claim in reopen_claims(list(by_run))}
     runs = [
@@ -64,9 +68,14 @@ def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
         for run_id, message in by_run.items()
         if run_id in claims
     ]
+    now = time.monotonic()
+    late = [run for run in runs if run.claim.asks_until <= now]
+    if late:
+        end_here(late, f"no worker of {provider} took it in time")
     polled = Polled()
-    if runs:
-        poll_runs(provider, runs, polled)
+    in_time = [run for run in runs if run.claim.asks_until > now]
+    if in_time:
+        poll_runs(provider, in_time, polled)
     return polled
 
 

@@ -48,12 +48,19 @@ def test_messages_that_nobody_takes_go_when_their_claims_are_over(
     assert broker.llen(QUEUE) == 0
 
 
-def test_message_that_is_taken_too_late_does_nothing(make_job: MakeJob) -> None:
+def test_slot_that_is_taken_too_late_ends_with_what_it_has(make_job: MakeJob) -> None:
     slot = claimed_slot(make_job)
+    slot.deferred = {"AAPL": "finnhub: the provider answered HTTP 503"}
+    slot.waiting = {}
+    slot.asked = True
     deadline = timedelta(seconds=django_settings.POLL_DEADLINE_S)
     PollRun.objects.update(started_at=timezone.now() - deadline)
     assert take_over("yfinance", [to_message(slot)]) == Polled()
-    assert PollRun.objects.get().state == "claimed"
+    run = PollRun.objects.get()
+    assert (run.state, run.reason) == (
+        "failed",
+        "AAPL: finnhub: the provider answered HTTP 503; not asked: no worker of yfinance took it in time",
+    )
 
 
 def test_slot_that_redis_does_not_take_ends_with_its_words(make_job: MakeJob, broker: redis.Redis) -> None:
