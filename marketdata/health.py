@@ -119,6 +119,8 @@ def _check_kafka() -> None:
         refusal = kafka.refusal()
         raise PartError(f"refuses this service: {refusal}" if refusal else "cannot be reached") from error
     _kafka().note(kafka, asked_at=asked_at, is_answered=True)
+    # What it refused before it took this client is no reason of a later failure.
+    kafka.refusal()
     problem = topics[settings.KAFKA_TOPIC].error
     if problem is not None and problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise PartError(f"there is no topic {settings.KAFKA_TOPIC}: run manage.py ensure_topic")

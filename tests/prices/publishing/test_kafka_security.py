@@ -184,6 +184,15 @@ def test_files_that_cannot_be_used_are_named(settings: Settings) -> None:
     assert "its settings cannot be used: " in (kafka_health() or "")
 
 
+def test_refusal_before_an_answer_is_no_reason_of_a_later_failure() -> None:
+    ensure_topic(make_admin())
+    wait_until(lambda: kafka_health() is None, what="the topic is known")
+    client = health._kafka().get()
+    client._refusals.append("of long ago")
+    assert kafka_health() is None
+    assert client.refusal() is None
+
+
 def test_broker_that_is_away_is_no_refusal(settings: Settings) -> None:
     use(settings, BOOTSTRAP_SERVERS=f"{HOST}:{free_port()}")
     assert kafka_health() == "cannot be reached"
