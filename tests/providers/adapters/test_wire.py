@@ -191,7 +191,7 @@ def error_then_quote(provider: str, bad: bytes, settings: Settings) -> ProviderE
         started = time.monotonic()
         found = ask(provider, "AAPL")
         # The deadline, and what a busy machine adds.
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 12
         assert isinstance(found, ProviderError), found
         settings.PROVIDER_TIMEOUT_S = 10
         following = ask(provider, "AAPL")

@@ -52,7 +52,8 @@ def failure_of(fetch: Fetch, url: str) -> ProviderError:
     started = time.monotonic()
     with pytest.raises(ProviderError) as caught:
         fetch(url)
-    assert time.monotonic() - started < 2
+    # Four times the deadline's whole, for a busy machine: without a deadline there would be no end.
+    assert time.monotonic() - started < 8
     assert caught.value.kind == ErrorKind.UPSTREAM_ERROR
     return caught.value
 
@@ -132,13 +133,13 @@ def test_name_that_hangs_ends_at_the_deadline(tmp_path: Path) -> None:
     (tmp_path / "resolv.conf").write_text("nameserver 127.0.0.53\noptions timeout:30 attempts:1\n")
     script = f'mount --bind {tmp_path}/resolv.conf /etc/resolv.conf && exec "$0" -c "$1"'
     command = [*alone, "sh", "-c", script, sys.executable, NAME_SERVER_THAT_HANGS]
-    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
     ended_at = time.monotonic()
     *told, asked = (line for line in ended.stderr.splitlines() if line.startswith(("no answer", "asked")))
     hint = "; where a proxy is needed, set PROVIDER_PROXY"
     assert told == [f"no answer within 1 s (name lookup){hint}"] * 2, ended.stderr
     # The look-ups go on for 30 s, and hold up no process that ends.
-    assert ended_at - float(asked.removeprefix("asked ")) < 10
+    assert ended_at - float(asked.removeprefix("asked ")) < 25
 
 
 def connected_late(delay_s: float, requests: list[bytes]) -> Callable[[socket.socket, object], None]:
