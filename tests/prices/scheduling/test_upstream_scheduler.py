@@ -82,15 +82,24 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 def assert_upstream_holds(folder: Path, results: Path, *, deselect: Sequence[str] = ()) -> None:
     """Run upstream's tests: all hold but those of CANNOT_HOLD."""
+    count, failed, told = _run(folder, results, f"not ({' or '.join(deselect)})" if deselect else "")
+    assert count > 50, told
+    if unexpected := failed - CANNOT_HOLD.keys():
+        # Some leave a busy machine two seconds.
+        _count, failed_again, told = _run(folder, results, " or ".join(unexpected))
+        failed -= unexpected - failed_again
+    assert failed == CANNOT_HOLD.keys() - set(deselect), told
+
+
+def _run(folder: Path, results: Path, select: str) -> tuple[int, set[str], str]:
+    """Return how many tests ran, which failed, and what pytest said."""
     plugins = ["no:cacheprovider", "celery.contrib.pytest", "tests.prices.upstream_scheduler"]
     options = [word for plugin in plugins for word in ("-p", plugin)]
-    if deselect:
-        options += ["-k", f"not ({' or '.join(deselect)})"]
     # Beside the database of this run's own tests.
     database = urlunsplit(urlsplit(os.environ["DATABASE_URL"])._replace(path="/upstream"))
     options += ["--ds", "marketdata.settings", "--junitxml", str(results), "t/unit/test_schedulers.py"]
     told = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *options],
+        [sys.executable, "-m", "pytest", "-q", *options, "-k", select],
         cwd=folder,
         env=os.environ | {"DATABASE_URL": database, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -99,9 +108,7 @@ def assert_upstream_holds(folder: Path, results: Path, *, deselect: Sequence[str
     )
     assert results.exists(), told.stdout + told.stderr
     cases = list(ElementTree.parse(results).iter("testcase"))
-    assert len(cases) > 50, told.stdout
-    failed = {case.attrib["name"] for case in cases if _has_failed(case)}
-    assert failed == CANNOT_HOLD.keys() - set(deselect), told.stdout
+    return len(cases), {case.attrib["name"] for case in cases if _has_failed(case)}, told.stdout
 
 
 def _not_now() -> list[str]:
