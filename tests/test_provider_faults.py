@@ -31,6 +31,7 @@ class Outage:
 
     requests_a_second: float
     resumed_after_s: list[float]
+    first_outcomes: list[str]
 
 
 @pytest.fixture
@@ -70,6 +71,13 @@ def first_stored_after(job_id: UUID, moment: datetime) -> datetime | None:
     return runs.order_by("finished_at").values_list("finished_at", flat=True).first()
 
 
+def first_outcome_after(job_id: UUID, moment: datetime) -> str | None:
+    """Return the state of the job's first slot that was due then or later; None until it has one."""
+    runs = PollRun.objects.filter(job=job_id, due_at__gte=moment).order_by("due_at")
+    state = runs.values_list("state", flat=True).first()
+    return None if state == "claimed" else state
+
+
 def run_outage(api: APIClient, product: Product, simulator: Simulator, *, seconds: int) -> Outage:
     product.start("poller-finnhub", "beat")
     jobs = [create_job(api, [f"S{number}", f"T{number}"], INTERVAL_S) for number in range(5)]
@@ -84,13 +92,16 @@ def run_outage(api: APIClient, product: Product, simulator: Simulator, *, second
     simulator.change(outage=False)
     back = datetime.now(UTC)
     resumed = [wait_until(lambda: first_stored_after(job_id, back)) for job_id in jobs]  # noqa: B023
-    return Outage(sent / seconds, sorted((moment - back).total_seconds() for moment in resumed if moment))
+    outcomes = [wait_until(lambda: first_outcome_after(job_id, back)) or "" for job_id in jobs]  # noqa: B023
+    after_s = sorted((moment - back).total_seconds() for moment in resumed if moment)
+    return Outage(sent / seconds, after_s, outcomes)
 
 
 def check_outage(outage: Outage) -> None:
     # Without a breaker: 5 jobs, 2 symbols each, 5 s, and each request sent three times: 6 a second.
     assert outage.requests_a_second < 1.0
     # Polls wait for the next probe, so that none is left for its next slot.
+    assert outage.first_outcomes == ["stored"] * 5
     assert outage.resumed_after_s[-1] < 2 * INTERVAL_S
 
 

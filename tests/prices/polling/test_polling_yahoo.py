@@ -73,8 +73,7 @@ def test_jobs_of_several_symbols_cost_what_is_planned(
     for symbols in lists:
         assert len(get_provider("yfinance").plan(symbols)) == 1
         assert poll_job(make_job(symbols, provider="yfinance").id, now=NOW) == RunState.STORED
-    # Not a minute, which is the budget's next window.
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 5
     assert paths(yahoo) == ["/", "/v1/test/getcrumb", "/v7/finance/quote", "/v7/finance/quote"]
     assert list(PollRun.objects.values_list("points", flat=True)) == [4, 4]
     by_window = {use.window_s: use.used for use in remaining("yfinance").windows or ()}
@@ -127,16 +126,14 @@ def test_crumb_that_is_refused_for_ever_costs_one_request_a_symbol(
     assert planned(jobs[1]) == before
 
 
-def test_first_price_waits_for_the_budget_and_no_longer(
-    api: APIClient, yahoo: HTTPServer, topic: str
-) -> None:
+def test_first_price_is_there_within_two_seconds(api: APIClient, yahoo: HTTPServer, topic: str) -> None:
     body = chart_body({**ROW, "regularMarketTime": int(NOW.timestamp()) - 5})
     yahoo.expect_request("/v8/finance/chart/AAPL").respond_with_json(body)
     warm_up(["yfinance"])
     started = time.monotonic()
     assert api.get("/prices/latest?symbol=AAPL&provider=yfinance").status_code == 200
-    # The budget's second and little else; more where the machine is busy, and a minute in its next window.
-    assert time.monotonic() - started < 8
+    # The budget's second and little else; more where the machine is busy.
+    assert time.monotonic() - started < 3.5
     assert paths(yahoo) == ["/", "/v1/test/getcrumb", "/v8/finance/chart/AAPL"]
 
 
@@ -148,7 +145,7 @@ def test_no_request_starts_once_a_stop_is_answered(
 
     def answer_late(_: Request) -> Response:
         asked_for_cookie.set()
-        time.sleep(4.5)
+        time.sleep(4)
         return Response("", headers={"Set-Cookie": "A3=x"})
 
     yahoo.clear()
@@ -159,7 +156,7 @@ def test_no_request_starts_once_a_stop_is_answered(
     assert asked_for_cookie.wait(10)
     started = time.monotonic()
     stop_job(job.id)
-    assert time.monotonic() - started < 4.4
+    assert time.monotonic() - started < 3
     poll.join()
     assert paths(yahoo) == ["/"]
     run = PollRun.objects.get()

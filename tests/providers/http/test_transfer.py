@@ -52,8 +52,7 @@ def failure_of(fetch: Fetch, url: str) -> ProviderError:
     started = time.monotonic()
     with pytest.raises(ProviderError) as caught:
         fetch(url)
-    # Four times the deadline's whole, for a busy machine: without a deadline there would be no end.
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 2
     assert caught.value.kind == ErrorKind.UPSTREAM_ERROR
     return caught.value
 

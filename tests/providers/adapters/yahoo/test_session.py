@@ -105,12 +105,11 @@ def test_fetch_chart_gives_the_answer_under_the_real_url(server: HTTPServer) -> 
     assert server.log[-1][0].args["crumb"] == CRUMB
 
 
-def test_first_call_waits_for_the_budget_and_no_longer(server: HTTPServer) -> None:
+def test_first_call_takes_less_than_two_seconds(server: HTTPServer) -> None:
     server.expect_request("/v7/finance/quote").respond_with_json(quote_body(ROW))
     started = time.monotonic()
     assert fetch_quote().status == 200
-    # Three requests at two a second; the next window of the budget is a minute away.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2
     assert requested(server) == [COOKIE, GET_CRUMB, QUOTE]
 
 
@@ -375,7 +374,7 @@ def test_silence_ends_at_the_deadline(settings: Settings) -> None:
         started = time.monotonic()
         error = failure_of_chart()
         assert isinstance(error, ProviderTimeoutError)
-        assert 0.5 < time.monotonic() - started < 8
+        assert 0.5 < time.monotonic() - started < 1.5
 
 
 @dataclass(frozen=True)
@@ -405,12 +404,12 @@ def cookie_hang(settings: Settings) -> Iterator[Hang]:
 
 @pytest.mark.usefixtures("cookie_hang")
 def test_charts_are_answered_though_the_cookie_hangs(settings: Settings) -> None:
-    settings.PROVIDER_TIMEOUT_S = 8
+    settings.PROVIDER_TIMEOUT_S = 4
     started = time.monotonic()
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(fetch_chart, ["AAPL"] * 2))
     assert [answer.status for answer in answers] == [200] * 2
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 4
 
 
 def test_chart_does_not_wait_for_another_that_waits_for_the_cookie(
