@@ -1,7 +1,7 @@
 """Run tests on days that software forgets, by the clock of everything: `python -m tests.clocks [DAY ...]`.
 
 Words that name no day go to pytest. The tests are those that start no processes; property tests, which choose
-their times themselves, are left out. The exit code is 0 where all passed on all days, and where the clock
+their times themselves, are left out, and long ones that look at no day. The exit code is 0 where all passed on all days, and where the clock
 cannot be set here, with a word about it.
 """
 
@@ -54,8 +54,16 @@ START_PROCESSES = (
     *("tests/prices/publishing/test_kafka_security.py", "tests/prices/publishing/test_topic_acls.py"),
     *("tests/prices/scheduling/test_upstream_scheduler.py", "tests/providers/test_warm_up.py"),
 )
+# What no day changes, and takes long.
+LOOK_AT_NO_DAY = (
+    *("tests/marketdata/test_logs.py", "tests/marketdata/test_middleware.py"),
+    *("tests/marketdata/test_settings.py", "tests/prices/database/test_migrations.py"),
+    *("tests/prices/fetching/test_hostile_answers.py", "tests/prices/latest/test_crowd.py"),
+    *("tests/prices/publishing/test_topic_settings.py", "tests/providers/http"),
+    *("tests/providers/simulator/test_adapters.py", "tests/providers/simulator/test_yahoo.py"),
+)
 OPTIONS = (
-    *("-q", "--no-header", "--tb=short", "--numprocesses=5", "--dist=worksteal"),
+    *("-q", "--no-header", "--tb=short", "--numprocesses=7", "--dist=worksteal"),
     *("-m", "not soak and not hypothesis"),
 )
 
@@ -99,7 +107,7 @@ def _run_on(day: str, words: Sequence[str]) -> int:
 
 
 def _tests() -> list[str]:
-    return [*TESTS, *(f"--ignore={path}" for path in START_PROCESSES)]
+    return [*TESTS, *(f"--ignore={path}" for path in (*START_PROCESSES, *LOOK_AT_NO_DAY))]
 
 
 def _say(text: str) -> None:
