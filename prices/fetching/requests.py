@@ -79,13 +79,13 @@ def ask_provider(
     caller: Caller,
     still_wanted: StillWanted,
     on_answer: OnAnswer,
-    until: float,
+    deadline: float,
     patience_s: float = 0.0,
     load_history: LoadHistory = load_sent_times,
 ) -> FetchResult:
     """Send the provider's requests for the symbols; return the last result of each, and what was not sent.
 
-    No request begins after `until`, by the monotonic clock. For room in the budget a request waits up to
+    No request begins after `deadline`, by the monotonic clock. For room in the budget a request waits up to
     `patience_s`, and for a limit by the second in any case; what takes longer ends the poll. A request that
     failed in a way that may pass (upstream_error but for HTTP 4xx, a time-out) is sent again after 0.25 to
     0.5 s, and once more after 0.5 to 1 s; of a budget by the day only once. A provider that limits the rate
@@ -99,7 +99,7 @@ def ask_provider(
         caller,
         still_wanted,
         on_answer,
-        until=until,
+        deadline=deadline,
         patience_s=patience_s,
         load_history=load_history,
     )
@@ -124,7 +124,7 @@ class _Asking:
         still_wanted: StillWanted,
         on_answer: OnAnswer,
         *,
-        until: float,
+        deadline: float,
         patience_s: float,
         load_history: LoadHistory,
     ) -> None:
@@ -134,8 +134,8 @@ class _Asking:
         self._still_wanted = still_wanted
         self._on_answer = on_answer
         self._load_history = load_history
-        self._until = until
-        self._patient_until = min(until, time.monotonic() + patience_s)
+        self._deadline = deadline
+        self._patience_deadline = min(deadline, time.monotonic() + patience_s)
         self._lease = Lease(provider.name) if is_metered(provider.name) else None
         self._waiting: deque[_PendingRequest] = deque()
         self._broken_until: float | None = None
@@ -143,7 +143,7 @@ class _Asking:
     def run(self, requests: Iterable[Request]) -> None:
         retries = _retries(self._provider.name)
         self._waiting.extend(_PendingRequest(request, retries) for request in requests)
-        while self._waiting and time.monotonic() < self._until and self.asked.refused is None:
+        while self._waiting and time.monotonic() < self._deadline and self.asked.refused is None:
             pending = self._waiting.popleft()
             request = self._cleared(pending.request)
             if request is not None:
@@ -207,7 +207,7 @@ class _Asking:
         self._go_on_after(pending, round_trip, is_replaced=bool(more))
 
     def _may_begin(self, symbols: Sequence[str]) -> bool:
-        return time.monotonic() < self._until and bool(self._still_wanted(symbols))
+        return time.monotonic() < self._deadline and bool(self._still_wanted(symbols))
 
     def _wait_or_give_up(self, pending: _PendingRequest, refused: Refused) -> None:
         self._release(pending.request.symbols)
@@ -224,7 +224,7 @@ class _Asking:
         if wait_s <= WORTH_WAITING_S:
             return self._sleep(wait_s)
         # A plan that fits the budget may still want more at once than a window holds.
-        if time.monotonic() + wait_s >= self._patient_until or not _budget_waits.acquire(blocking=False):
+        if time.monotonic() + wait_s >= self._patience_deadline or not _budget_waits.acquire(blocking=False):
             return False
         try:
             return self._sleep(wait_s)
@@ -263,7 +263,7 @@ class _Asking:
 
     def _sleep(self, seconds: float) -> bool:
         """Sleep if there is time left after it; return whether there is."""
-        if time.monotonic() + seconds >= self._until:
+        if time.monotonic() + seconds >= self._deadline:
             return False
         time.sleep(seconds)
         return True

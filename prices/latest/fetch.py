@@ -180,7 +180,7 @@ class _Fetching:
         self.points: list[PricePoint] = []
         self._provider = provider
         self._symbol = symbol
-        self._until = time.monotonic() + settings.LATEST_DEADLINE_S
+        self._deadline = time.monotonic() + settings.LATEST_DEADLINE_S
         self._began = database_now()
         self._just_now = timedelta(seconds=min(reuse_s, settings.LATEST_REUSE_S))
 
@@ -191,7 +191,7 @@ class _Fetching:
             caller="latest",
             still_wanted=self._still_wanted,
             on_answer=self._keep,
-            until=self._until,
+            deadline=self._deadline,
         )
 
     def result_of_others(self) -> PricePoint | None:
@@ -201,7 +201,7 @@ class _Fetching:
         was answered, LatestTimeoutError, RequestRefusedError.
         """
         try:
-            has_ended = Lease(self._provider).wait_for_others([self._symbol], until=self._until)
+            has_ended = Lease(self._provider).wait_for_others([self._symbol], deadline=self._deadline)
         except SharedStateError as error:
             refused = Refused(Refusal.UNAVAILABLE, f"budget unavailable: {error}")
             raise RequestRefusedError(refused) from error

@@ -169,7 +169,7 @@ class _FallbackChain:
         for index, name in enumerate(providers):
             self._start(name)
             share_s = (self._deadline - time.monotonic()) / (len(providers) - index)
-            point = self._wait(name, until=time.monotonic() + share_s)
+            point = self._wait(name, deadline=time.monotonic() + share_s)
             if point is not None:
                 break
         point = point or self._wait_for_slow()
@@ -184,10 +184,10 @@ class _FallbackChain:
         except TooManyFetchesError as error:
             self._failed[name] = error
 
-    def _wait(self, name: str, *, until: float) -> PricePoint | None:
+    def _wait(self, name: str, *, deadline: float) -> PricePoint | None:
         """Wait until this provider has failed, or any one that was asked gives a price."""
         while name in self._open:
-            done = wait(self._open.values(), max(until - time.monotonic(), 0), FIRST_COMPLETED).done
+            done = wait(self._open.values(), max(deadline - time.monotonic(), 0), FIRST_COMPLETED).done
             if not done:
                 return None
             point = self._take(done)
@@ -198,7 +198,7 @@ class _FallbackChain:
     def _wait_for_slow(self) -> PricePoint | None:
         point = None
         for name in list(self._open):
-            point = point or self._wait(name, until=self._deadline)
+            point = point or self._wait(name, deadline=self._deadline)
         return point
 
     def _take(self, done: set[Future[PricePoint]]) -> PricePoint | None:

@@ -92,7 +92,7 @@ class Claim:
     claimed_at: float  # by the monotonic clock, in seconds
 
     @property
-    def asks_until(self) -> float:
+    def deadline(self) -> float:
         """Return when the last request may begin, by the monotonic clock.
 
         A quarter of the deadline is left for that request's answer and for storing what came.

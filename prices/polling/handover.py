@@ -6,6 +6,7 @@ takes it later asks nobody, and where no worker takes it, it is dropped.
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
@@ -63,17 +64,17 @@ def take_over(provider: str, messages: Sequence[Mapping[str, Any]]) -> Polled:
         PendingRun(
             claims[run_id],
             dict.fromkeys(message["symbols"]),
-            **{name: message[name] for name in _AS_THEY_ARE},
+            **{name: message[name] for name in _TAKEN_ALONG},
         )
         for run_id, message in by_run.items()
         if run_id in claims
     ]
     now = time.monotonic()
-    late = [run for run in runs if run.claim.asks_until <= now]
+    late = [run for run in runs if run.claim.deadline <= now]
     if late:
         end_here(late, f"no worker of {provider} took it in time")
     polled = Polled()
-    in_time = [run for run in runs if run.claim.asks_until > now]
+    in_time = [run for run in runs if run.claim.deadline > now]
     if in_time:
         poll_runs(provider, in_time, polled)
     return polled
@@ -87,13 +88,16 @@ def end_here(runs: Sequence[PendingRun], problem: str) -> None:
     retry_database(lambda: finish([run.outcome for run in runs]))
 
 
-_AS_THEY_ARE = ("missing", "paid", "shared", "tried", "asked", "withheld", "served_by")
+# What a run takes along; the claim is read again, and what it waits for goes as `symbols`.
+_TAKEN_ALONG = tuple(
+    each.name for each in fields(PendingRun) if each.name not in {"claim", "waiting", "deferred"}
+)
 
 
 def to_message(run: PendingRun) -> Message:
     """Return a run as JSON: what it still waits for, what was tried, and what it has."""
     symbols = [*run.waiting, *run.deferred]
-    message: Message = {name: getattr(run, name) for name in _AS_THEY_ARE}
+    message: Message = {name: getattr(run, name) for name in _TAKEN_ALONG}
     return message | {
         "run_id": str(run.claim.run_id),
         "symbols": symbols,

@@ -23,9 +23,9 @@ class PendingRun:
     """The run of a claimed slot on its way to an outcome.
 
     `waiting` holds the symbols that have neither a price nor a reason yet, `deferred` those that the next
-    provider is to be asked for, with what kept the earlier ones. `paid` and `shared` count the prices that
-    were asked for on its account, and those that another run or an earlier poll asked for. `tried`: the
-    providers before this one. `asked`: at least one request was sent for it. `withheld`: the symbols that
+    provider is to be asked for, with what kept the earlier ones. `fetched` and `shared` count the prices that
+    it asked for itself, and those that another run or an earlier poll asked for. `tried`: the
+    providers before this one. `asked`: at least one request was sent for it. `over_budget`: the symbols that
     the provider's budget leaves out this time; it takes their prices where somebody else asks for them.
     """
 
@@ -33,11 +33,11 @@ class PendingRun:
     waiting: dict[str, None]
     deferred: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
-    paid: int = 0
+    fetched: int = 0
     shared: int = 0
     tried: list[str] = field(default_factory=list)
     asked: bool = False
-    withheld: list[str] = field(default_factory=list)
+    over_budget: list[str] = field(default_factory=list)
     served_by: str | None = None
 
     @property
@@ -53,23 +53,23 @@ class PendingRun:
     @property
     def outcome(self) -> RunOutcome:
         """Return what the run came to."""
-        points = self.paid + self.shared
+        points = self.fetched + self.shared
         return RunOutcome(
             self.claim,
             self._state,
             reason=self._text_of(self.missing),
             error=self._text_of(
-                {symbol: text for symbol, text in self.missing.items() if symbol not in self.withheld}
+                {symbol: text for symbol, text in self.missing.items() if symbol not in self.over_budget}
             ),
             points=points,
             # What the budget withholds is no failure of the job.
-            counts=points > 0 or self.asked or not self.withheld,
+            counts=points > 0 or self.asked or not self.over_budget,
             served_by=self.served_by if self.claim.job.provider is None else None,
         )
 
     @property
     def _state(self) -> RunState:
-        if self.paid:
+        if self.fetched:
             return RunState.STORED
         if self.shared:
             return RunState.SHARED
@@ -95,11 +95,11 @@ class MergedPoll:
     @property
     def symbols(self) -> list[str]:
         """Return what is to be asked for: each symbol once."""
-        return [symbol for symbol in self.by_symbol if self._paying_for(symbol)]
+        return [symbol for symbol in self.by_symbol if self._requesters(symbol)]
 
-    def payer_of(self, symbol: str) -> PendingRun | None:
-        """Return the run on whose account the symbol is asked for: the first that may and waits for it."""
-        return next(iter(self._paying_for(symbol)), None)
+    def requester_of(self, symbol: str) -> PendingRun | None:
+        """Return the run that the symbol is asked for by: the first that may and waits for it."""
+        return next(iter(self._requesters(symbol)), None)
 
     def still_wanted(self, symbols: Sequence[str], *, active: set[UUID]) -> list[str]:
         """Return those of the symbols that an active job wants; the runs of other jobs give them up."""
@@ -107,30 +107,30 @@ class MergedPoll:
             for run in self._waiting_for(symbol):
                 if run.claim.job.id not in active:
                     resolve_without_price(run, [symbol], "not asked: the job was stopped")
-        return [symbol for symbol in symbols if self._paying_for(symbol)]
+        return [symbol for symbol in symbols if self._requesters(symbol)]
 
     def note_asked(self, symbols: Iterable[str]) -> None:
         """Note that a request was sent for the symbols."""
         for symbol in symbols:
-            for run in self._paying_for(symbol):
+            for run in self._requesters(symbol):
                 run.asked = True
 
     def serve(self, symbol: str) -> None:
-        """Give the symbol's price to all who wait for it; one of them paid for it."""
-        payer = self.payer_of(symbol)
+        """Give the symbol's price to all who wait for it; one of them asked for it."""
+        requester = self.requester_of(symbol)
         for run in self._waiting_for(symbol):
-            serve(run, symbol, provider=self.provider, paid=run is payer)
+            serve(run, symbol, provider=self.provider, fetched=run is requester)
 
     def share(self, symbol: str, *, age_s: float) -> None:
         """Give a price of others to the runs claimed before it came, or that take one of its age."""
         for run in self._waiting_for(symbol):
             claimed_s_ago = time.monotonic() - run.claim.claimed_at
             if age_s < max(claimed_s_ago, min(SHARED_UP_TO_S, run.claim.job.interval / 4)):
-                serve(run, symbol, provider=self.provider, paid=False)
+                serve(run, symbol, provider=self.provider, fetched=False)
 
     def fail(self, symbol: str, reason: str, *, has_next: set[UUID]) -> None:
         """Resolve the symbol without a price; for the runs that have a next provider it is put off."""
-        for run in self._paying_for(symbol):
+        for run in self._requesters(symbol):
             self.give_back(run, [symbol], reason, has_next=has_next)
 
     def give_back(self, run: PendingRun, symbols: Iterable[str], reason: str, *, has_next: set[UUID]) -> None:
@@ -148,19 +148,19 @@ class MergedPoll:
         self.runs = [run for run in self.runs if not run.is_resolved]
         return resolved
 
-    def _paying_for(self, symbol: str) -> list[PendingRun]:
-        return [run for run in self._waiting_for(symbol) if symbol not in run.withheld]
+    def _requesters(self, symbol: str) -> list[PendingRun]:
+        return [run for run in self._waiting_for(symbol) if symbol not in run.over_budget]
 
     def _waiting_for(self, symbol: str) -> list[PendingRun]:
         return [run for run in self.by_symbol.get(symbol, ()) if symbol in run.waiting]
 
 
-def serve(run: PendingRun, symbol: str, *, provider: str, paid: bool) -> None:
+def serve(run: PendingRun, symbol: str, *, provider: str, fetched: bool) -> None:
     """Resolve a symbol that the run waits for with a price of the provider."""
     del run.waiting[symbol]
     run.missing.pop(symbol, None)
-    run.paid += paid
-    run.shared += not paid
+    run.fetched += fetched
+    run.shared += not fetched
     # The first that serves is kept: a later one helps out with single symbols.
     run.served_by = run.served_by or provider
 

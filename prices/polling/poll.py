@@ -86,7 +86,7 @@ def _poll_together(poll: "_Poll") -> None:
     if missing is not None:
         poll.fail(poll.merged.symbols, f"not_configured: set {missing}")
     else:
-        retry_database(poll.withhold)
+        retry_database(poll.apply_allowance)
         retry_database(lambda: poll.share_recent(list(poll.merged.by_symbol)))
         poll.ask()
     poll.end()
@@ -98,7 +98,7 @@ class _Poll:
         self.merged = MergedPoll(runs, provider=provider)
         self.polled = polled
         self._claimed_at = min(run.claim.claimed_at for run in runs)
-        self._until = min(run.claim.asks_until for run in runs)
+        self._deadline = min(run.claim.deadline for run in runs)
         intervals = [run.claim.job.interval for run in runs]
         self._patience_s = 0.75 * min(intervals)
         self._slot_number = int(runs[0].claim.due_at.timestamp()) // intervals[0]
@@ -106,16 +106,16 @@ class _Poll:
         for run in runs:
             run.tried.append(provider)
             # What the budget of the provider before has left out.
-            run.withheld = []
+            run.over_budget = []
         following = {run.claim.run_id: next_provider(run.claim.job, tried=run.tried) for run in runs}
         asking = [run.claim.run_id for run in runs]
         self._load_history = partial(_load_sent_times, asking=asking)
-        self._withheld_because: dict[UUID, str] = {}
+        self._over_budget_because: dict[UUID, str] = {}
         # Why symbols were not asked for. It is no fault of the provider, so no other one is asked for them.
         self._held_up_by: dict[str, str] = {}
         self._next = {run_id: name for run_id, name in following.items() if name is not None}
 
-    def withhold(self) -> None:
+    def apply_allowance(self) -> None:
         """Note for each new run what the provider's budget leaves out this time."""
         allowance, used = self._allowance()
         for run in self.merged.runs:
@@ -124,9 +124,9 @@ class _Poll:
                 granted, because = set(run.waiting if not allowance.turns else ()), FULLY_USED
             else:
                 granted = set(allowance.symbols_at(run.claim.job, run.claim.due_at, used=used))
-                because = allowance.withheld_reason(run.claim.job)
-            run.withheld = [symbol for symbol in run.waiting if symbol not in granted]
-            self._withheld_because[run.claim.run_id] = because
+                because = allowance.over_budget_reason(run.claim.job)
+            run.over_budget = [symbol for symbol in run.waiting if symbol not in granted]
+            self._over_budget_because[run.claim.run_id] = because
 
     def share_recent(self, symbols: Sequence[str]) -> None:
         """Serve what others asked for a moment ago, or since the run was claimed."""
@@ -138,7 +138,7 @@ class _Poll:
 
     def ask(self) -> None:
         """Ask for what is left, and wait for what others ask for."""
-        while self.merged.symbols and time.monotonic() < self._until:
+        while self.merged.symbols and time.monotonic() < self._deadline:
             asked = self._ask_once()
             for symbol, error in asked.errors.items():
                 if symbol not in asked.in_flight_elsewhere:
@@ -157,10 +157,10 @@ class _Poll:
     def end(self) -> None:
         """Write what became of the runs that are left; those that go on elsewhere stay claimed."""
         # The next provider's worker takes no run over whose time to ask has run out.
-        is_over = time.monotonic() >= self._until
+        is_over = time.monotonic() >= self._deadline
         for run in self.merged.runs:
-            because = self._withheld_because.get(run.claim.run_id, "")
-            self.merged.give_back(run, run.withheld, because, has_next=set(self._next))
+            because = self._over_budget_because.get(run.claim.run_id, "")
+            self.merged.give_back(run, run.over_budget, because, has_next=set(self._next))
             for symbol in list(run.waiting):
                 because = self._held_up_by.get(symbol, "time ran out")
                 resolve_without_price(run, [symbol], f"not asked: {because}")
@@ -191,7 +191,7 @@ class _Poll:
             load_history=self._load_history,
             still_wanted=self._still_wanted,
             on_answer=self._keep,
-            until=self._until,
+            deadline=self._deadline,
             patience_s=self._patience_s,
         )
 
@@ -213,8 +213,8 @@ class _Poll:
 
     def _keep(self, round_trip: RoundTrip) -> list[str]:
         self.merged.note_asked(round_trip.request.symbols)
-        payers = (self.merged.payer_of(symbol) for symbol in round_trip.request.symbols)
-        run_id = next((run.claim.run_id for run in payers if run is not None), None)
+        requesters = (self.merged.requester_of(symbol) for symbol in round_trip.request.symbols)
+        run_id = next((run.claim.run_id for run in requesters if run is not None), None)
         (raw_id,) = retry_database(lambda: new_ids(1))
         keeping = _Keeping(self, round_trip, raw_id=raw_id, run_id=run_id)
         stored = retry_database(keeping)
@@ -229,7 +229,7 @@ class _Poll:
         One that was killed holds them for some seconds, and then they are asked for here.
         """
         try:
-            Lease(self.provider).wait_for_others(symbols, until=self._until)
+            Lease(self.provider).wait_for_others(symbols, deadline=self._deadline)
         except SharedStateError as error:
             self.fail(symbols, f"budget unavailable: {error}")
             return False

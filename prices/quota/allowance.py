@@ -84,7 +84,7 @@ class Allowance:
         }
         return tuple(symbol for symbol in job.symbols if symbol in asked)
 
-    def withheld_reason(self, job: PollJob | Target) -> str:
+    def over_budget_reason(self, job: PollJob | Target) -> str:
         """Say why a slot of the job is left out, and how often its symbols are asked for instead."""
         grant = self.grant_of(key_of(job))
         if grant.interval_s is None:

@@ -60,17 +60,17 @@ class Outgoing:
     def __post_init__(self) -> None:
         self.entry = self.permit.request_id
 
-    def has_time_for(self, more: int, *, until: float) -> bool:
-        """Return whether `more` requests besides the next one fit into the budget before `until`.
+    def has_time_for(self, more: int, *, deadline: float) -> bool:
+        """Return whether `more` requests besides the next one fit into the budget before `deadline`.
 
-        `until` is by the monotonic clock, here and below.
+        `deadline` is by the monotonic clock, here and below.
         """
-        return time.monotonic() + wait_for_several(self.permit, more) < until
+        return time.monotonic() + wait_for_several(self.permit, more) < deadline
 
     @contextmanager
-    def request(self, *, until: float) -> Iterator[None]:
+    def request(self, *, deadline: float) -> Iterator[None]:
         """Take room in the budget for one request, and report its end. Raises NotSentError."""
-        self._take_room(until)
+        self._take_room(deadline)
         try:
             self.check()
             yield
@@ -101,14 +101,14 @@ class Outgoing:
         self.give_back_permit()
         give_probe_back(self.permit)
 
-    def _take_room(self, until: float) -> None:
+    def _take_room(self, deadline: float) -> None:
         if self.is_permit_left:
             self.is_permit_left = False
             return
         entry = uuid.uuid4().hex
         while refused := count_another(self.permit, entry):
             wait_s = refused.retry_after_s
-            if wait_s is None or time.monotonic() + wait_s >= until:
+            if wait_s is None or time.monotonic() + wait_s >= deadline:
                 raise NotSentError(refused)
             time.sleep(wait_s)
         self.entry = entry

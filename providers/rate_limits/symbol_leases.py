@@ -109,10 +109,10 @@ class Lease:
         except SharedStateError as error:
             log.warning("lease.not_released", provider=self.provider, reason=str(error))
 
-    def wait_for_others(self, symbols: Sequence[str], *, until: float) -> bool:
-        """Wait until nobody asks for the symbols; return False where `until` (monotonic) comes first."""
+    def wait_for_others(self, symbols: Sequence[str], *, deadline: float) -> bool:
+        """Wait until nobody asks for the symbols; return False where `deadline` (monotonic) comes first."""
         while self._call(_LEASED, symbols, {"lasts": _lasts_ms()}):
-            if time.monotonic() >= until:
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(_LOOK_EVERY_S)
         return True

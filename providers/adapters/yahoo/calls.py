@@ -57,7 +57,7 @@ class Call:
     def has_room_for_a_crumb(self) -> bool:
         """Return whether the budget leaves time for crumb and data after a cookie."""
         fits = self.outgoing.has_time_for
-        return fits(1, until=self.cookie_deadline) and fits(2, until=self.deadline)
+        return fits(1, deadline=self.cookie_deadline) and fits(2, deadline=self.deadline)
 
     def take(self, response: Response, *, had_crumb: bool) -> Response:
         """Keep an answer; only one that refuses the crumb is given to the library for a second attempt.
@@ -97,7 +97,7 @@ class CallSession(TransferSession):
         path = urlsplit(url).path
         if path.startswith(_DATA_PATHS):
             call.secrets |= self._secrets(kwargs["params"])
-            response = self._send(method, url, call, until=call.deadline, **kwargs)
+            response = self._send(method, url, call, deadline=call.deadline, **kwargs)
             call.secrets |= self._secrets({})
             return call.take(response, had_crumb="crumb" in kwargs["params"])
         response = self._accompany(method, url, call, **kwargs)
@@ -122,20 +122,20 @@ class CallSession(TransferSession):
         if call.outgoing.is_permit_left and not call.has_room_for_a_crumb():
             raise ConnectionRefusedError
         try:
-            return self._send(method, url, call, until=call.cookie_deadline, **kwargs)
+            return self._send(method, url, call, deadline=call.cookie_deadline, **kwargs)
         except NotSentError as error:
             raise ConnectionRefusedError from error
 
-    def _send(self, method: Any, url: str, call: Call, *, until: float, **kwargs: Any) -> Response:
+    def _send(self, method: Any, url: str, call: Call, *, deadline: float, **kwargs: Any) -> Response:
         parts = urlsplit(url)
         # A redirect may name any host, and file:// as well.
         if parts.scheme != "https" or not f".{parts.hostname}".endswith(".yahoo.com"):
             raise ConnectionRefusedError
-        with call.outgoing.request(until=until):
-            return self._exchange(method, parts, call, until=until, **kwargs)
+        with call.outgoing.request(deadline=deadline):
+            return self._exchange(method, parts, call, deadline=deadline, **kwargs)
 
     def _exchange(
-        self, method: Any, parts: SplitResult, call: Call, *, until: float, **kwargs: Any
+        self, method: Any, parts: SplitResult, call: Call, *, deadline: float, **kwargs: Any
     ) -> Response:
         url = parts.geturl()
         if self._local_server:
@@ -144,5 +144,5 @@ class CallSession(TransferSession):
         ours = {"allow_redirects": False, "verify": certificates(), "proxy": settings.PROVIDER_PROXY}
         kwargs.pop("timeout", None)
         return self.transfer(
-            method, url, deadline=until, before_sending=call.outgoing.check, **{**kwargs, **ours}
+            method, url, deadline=deadline, before_sending=call.outgoing.check, **{**kwargs, **ours}
         )

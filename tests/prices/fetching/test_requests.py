@@ -53,7 +53,7 @@ def ask(
         caller=caller,
         still_wanted=still_wanted,
         on_answer=keep,
-        until=time.monotonic() + until_s,
+        deadline=time.monotonic() + until_s,
         patience_s=patience_s,
     )
 
@@ -154,7 +154,7 @@ def test_symbol_not_wanted_any_more_is_free_for_others(finnhub: HTTPServer) -> N
         caller="job",
         still_wanted=nothing,
         on_answer=unknown_symbols,
-        until=time.monotonic() + 5,
+        deadline=time.monotonic() + 5,
     )
     assert finnhub.log == []
     assert Lease("finnhub").take(["AAPL"]).ours == ("AAPL",)
@@ -323,7 +323,7 @@ def test_redis_lost_in_mid_poll_ends_it_with_what_came(
         caller="job",
         still_wanted=lambda wanted: wanted,
         on_answer=keep,
-        until=time.monotonic() + 5,
+        deadline=time.monotonic() + 5,
     )
     assert list(asked.results) == ["AAPL"]
     assert asked.refused is not None
@@ -349,7 +349,7 @@ def test_each_request_to_yahoo_counts_also_those_for_cookie_and_crumb(
         caller="job",
         still_wanted=lambda wanted: wanted,
         on_answer=unknown_symbols,
-        until=time.monotonic() + 30,
+        deadline=time.monotonic() + 30,
     )
     yahoo_session.forget_clients()
     by_window = {use.window_s: use.used for use in remaining("yfinance").windows or ()}
@@ -376,7 +376,7 @@ def test_no_request_begins_after_a_long_wait_for_history(finnhub: HTTPServer, wh
         caller="job",
         still_wanted=lambda symbols: () if what == "the job was stopped" and is_stopped.is_set() else symbols,
         on_answer=unknown_symbols,
-        until=until,
+        deadline=until,
         load_history=load_slowly,
     )
     assert is_stopped.is_set()

@@ -158,9 +158,9 @@ def test_latest_that_waits_for_another_process_is_told_for_how_long_the_rate_is_
         another_waits.wait(5)
         return Response('{"error":"API limit reached."}', status=429, headers={"Retry-After": "17"})
 
-    def wait_noted(lease: Lease, symbols: Sequence[str], *, until: float) -> bool:
+    def wait_noted(lease: Lease, symbols: Sequence[str], *, deadline: float) -> bool:
         another_waits.set()
-        return wait_for_others(lease, symbols, until=until)
+        return wait_for_others(lease, symbols, deadline=deadline)
 
     def wait_s() -> float:
         # Past the single flight, which is a process's own.

@@ -182,7 +182,7 @@ def _slot_that_begins_with(symbol: str, job: PollJob) -> int:
 def test_slot_that_no_key_lets_go_on_says_so_of_each_symbol(make_job: MakeJob, settings: Settings) -> None:
     job = make_job(["AAPL", "IBM"], interval=60, provider=None)
     (claim,) = claim_slots([job.id], now=NOW)
-    slot = PendingRun(claim, dict.fromkeys(job.symbols), tried=["finnhub"], withheld=["IBM"])
+    slot = PendingRun(claim, dict.fromkeys(job.symbols), tried=["finnhub"], over_budget=["IBM"])
     settings.ALPHA_VANTAGE_API_KEY = ""
     take_over("alpha_vantage", [to_message(slot)])
     assert PollRun.objects.get().reason == "alpha_vantage: not_configured: set ALPHA_VANTAGE_API_KEY"

@@ -48,7 +48,7 @@ def test_slot_of_stopped_job_gives_up_what_is_not_asked_yet() -> None:
     merged = merge(stopped, running)
     merged.note_asked(["A"])
     assert merged.still_wanted(["B", "C"], active={running.claim.job.id}) == ["B", "C"]
-    assert merged.payer_of("B") is running
+    assert merged.requester_of("B") is running
     merged.serve("A")
     assert stopped.outcome.reason == "B: not asked: the job was stopped"
     assert stopped.outcome.state == RunState.STORED
@@ -62,7 +62,9 @@ def test_failure_of_a_job_without_provider_is_deferred_with_its_reason() -> None
     merged.fail("B", "unknown", has_next={slot.claim.run_id})
     assert merged.take_resolved() == []
     assert slot.deferred == {"B": "finnhub: unknown"}
-    going_on = PendingRun(slot.claim, {"B": None}, missing=dict(slot.deferred), paid=1, served_by="finnhub")
+    going_on = PendingRun(
+        slot.claim, {"B": None}, missing=dict(slot.deferred), fetched=1, served_by="finnhub"
+    )
     MergedPoll([going_on], provider="yfinance").fail("B", "down", has_next=set())
     assert going_on.outcome.reason == "B: finnhub: unknown; yfinance: down"
     assert going_on.outcome.served_by == "finnhub"
@@ -76,7 +78,7 @@ def test_served_by_is_told_only_for_jobs_without_provider() -> None:
 
 def test_what_the_budget_withholds_is_no_failure_and_is_not_asked_for() -> None:
     slot = make_slot("A")
-    slot.withheld = ["A"]
+    slot.over_budget = ["A"]
     merged = merge(slot)
     assert merged.symbols == []
     resolve_without_price(slot, ["A"], "budget: one slot in 12")
@@ -86,9 +88,9 @@ def test_what_the_budget_withholds_is_no_failure_and_is_not_asked_for() -> None:
 
 def test_slot_takes_a_withheld_price_that_another_asks_for() -> None:
     poor, rich = make_slot("A"), make_slot("A")
-    poor.withheld = ["A"]
+    poor.over_budget = ["A"]
     merged = merge(poor, rich)
-    assert merged.payer_of("A") is rich
+    assert merged.requester_of("A") is rich
     merged.note_asked(["A"])
     merged.serve("A")
     assert (poor.outcome.state, rich.outcome.state) == (RunState.SHARED, RunState.STORED)
@@ -96,7 +98,7 @@ def test_slot_takes_a_withheld_price_that_another_asks_for() -> None:
 
 def test_failure_of_a_request_is_not_that_of_a_slot_that_did_not_ask() -> None:
     poor, rich = make_slot("A"), make_slot("A")
-    poor.withheld = ["A"]
+    poor.over_budget = ["A"]
     merged = merge(poor, rich)
     merged.note_asked(["A"])
     merged.fail("A", "down", has_next=set())
@@ -116,7 +118,7 @@ def test_every_slot_is_resolved_and_each_price_paid_for_once(wants: list[list[st
         else:
             merged.fail(symbol, "no", has_next=set())
     assert merged.take_resolved() == slots
-    assert sum(slot.paid for slot in slots) == len(good & set(asked))
+    assert sum(slot.fetched for slot in slots) == len(good & set(asked))
     for slot, symbols in zip(slots, wants, strict=True):
         assert slot.outcome.points + len(slot.missing) == len(symbols)
 

@@ -78,7 +78,7 @@ def test_allowance_withholds_and_says_why(make_job: MakeJob) -> None:
     job = contract_job(make_job)
     allowance = allowance_of("alpha_vantage", now=NOW)
     assert allowance.symbols_at(job, NIGHT) == ()
-    assert allowance.withheld_reason(job) == (
+    assert allowance.over_budget_reason(job) == (
         "budget: each symbol is asked for every 45 min while its markets are open, not every 1 min"
     )
 
@@ -90,7 +90,7 @@ def test_allowance_of_all_slots_in_open_hours_says_so(make_job: MakeJob) -> None
     allowance = allowance_of("alpha_vantage", now=NOW)
     assert allowance.symbols_at(job, NIGHT) == ()
     assert allowance.symbols_at(job, NOW + timedelta(hours=16)) == ("AAPL",)
-    assert allowance.withheld_reason(job) == (
+    assert allowance.over_budget_reason(job) == (
         "budget: nothing is asked for while all of the job's markets are closed"
     )
 
@@ -104,7 +104,7 @@ def test_allowance_that_is_nearly_enough_speaks_of_no_closed_markets(
     make_job(["OTHER"], interval=300, provider="finnhub")
     allowance = allowance_of("finnhub", now=NOW)
     assert allowance.grant_of(key_of(jobs[0])).interval_s == 60
-    assert allowance.withheld_reason(jobs[0]) == (
+    assert allowance.over_budget_reason(jobs[0]) == (
         "budget: now and then a slot is left out, so that jobs keep within it"
     )
     plan = plan_of(jobs[0], now=NOW)
@@ -121,7 +121,7 @@ def test_allowance_of_nothing_says_so(make_job: MakeJob, settings: Settings) -> 
     settings.LATEST_BUDGET_SHARE_PERCENT = 100
     job = contract_job(make_job)
     allowance = allowance_of("alpha_vantage", now=NOW)
-    assert allowance.withheld_reason(job) == "budget: GET latest keeps all of it"
+    assert allowance.over_budget_reason(job) == "budget: GET latest keeps all of it"
     assert allowance.shortest_interval(key_of(job)) is None
 
 

@@ -30,7 +30,7 @@ def used() -> int:
 
 
 def send_request(outgoing: Outgoing, *, within_s: float = 5.0) -> None:
-    with outgoing.request(until=time.monotonic() + within_s):
+    with outgoing.request(deadline=time.monotonic() + within_s):
         pass
 
 
@@ -119,7 +119,7 @@ def test_time_for_several_is_told(
     for _ in range(others):
         send()
     outgoing = Outgoing(granted())
-    assert outgoing.has_time_for(more, until=time.monotonic() + 1.5) is fits
+    assert outgoing.has_time_for(more, deadline=time.monotonic() + 1.5) is fits
 
 
 def test_requests_belong_to_what_the_thread_sends(settings: Settings) -> None:

@@ -54,7 +54,7 @@ def test_lease_of_a_killed_process_runs_out(
     monkeypatch.setattr("providers.rate_limits.symbol_leases.STORED_WITHIN_S", 0.0)
     first, second = leases
     first.take(["AAPL"])
-    assert second.wait_for_others(["AAPL"], until=time.monotonic() + 60)
+    assert second.wait_for_others(["AAPL"], deadline=time.monotonic() + 60)
     assert second.take(["AAPL"]).ours == ("AAPL",)
 
 
@@ -80,10 +80,10 @@ def test_memory_of_no_seconds_remembers_nothing(leases: tuple[Lease, Lease], set
 def test_waiting_ends_with_the_release_or_the_time(leases: tuple[Lease, Lease]) -> None:
     first, second = leases
     first.take(["AAPL"])
-    assert not second.wait_for_others(["AAPL"], until=time.monotonic() + 0.1)
+    assert not second.wait_for_others(["AAPL"], deadline=time.monotonic() + 0.1)
     release = threading.Timer(0.1, first.release, [["AAPL"]])
     release.start()
-    assert second.wait_for_others(["AAPL"], until=time.monotonic() + 60)
+    assert second.wait_for_others(["AAPL"], deadline=time.monotonic() + 60)
     release.join()
 
 
