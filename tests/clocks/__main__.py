@@ -1,8 +1,8 @@
 """Run tests on days that software forgets, by the clock of everything: `python -m tests.clocks [DAY ...]`.
 
 Words that name no day go to pytest. The tests are those that start no processes; property tests, which choose
-their times themselves, are left out, and long ones that look at no day. The exit code is 0 where all passed on all days, and where the clock
-cannot be set here, with a word about it.
+their times themselves, are left out, and long ones that look at no day. The exit code is 0 where all passed
+on all days, and where the clock cannot be set here, with a word about it.
 """
 
 import os
