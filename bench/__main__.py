@@ -12,8 +12,7 @@ def main() -> int:
     """Run the benchmark that was asked for; return the exit code."""
     arguments = _parser().parse_args()
     with running_parts() as parts:
-        _BENCHMARKS[arguments.name](arguments, parts)
-    return 0
+        return _BENCHMARKS[arguments.name](arguments, parts) or 0
 
 
 # Imported only now: Django's settings are read from what the parts have put into the environment.
@@ -57,10 +56,20 @@ def _scheduler(arguments: argparse.Namespace, parts: Mapping[str, int]) -> None:
     )
 
 
-_BENCHMARKS: dict[str, Callable[[argparse.Namespace, Mapping[str, int]], None]] = {
+def _growth(arguments: argparse.Namespace, _parts: Mapping[str, int]) -> int:
+    from bench.growth import Plan, run
+
+    plan = Plan(
+        points=arguments.points, days=arguments.days, symbols=arguments.symbols, rounds=arguments.rounds
+    )
+    return run(plan, json_file=arguments.json)
+
+
+_BENCHMARKS: dict[str, Callable[[argparse.Namespace, Mapping[str, int]], int | None]] = {
     "consumer": _consumer,
     "verify": _verify,
     "scheduler": _scheduler,
+    "growth": _growth,
 }
 
 
@@ -84,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     scheduler.add_argument("--pollers", type=int, default=1, help="processes that poll (1)")
     scheduler.add_argument("--jobs", type=int, help="how many in each case (its own number)")
     scheduler.add_argument("--without-stock", action="store_true", help="measure this scheduler alone")
-    for command in (consumer, verify, scheduler):
+    growth = commands.add_parser("growth", help="an empty service beside one with years of rows")
+    growth.add_argument("--points", type=int, default=10_000_000, help="how many (10,000,000)")
+    growth.add_argument("--days", type=int, default=400, help="over how many days (400)")
+    growth.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
+    growth.add_argument("--rounds", type=int, default=200, help="how often each is measured (200)")
+    for command in (consumer, verify, scheduler, growth):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser
 
