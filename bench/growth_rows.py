@@ -15,8 +15,8 @@ RUNS_A_DAY, RUN_DAYS = 100_000, 7
 STOPPED_JOBS = 100_000
 BEAT_TERMS = 10_000
 
-# Ids are of the moment at which each point came, as PostgreSQL makes them. One symbol in twenty came to its end
-# on the way: its newest point lies far back.
+# Ids are of the moment at which each point came, as PostgreSQL makes them. One symbol in twenty came to its
+# end on the way: its newest point lies far back.
 _ONE_DAY: LiteralString = """
 WITH made AS MATERIALIZED (
     SELECT symbol, number, %(begin)s::timestamptz

@@ -257,6 +257,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(minute="7-59/10"),
         "options": {"queue": "maintenance", "expire_seconds": None},
     },
+    "merge partitions": {
+        "task": "prices.tasks.merge_partitions",
+        "schedule": crontab(minute="17"),
+        "options": {"queue": "maintenance", "expire_seconds": None},
+    },
     "drop old runs": {
         "task": "prices.tasks.drop_old_runs",
         "schedule": crontab(minute="47"),

@@ -10,7 +10,7 @@ from prices.clock import database_now
 from prices.jobs.services import provider_of_queue
 from prices.ledger import accounting
 from prices.ledger import runs as claims
-from prices.maintenance import expired_messages, partitions, retention
+from prices.maintenance import expired_messages, merging, partitions, retention
 from prices.maintenance.task_errors import without_database_errors
 from prices.polling.handover import hand_over, take_over
 from prices.polling.poll import claim_and_poll
@@ -65,6 +65,13 @@ def account_slots() -> None:
 def make_partitions() -> None:
     """Make the partitions of the coming days."""
     partitions.make_partitions(database_now().date())
+
+
+@shared_task
+@without_database_errors
+def merge_partitions() -> None:
+    """Make one partition of the days of a past month, where days have their own."""
+    merging.merge_days(database_now().date())
 
 
 @shared_task

@@ -1,7 +1,6 @@
 """What the store does in SQL. Each function works inside the transaction of the cursor it is given."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
 from decimal import Decimal
 from itertools import chain, groupby
 from operator import itemgetter
@@ -26,6 +25,7 @@ from consumers.averages.columns import (
 )
 from consumers.averages.rows import COLUMNS
 from consumers.averages.windows import Batch
+from prices.database.newest import LOOK_BACK, id_before
 from prices.models.symbol_average import WINDOW_POINTS
 
 # PostgreSQL has room for a few thousand locks in all, so symbols share keys: by the hash by which the
@@ -34,7 +34,6 @@ from prices.models.symbol_average import WINDOW_POINTS
 LOCK_KEYS = 240
 
 NO_ID = UUID(int=0)
-_RECENT_MS = timedelta(days=1) // timedelta(milliseconds=1)
 
 
 _COPY = f"COPY symbol_averages ({', '.join(COLUMNS)}) FROM STDIN (FORMAT BINARY)"
@@ -166,12 +165,15 @@ def read_last_points(
 ) -> dict[Series, Integers]:
     """Return up to `most` of each series' last stored points; those without any are left out.
 
-    Looks first at what is at most a day older than `near`: older partitions are opened for those
-    series alone that have fewer points there.
+    Looks first at what is at most a day older than `near`, then a month: older partitions are opened for
+    those series alone that have fewer points there.
     """
-    points = _points_since(cursor, series, UUID(int=max(near.int - (_RECENT_MS << 80), 0)), most=most)
-    short = [each for each in series if len(points.get(each, ())) < most]
-    return points | _points_since(cursor, short, NO_ID, most=most)
+    points: dict[Series, Integers] = {}
+    short = list(series)
+    for since in (*(id_before(near, step) for step in LOOK_BACK), NO_ID):
+        points |= _points_since(cursor, short, since, most=most)
+        short = [each for each in short if len(points.get(each, ())) < most]
+    return points
 
 
 def _points_since(

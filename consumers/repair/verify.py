@@ -44,6 +44,7 @@ from consumers.repair.consumed import Consumed, read_consumed
 from consumers.repair.rebuild import Progress
 from consumers.repair.rebuild_sql import Span, read_end, read_newest_id, read_symbols
 from consumers.repair.verify_sql import VERDICTS
+from prices.database.newest import LOOK_BACK, id_before
 from prices.database.uuid7 import EPOCH, first_id_at
 from prices.models.symbol_average import WINDOW_POINTS
 
@@ -178,6 +179,28 @@ def _spans(whole: Span) -> Iterator[Span]:
 
 def _verify(span: Span, found: Verification, *, consumed_until: datetime | None) -> None:
     """Add what is found of the span."""
+    failed = []
+    for verdict, count, *facts in _judge(span, consumed_until=consumed_until):
+        if count is None:
+            failed.append(_difference(Verdict(verdict), span.symbol, *facts))
+        else:
+            found.counts[Verdict(verdict)] += count
+    found.differences = heapq.nsmallest(
+        MAX_NAMED, [*found.differences, *failed], key=lambda difference: difference.event_id
+    )
+
+
+def _judge(span: Span, *, consumed_until: datetime | None) -> list[tuple[Any, ...]]:
+    """Return what the query gives; it looks back a month, and further only where that is too short."""
+    for oldest in (id_before(span.first, LOOK_BACK[-1]), NO_ID):
+        rows = _query(span, oldest=oldest, consumed_until=consumed_until)
+        short = sum(count for verdict, count, *_facts in rows if verdict == "short")
+        if not short or oldest == NO_ID:
+            break
+    return [row for row in rows if row[0] != "short"]
+
+
+def _query(span: Span, *, oldest: UUID, consumed_until: datetime | None) -> list[tuple[Any, ...]]:
     arguments: dict[str, Any] = {
         "symbol": span.symbol,
         "first": span.first,
@@ -186,19 +209,11 @@ def _verify(span: Span, found: Verification, *, consumed_until: datetime | None)
         "points": WINDOW_POINTS,
         "before": PREDECESSORS,
         "most": MAX_NAMED,
+        "oldest": oldest,
     }
     with transaction.atomic(), _preparing() as cursor:
         cursor.execute(_SETTINGS)
-        rows = cursor.execute(VERDICTS, arguments, prepare=True).fetchall()
-    failed = []
-    for verdict, count, *facts in rows:
-        if count is None:
-            failed.append(_difference(Verdict(verdict), span.symbol, *facts))
-        else:
-            found.counts[Verdict(verdict)] += count
-    found.differences = heapq.nsmallest(
-        MAX_NAMED, [*found.differences, *failed], key=lambda difference: difference.event_id
-    )
+        return cursor.execute(VERDICTS, arguments, prepare=True).fetchall()
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """The query of verify.py: which verdict each row of a span gets, and what a row has and should have."""
 
-# Takes the span (`symbol`, `first`, `last`), `consumed_until`, `before` (4), `points` (5) and `most`. Gives a
-# row with the count of each verdict, and then the `most` lowest ids that are wrong or missing, with what is
-# stored and what is expected.
+# Takes the span (`symbol`, `first`, `last`), `oldest`, `consumed_until`, `before` (4), `points` (5), `most`.
+# Gives a row with the count of each verdict, one that counts the currencies that are `short`, and then the
+# `most` lowest ids that are wrong or missing, with what is stored and what is expected.
 #
 # Before the span stand all that its first windows reach back to, in each of its currencies (an empty text
-# for none): the last rows, the last points, and the last of these that are consumed. What has no partner
+# for none): the last rows, the last points, and the last of these that are consumed, from `oldest` on. A
+# currency with too few of them there is short: it may have more before. What has no partner
 # under this symbol is looked up by its id: the partner may be stored under another one, or before what was
 # read. LIMIT keeps that a look into an index.
 #
@@ -27,29 +28,33 @@ WITH rows AS (
     FROM symbol_averages AS rows LEFT JOIN LATERAL (
         SELECT id, currency FROM price_points WHERE id = rows.event_id LIMIT 1
     ) AS points ON true
-    WHERE rows.symbol = %(symbol)s AND rows.event_id < %(first)s
+    WHERE rows.symbol = %(symbol)s AND rows.event_id < %(first)s AND rows.event_id >= %(oldest)s
 ), earlier_prices AS NOT MATERIALIZED (
     SELECT id, price, published_at, currency FROM price_points AS points
-    WHERE symbol = %(symbol)s AND id < %(first)s AND NOT EXISTS (
+    WHERE symbol = %(symbol)s AND id < %(first)s AND id >= %(oldest)s AND NOT EXISTS (
         SELECT FROM symbol_averages WHERE event_id = points.id AND symbol <> %(symbol)s
     )
-), stored AS (
-    SELECT * FROM rows
-    UNION ALL
-    SELECT last.* FROM currencies CROSS JOIN LATERAL (
+), last_rows AS MATERIALIZED (
+    SELECT currencies.name, last.* FROM currencies CROSS JOIN LATERAL (
         SELECT event_id, price, window_size, average, currency FROM earlier_rows
         WHERE earlier_rows.name = currencies.name ORDER BY event_id DESC LIMIT %(before)s
     ) AS last
-), points AS (
-    SELECT * FROM prices
-    UNION ALL
-    SELECT last.* FROM currencies CROSS JOIN LATERAL (
+), last_prices AS MATERIALIZED (
+    SELECT currencies.name, last.* FROM currencies CROSS JOIN LATERAL (
         (SELECT * FROM earlier_prices WHERE coalesce(currency, '') = currencies.name
          ORDER BY id DESC LIMIT %(before)s)
         UNION
         (SELECT * FROM earlier_prices WHERE coalesce(currency, '') = currencies.name
          AND published_at <= %(consumed_until)s ORDER BY id DESC LIMIT %(before)s)
     ) AS last
+), stored AS (
+    SELECT * FROM rows
+    UNION ALL
+    SELECT event_id, price, window_size, average, currency FROM last_rows
+), points AS (
+    SELECT * FROM prices
+    UNION ALL
+    SELECT id, price, published_at, currency FROM last_prices
 ), paired AS (
     SELECT coalesce(stored.event_id, points.id) AS event_id,
            stored.event_id IS NOT NULL AS has_row, points.id IS NOT NULL AS has_point,
@@ -109,6 +114,12 @@ WITH rows AS (
 SELECT verdict, count(*), NULL::uuid, NULL::numeric, NULL::int, NULL::numeric, NULL::text,
        NULL::text, NULL::numeric, NULL::int, NULL::numeric, NULL::text
 FROM judged GROUP BY verdict
+UNION ALL
+SELECT 'short', count(*), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM currencies
+WHERE (SELECT count(*) FROM last_rows WHERE last_rows.name = currencies.name) < %(before)s
+   OR (SELECT count(*) FROM last_prices WHERE last_prices.name = currencies.name) < %(before)s
+   OR (SELECT count(*) FROM last_prices WHERE last_prices.name = currencies.name
+       AND published_at <= %(consumed_until)s) < %(before)s
 UNION ALL
 (SELECT verdict, NULL, event_id, stored_price, window_size, average,
         stored_currency,

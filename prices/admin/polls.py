@@ -9,7 +9,7 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from prices.admin.formatting import keeping_units, shortened
-from prices.admin.read_only import ReadOnlyAdmin
+from prices.admin.read_only import PartitionedAdmin, ReadOnlyAdmin
 from prices.clock import database_now
 from prices.database.uuid7 import first_id_at
 from prices.ledger.gaps import GapReason
@@ -51,7 +51,7 @@ class ReasonFilter(admin.SimpleListFilter):
 
 
 @admin.register(PollRun)
-class PollRunAdmin(ReadOnlyAdmin):
+class PollRunAdmin(PartitionedAdmin):
     """Poll runs."""
 
     list_display = ["due_at", "polled", "state", "points", "short_reason", "took"]

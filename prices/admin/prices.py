@@ -1,26 +1,41 @@
 """What is stored of prices: raw answers, points, averages."""
 
 import json
+from datetime import timedelta
+from uuid import UUID
 
 from django.contrib import admin
+from django.db.models import Q
 from django.utils.safestring import SafeString
 
 from prices.admin.formatting import preformatted, readable, unbroken
-from prices.admin.read_only import ProviderFilter, ReadOnlyAdmin
+from prices.admin.read_only import PartitionedAdmin, ProviderFilter
+from prices.database.newest import id_before
 from prices.models import PricePoint, RawMarketData, SymbolAverage
+from prices.models.poll_job import MAX_INTERVAL_S
+
+# When a run asks after its slot was due, up to an interval late; and before, by a clock that goes otherwise.
+ASKED_WITHIN, ASKED_EARLY = timedelta(seconds=MAX_INTERVAL_S) + timedelta(hours=1), timedelta(minutes=1)
 
 
 @admin.register(RawMarketData)
-class RawMarketDataAdmin(ReadOnlyAdmin):
+class RawMarketDataAdmin(PartitionedAdmin):
     """Raw answers."""
 
     list_display = ["received_at", "provider", "short_symbols", "status", "outcome", "latency"]
     list_filter = [ProviderFilter, "outcome"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
-    id_lookups = ("pk", "poll")
     exclude = ["payload", "body", "latency_ms"]
     readonly_fields = ["latency", "answer"]
+
+    def of_id(self, searched: UUID) -> Q:
+        """Return what is true of the answer of this id, and of those to the run of this id.
+
+        A run's id has the time of its slot, so that only the partition of that time is read.
+        """
+        asked = Q(id__gte=id_before(searched, ASKED_EARLY), id__lt=id_before(searched, -ASKED_WITHIN))
+        return Q(pk=searched) | (Q(poll=searched) & asked)
 
     @admin.display(description="symbols")
     def short_symbols(self, raw: RawMarketData) -> str:
@@ -42,7 +57,7 @@ class RawMarketDataAdmin(ReadOnlyAdmin):
 
 
 @admin.register(PricePoint)
-class PricePointAdmin(ReadOnlyAdmin):
+class PricePointAdmin(PartitionedAdmin):
     """Price points."""
 
     list_display = [
@@ -65,7 +80,7 @@ class PricePointAdmin(ReadOnlyAdmin):
 
 
 @admin.register(SymbolAverage)
-class SymbolAverageAdmin(ReadOnlyAdmin):
+class SymbolAverageAdmin(PartitionedAdmin):
     """Averages."""
 
     list_display = [

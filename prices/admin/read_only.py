@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Model, QuerySet
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 
+from prices.admin.change_list import NewestFirst
 from prices.symbols import normalise_symbol
 from providers.registry import PROVIDER_NAMES
 
@@ -61,15 +63,16 @@ class ReadOnlyAdmin(ModelAdmin):
             return queryset, False
         as_id = _as_uuid(term)
         if as_id is not None:
-            found = queryset.none()
-            for lookup in self.id_lookups:
-                found |= queryset.filter(**{lookup: as_id})
-            return found, False
+            return queryset.filter(self.of_id(as_id)), False
         symbol = normalise_symbol(term)
         if symbol is None or not self.symbol_lookup:
             return queryset.none(), False
         wanted = [symbol] if self.symbol_lookup.endswith("__contains") else symbol
         return queryset.filter(**{self.symbol_lookup: wanted}), False
+
+    def of_id(self, searched: UUID) -> Q:
+        """Return what is true of the rows that an id finds."""
+        return Q(*((lookup, searched) for lookup in self.id_lookups), _connector=Q.OR)
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         """Return every field, the id first."""
@@ -90,6 +93,17 @@ class ReadOnlyAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         """Refuse: evidence goes with its partition."""
         return False
+
+
+class PartitionedAdmin(ReadOnlyAdmin):
+    """A table of any size that is partitioned by time: the newest rows first, in no other order."""
+
+    sortable_by = ()
+    show_facets = admin.ShowFacets.NEVER
+
+    def get_changelist(self, request: HttpRequest, **_kwargs: Any) -> type[ChangeList]:
+        """Return the list that opens no more partitions than it shows."""
+        return NewestFirst
 
 
 def _filtered_name(list_filter: Any) -> str:

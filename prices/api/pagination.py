@@ -1,6 +1,6 @@
 """Pages of lists: as many rows as asked for, and the address of the next ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from django.db.models import Model, QuerySet
@@ -23,9 +23,21 @@ def page(
     """Answer the newest rows before `query["before"]`, as many as its limit says, by the key's order."""
     if query["before"] is not None:
         rows = rows.filter(**{f"{key}__lt": query["before"]})
-    limit = query["limit"]
     # One row more tells that there is a next page.
-    found = list(rows.order_by(f"-{key}")[: limit + 1])
+    found = list(rows.order_by(f"-{key}")[: query["limit"] + 1])
+    return page_of(request, query, found, as_json, key=key)
+
+
+def page_of(
+    request: Request,
+    query: Mapping[str, Any],
+    found: Sequence[_Row],
+    as_json: Callable[[_Row], dict[str, Any]],
+    *,
+    key: str,
+) -> Response:
+    """Answer a page of rows that were found, newest first; one more than the limit is of the next page."""
+    limit = query["limit"]
     following = {"before": str(getattr(found[limit - 1], key))} if len(found) > limit else None
     return page_before(request, [as_json(row) for row in found[:limit]], following)
 

@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 from prices.api import responses as answers
 from prices.api import schema
-from prices.api.pagination import page
+from prices.api.pagination import page, page_of
 from prices.api.serializers import (
     AveragesRequest,
     ChangeRequest,
@@ -23,6 +23,7 @@ from prices.api.serializers import (
     validated,
 )
 from prices.clock import database_now
+from prices.database.newest import newest_rows
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at
 from prices.jobs.services import get_job, stop_job
 from prices.latest.services import latest_price, refuse_older
@@ -115,10 +116,12 @@ class AveragesView(APIView):
         query = validated(AveragesRequest, request.query_params)
         # Ids of a time to come are of a clock that was ahead: what they say is older than it looks.
         known = first_id_at(database_now() + CLOCKS_AGREE_WITHIN)
-        averages = SymbolAverage.objects.filter(event_id__lt=known)
+        before = min(known, query["before"] or known)
+        averages = SymbolAverage.objects.filter(event_id__lt=before)
         if query["symbol"]:
             averages = averages.filter(symbol=query["symbol"])
-        return page(request, query, averages, answers.average, key="event_id")
+        found = newest_rows(averages, key="event_id", around=before, limit=query["limit"] + 1)
+        return page_of(request, query, found, answers.average, key="event_id")
 
 
 class JobsView(APIView):

@@ -1,10 +1,14 @@
-"""Partitions of the tables that grow: one a day, made ahead, by the time within the row's id.
+"""Partitions of the tables that grow, made ahead, by the time within the row's id: of a day, or of a month.
 
-A row of a day without a partition goes to the table's default partition: nothing is refused, but it does not
-go with its day, and queries of that time look there as well.
+Raw answers and runs go after days or weeks, a day at a time. Points and averages stay for years, and a query
+that looks back over all of them opens each partition: so they have one a month.
+
+A row without a partition of its time goes to the table's default partition: nothing is refused, but it does
+not go with its time, and queries of that time look there as well.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import LiteralString
 from uuid import UUID
@@ -20,12 +24,21 @@ log = structlog.get_logger(__name__)
 DAYS_AHEAD = 7
 # Fewer than these days ahead are a problem: somebody should look why none is made.
 DAYS_NEEDED = 2
-# table -> the name of its id column
+
+
+@dataclass(frozen=True, slots=True)
+class Partitioning:
+    """The name of a table's id column, and whether its partitions are of months, else of days."""
+
+    id_column: str
+    by_month: bool
+
+
 PARTITIONED_TABLES = {
-    "raw_market_data": "id",
-    "price_points": "id",
-    "poll_runs": "id",
-    "symbol_averages": "event_id",
+    "raw_market_data": Partitioning("id", by_month=False),
+    "price_points": Partitioning("id", by_month=True),
+    "poll_runs": Partitioning("id", by_month=False),
+    "symbol_averages": Partitioning("event_id", by_month=True),
 }
 
 # Whoever writes to the table waits for as long as its lock is waited for, and then held.
@@ -33,13 +46,39 @@ LOCK_TIMEOUT = "300ms"
 LOCKED_FOR_AT_MOST = "450ms"
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The days from `first` on, before `end`, that a partition is of."""
+
+    table: str
+    first: date
+    end: date
+
+    @property
+    def name(self) -> str:
+        """The partition's name: price_points_202611, poll_runs_20261130."""
+        is_day = self.end - self.first == timedelta(days=1)
+        return f"{self.table}_{self.first:{'%Y%m%d' if is_day else '%Y%m'}}"
+
+    @property
+    def ids(self) -> tuple[UUID, UUID]:
+        """The lowest id of a row in it, and the lowest of one after it."""
+        return _first_id_of(self.first), _first_id_of(self.end)
+
+
+def month_of(table: str, day: date) -> Span:
+    """Return the month that a day lies in."""
+    first = day.replace(day=1)
+    return Span(table, first, (first + timedelta(days=31)).replace(day=1))
+
+
 def make_partitions(today: date) -> list[str]:
     """Make the partitions of `today` and the next seven days that do not exist yet; return their names.
 
     Safe to run at any time and twice at once. Each table goes by itself: where one cannot be locked, or fails
-    otherwise, that is logged, and its other days are left for the next time. Rows of such a day that are
-    already in the default partition (partitions were not made in time) move into the new one in the same
-    transaction, unless they are too many for half a second: then they stay where they are.
+    otherwise, that is logged, and its other partitions are left for the next time. Rows of that time that
+    are already in the default partition (partitions were not made in time) move into the new one in the
+    same transaction, unless they are too many for half a second: then they stay where they are.
     """
     made: list[str] = []
     for table in PARTITIONED_TABLES:
@@ -52,28 +91,24 @@ def make_partitions(today: date) -> list[str]:
 
 def missing_partitions(today: date) -> list[str]:
     """Return which of the partitions are missing that today and the next two days need."""
-    names = [
-        _partition_name(table, today + timedelta(days=days))
+    return [
+        span.name
         for table in PARTITIONED_TABLES
-        for days in range(DAYS_NEEDED + 1)
+        for span in _spans(table, today, days=DAYS_NEEDED)
+        if not _exists(span.name)
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT name FROM unnest(%s::text[]) AS needed (name) WHERE to_regclass(name) IS NULL", [names]
-        )
-        return [name for (name,) in cursor.fetchall()]
 
 
 def spans_in_default() -> dict[str, tuple[date, date]]:
     """Return for each table whose default partition has rows the first and last day that they are of."""
     spans = {}
     with connection.cursor() as cursor:
-        for table, id_column in PARTITIONED_TABLES.items():
+        for table, partitioning in PARTITIONED_TABLES.items():
             days = []
             for order in (SQL("ASC"), SQL("DESC")):
                 cursor.execute(
                     SQL("SELECT {} FROM {} ORDER BY 1 {} LIMIT 1").format(
-                        Identifier(id_column), Identifier(f"{table}_default"), order
+                        Identifier(partitioning.id_column), Identifier(f"{table}_default"), order
                     )
                 )
                 days += [_day_of(row_id) for (row_id,) in cursor.fetchall()]
@@ -90,34 +125,74 @@ def _first_id_of(day: date) -> UUID:
     return first_id_at(datetime(day.year, day.month, day.day, tzinfo=UTC))
 
 
-def _partition_name(table: str, day: date) -> str:
-    return f"{table}_{day:%Y%m%d}"
+def _spans(table: str, today: date, *, days: int) -> list[Span]:
+    """Return the partitions that today and so many days after it need.
+
+    A month goes by days where a day of it has a partition (all had, before), and where rows of it lie in the
+    default partition: a day's are moved faster. Once it is over, merging.py makes one of them.
+    """
+    needed = [today + timedelta(days=number) for number in range(days + 1)]
+    by_day = {
+        day.replace(day=1)
+        for day in needed
+        if not PARTITIONED_TABLES[table].by_month or _goes_by_days(month_of(table, day))
+    }
+    spans = [
+        Span(table, day, day + timedelta(days=1)) if day.replace(day=1) in by_day else month_of(table, day)
+        for day in needed
+    ]
+    return list(dict.fromkeys(spans))
+
+
+def _goes_by_days(month: Span) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid"
+            " WHERE inhparent = %s::regclass AND child.relname ~ %s)",
+            [month.table, f"^{month.name}[0-9]{{2}}$"],
+        )
+        has_days = cursor.fetchone() == (True,)
+    return has_days or (not _exists(month.name) and rows_in_default(month, most=1) > 0)
+
+
+def rows_in_default(span: Span, *, most: int) -> int:
+    """Return how many rows of the span lie in the table's default partition, counted up to `most`."""
+    statement = SQL("SELECT count(*) FROM (SELECT FROM {} WHERE {id} >= %s AND {id} < %s LIMIT %s) AS found")
+    names = {"id": Identifier(PARTITIONED_TABLES[span.table].id_column)}
+    with connection.cursor() as cursor:
+        cursor.execute(statement.format(Identifier(f"{span.table}_default"), **names), [*span.ids, most])
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
+def _exists(name: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
+        return bool(cursor.fetchone() == (True,))
 
 
 def _make_of_table(table: str, today: date) -> Iterator[str]:
-    for days in range(DAYS_AHEAD + 1):
-        day = today + timedelta(days=days)
-        if _make_partition(table, day):
-            yield _partition_name(table, day)
+    for span in _spans(table, today, days=DAYS_AHEAD):
+        if _make_partition(span):
+            yield span.name
 
 
-def _make_partition(table: str, day: date) -> bool:
-    name = _partition_name(table, day)
+def _make_partition(span: Span) -> bool:
+    first, end = span.ids
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         cursor.execute("SELECT pg_advisory_xact_lock(hashtext('partitions'))")
-        cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [name])
-        if cursor.fetchone() == (True,):
+        if _exists(span.name):
             return False
         for statement in (_CREATE, f"SET LOCAL statement_timeout = '{LOCKED_FOR_AT_MOST}'", _ATTACH):
             cursor.execute(
                 SQL(statement).format(
-                    table=Identifier(table),
-                    default=Identifier(f"{table}_default"),
-                    id=Identifier(PARTITIONED_TABLES[table]),
-                    name=Identifier(name),
-                    first=Literal(str(_first_id_of(day))),
-                    end=Literal(str(_first_id_of(day + timedelta(days=1)))),
+                    table=Identifier(span.table),
+                    default=Identifier(f"{span.table}_default"),
+                    id=Identifier(PARTITIONED_TABLES[span.table].id_column),
+                    name=Identifier(span.name),
+                    first=Literal(str(first)),
+                    end=Literal(str(end)),
                 )
             )
     return True

@@ -12,14 +12,14 @@ from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import F, Value
 from django.db.models.functions import Coalesce
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL
+
+from prices.database.online_indexes import make_index
 
 ROWS_AT_ONCE = 10_000
 
 INDEX = "symbol_averages_window"
 COLUMNS = SQL("(symbol, coalesce(currency, ''), event_id)")
-PARTITIONS = "SELECT relid::text FROM pg_partition_tree('symbol_averages') WHERE isleaf"
-IS_BROKEN = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
 END = """
 SELECT event_id FROM (
     SELECT event_id FROM symbol_averages WHERE event_id > %s ORDER BY event_id LIMIT %s
@@ -48,37 +48,9 @@ def fill_currencies(_apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> Non
         cursor.execute("SELECT nextval('averages_epoch')")
 
 
-def make_index(_apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    """Make the index of each partition beside its writers, which CREATE INDEX on the whole table does not."""
+def make_window_index(_apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     with schema_editor.connection.cursor() as cursor:
-        # Partitions that are made from now on have it from the table.
-        cursor.execute(
-            SQL("CREATE INDEX IF NOT EXISTS {} ON ONLY symbol_averages {}").format(Identifier(INDEX), COLUMNS)
-        )
-        cursor.execute(PARTITIONS)
-        for (partition,) in cursor.fetchall():
-            cursor.execute(
-                "SELECT count(*) > 0 FROM pg_inherits JOIN pg_index ON indexrelid = inhrelid"
-                " WHERE inhparent = %s::regclass AND indrelid = %s::regclass",
-                [INDEX, partition],
-            )
-            if cursor.fetchone() == (True,):
-                continue
-            name = Identifier(f"{partition}_window")
-            cursor.execute(IS_BROKEN, [f"{partition}_window"])
-            if cursor.fetchone() == (True,):
-                cursor.execute(SQL("DROP INDEX {}").format(name))
-            cursor.execute("SHOW lock_timeout")
-            (lock_timeout,) = cursor.fetchone()
-            # It waits for transactions to end, and nobody behind it.
-            cursor.execute("SET lock_timeout = 0")
-            cursor.execute(
-                SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} {}").format(
-                    name, Identifier(partition), COLUMNS
-                )
-            )
-            cursor.execute(SQL("SET lock_timeout = {}").format(lock_timeout))
-            cursor.execute(SQL("ALTER INDEX {} ATTACH PARTITION {}").format(Identifier(INDEX), name))
+        make_index(cursor, table="symbol_averages", index=INDEX, suffix="window", on=COLUMNS)
 
 
 class Migration(migrations.Migration):
@@ -94,7 +66,7 @@ class Migration(migrations.Migration):
                 ),
                 migrations.RunPython(fill_currencies, migrations.RunPython.noop),
                 # Undone with the column.
-                migrations.RunPython(make_index, migrations.RunPython.noop),
+                migrations.RunPython(make_window_index, migrations.RunPython.noop),
             ],
             state_operations=[
                 migrations.AddField("symbolaverage", "currency", models.TextField(null=True)),

@@ -68,6 +68,7 @@ class PollJob(models.Model):
         indexes = [
             models.Index(fields=["status", "id"], name="poll_jobs_status_id"),
             models.Index(fields=["changed"], name="poll_jobs_changed"),
+            models.Index(fields=["changed"], condition=~Q(status="stopped"), name="poll_jobs_going_on"),
         ]
 
     def __str__(self) -> str:

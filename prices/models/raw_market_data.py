@@ -1,6 +1,7 @@
 """raw_market_data: every answer of a provider, as it came, failures too."""
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Func, Q
 from django.db.models.lookups import LessThanOrEqual
@@ -68,7 +69,11 @@ class RawMarketData(models.Model):
                 name="raw_market_data_body_small",
             ),
         ]
-        indexes = [models.Index(fields=["provider", "id"], name="raw_market_data_provider_id")]
+        indexes = [
+            models.Index(fields=["provider", "id"], name="raw_market_data_provider_id"),
+            GinIndex(fields=["symbols"], name="raw_market_data_symbols"),
+            models.Index(fields=["poll"], condition=Q(poll__isnull=False), name="raw_market_data_poll"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.provider} {','.join(self.symbols)} {self.outcome}"

@@ -24,10 +24,11 @@ from providers.registry import get_provider
 REUSE = timedelta(seconds=2)
 # The hours of markets, and so the shares, change slowly.
 REMADE_AFTER = timedelta(minutes=5)
-# Transactions commit in any order, but each change of a job is by another one: each changes the sum.
+# Transactions commit in any order, but each change of a job is by another one: each changes the sum. A job
+# that is stopped takes its part away; one that comes adds more, since its transaction is later than all.
 _MARK = """
     SELECT count(*), sum(changed), (SELECT last_update FROM django_celery_beat_periodictasks WHERE ident = 1)
-    FROM poll_jobs
+    FROM poll_jobs WHERE status <> 'stopped'
 """
 
 

@@ -218,10 +218,11 @@ def test_point_is_pending_while_kafka_is_away_and_missing_once_overtaken(
 
 
 def assert_parts_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compare a verification in one part with those in parts of few rows."""
+    """Compare a verification in one part with those in parts of few rows, which look back a little first."""
     at_once = verify_averages()
     for rows in (1, 2, 3, 7):
         monkeypatch.setattr(verify, "MOST_ROWS", rows)
+        monkeypatch.setattr(verify, "LOOK_BACK", [timedelta(milliseconds=2 * rows)])
         in_parts = verify_averages()
         assert (in_parts.counts, in_parts.differences) == (at_once.counts, at_once.differences), rows
     monkeypatch.undo()
@@ -291,6 +292,16 @@ def test_since_leaves_out_what_is_older(monkeypatch: pytest.MonkeyPatch) -> None
     row(2).update(window_size=2)
     row(5).update(average=Decimal(1))
     assert counts(since=BEGIN + timedelta(milliseconds=3)) == {"right": 4, "wrong": 1}
+
+
+def test_windows_that_reach_back_over_months_are_right(store: EventStore) -> None:
+    numbers = [count * 40 * 86_400_000 for count in range(7)]
+    for number in numbers:
+        point(number)
+    store.write([event(number) for number in numbers])
+    assert counts(since=BEGIN + timedelta(days=239)) == {"right": 1}
+    row(numbers[-1]).update(average=Decimal(99))
+    assert counts(since=BEGIN + timedelta(days=239)) == {"wrong": 1}
 
 
 @pytest.mark.usefixtures("consumed")
@@ -414,5 +425,6 @@ def test_query_of_the_parts_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> 
         point(number)
     connection.close()
     assert verify_averages(on_progress=look).looked_at == 30
-    assert plans == [(parts, 0) for parts in range(1, 5)]
+    # Before each part but the first there are fewer rows than a window has: all that is before is asked for.
+    assert plans == [(queries, 0) for queries in (1, 3, 5, 7)]
     assert connection.connection.prepare_threshold is None

@@ -22,6 +22,8 @@ from tests.logged import events_logged
 from tests.waiting import wait_until
 
 DAY = date(2031, 5, 6)
+BY_MONTH = [name for name, table in PARTITIONED_TABLES.items() if table.by_month]
+BY_DAY = [name for name in PARTITIONED_TABLES if name not in BY_MONTH]
 pytestmark = pytest.mark.django_db
 
 
@@ -37,30 +39,50 @@ def add_average(moment: datetime) -> UUID:
     return event_id
 
 
-def test_partitions_are_made_eight_days_for_each_table_once() -> None:
-    assert len(make_partitions(DAY)) == 8 * len(PARTITIONED_TABLES)
+def test_partitions_are_made_for_eight_days_once() -> None:
+    made = make_partitions(DAY)
+    assert len([name for name in made if name.startswith("poll_runs_203105")]) == 8
+    assert [name for name in made if name.startswith("price_points")] == ["price_points_203105"]
+    assert len(made) == 8 * len(BY_DAY) + len(BY_MONTH)
     assert make_partitions(DAY) == []
-    assert len(make_partitions(DAY + timedelta(days=1))) == len(PARTITIONED_TABLES)
+    assert len(make_partitions(DAY + timedelta(days=1))) == len(BY_DAY)
+    # A week before the month ends the next one is made.
+    assert len(make_partitions(date(2031, 5, 24))) == 8 * len(BY_DAY)
+    assert len(make_partitions(date(2031, 5, 25))) == len(BY_DAY) + len(BY_MONTH)
+
+
+def test_month_that_has_days_goes_on_by_days() -> None:
+    """As after an update: all tables had a partition a day before."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE symbol_averages_20310530 PARTITION OF symbol_averages FOR VALUES FROM (%s) TO (%s)",
+            [first_id_at(datetime(2031, 5, day, tzinfo=UTC)) for day in (30, 31)],
+        )
+    made = [name for name in make_partitions(date(2031, 5, 29)) if name.startswith("symbol_averages")]
+    assert made == ["symbol_averages_20310529", "symbol_averages_20310531", "symbol_averages_203106"]
+    assert partition_of(add_average(datetime(2031, 5, 31, 12, tzinfo=UTC))) == "symbol_averages_20310531"
+    assert partition_of(add_average(datetime(2031, 6, 1, tzinfo=UTC))) == "symbol_averages_203106"
 
 
 @pytest.mark.parametrize(
     ("moment", "partition"),
     [
-        (datetime(2031, 5, 6, tzinfo=UTC), "symbol_averages_20310506"),
-        (datetime(2031, 5, 6, 23, 59, 59, 999000, tzinfo=UTC), "symbol_averages_20310506"),
-        (datetime(2031, 5, 7, tzinfo=UTC), "symbol_averages_20310507"),
-        (datetime(2031, 5, 5, 23, 59, 59, 999000, tzinfo=UTC), "symbol_averages_default"),
+        (datetime(2031, 5, 1, tzinfo=UTC), "symbol_averages_203105"),
+        (datetime(2031, 5, 31, 23, 59, 59, 999000, tzinfo=UTC), "symbol_averages_203105"),
+        (datetime(2031, 6, 1, tzinfo=UTC), "symbol_averages_default"),
+        (datetime(2031, 4, 30, 23, 59, 59, 999000, tzinfo=UTC), "symbol_averages_default"),
     ],
 )
-def test_row_lies_in_the_partition_of_its_day(moment: datetime, partition: str) -> None:
+def test_row_lies_in_the_partition_of_its_time(moment: datetime, partition: str) -> None:
     make_partitions(DAY)
     assert partition_of(add_average(moment)) == partition
 
 
-def test_rows_in_the_default_partition_move_to_their_day() -> None:
+def test_rows_in_the_default_partition_move_to_their_time() -> None:
     early = add_average(datetime(2031, 5, 6, 12, tzinfo=UTC))
-    other = add_average(datetime(2031, 5, 4, 12, tzinfo=UTC))
+    other = add_average(datetime(2031, 4, 4, 12, tzinfo=UTC))
     make_partitions(DAY)
+    # By days, which are moved faster than a month.
     assert partition_of(early) == "symbol_averages_20310506"
     assert partition_of(other) == "symbol_averages_default"
     assert SymbolAverage.objects.count() == 2
@@ -72,7 +94,7 @@ def test_partition_has_the_constraints_and_indexes_of_its_table() -> None:
         cursor.execute(
             "SELECT relname, (SELECT count(*) FROM pg_index i WHERE i.indrelid = c.oid),"
             " (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype = 'c')"
-            " FROM pg_class c WHERE relname IN ('price_points', 'price_points_20310506') ORDER BY 1"
+            " FROM pg_class c WHERE relname IN ('price_points', 'price_points_203105') ORDER BY 1"
         )
         table, partition = cursor.fetchall()
     assert table[1:] == partition[1:]
@@ -83,7 +105,7 @@ def made_for_good(transactional_db: None) -> Iterator[None]:
     """Take away what a test made outside of a transaction."""
     yield
     with connection.cursor() as cursor:
-        cursor.execute("SELECT relname FROM pg_class WHERE relname ~ '_203105[0-9]{2}$' AND relkind = 'r'")
+        cursor.execute("SELECT relname FROM pg_class WHERE relname ~ '_203105([0-9]{2})?$' AND relkind = 'r'")
         for (name,) in cursor.fetchall():
             cursor.execute(f"DROP TABLE {name}")
 
@@ -140,7 +162,7 @@ def test_table_in_use_leaves_no_other_out() -> None:
     tables = list(PARTITIONED_TABLES)
     with writing(tables[0]):
         made = make_partitions(DAY)
-    assert len(made) == 8 * (len(tables) - 1)
+    assert len(made) == 8 * (len(BY_DAY) - 1) + len(BY_MONTH)
     assert not [name for name in made if name.startswith(tables[0])]
     assert len(make_partitions(DAY)) == 8
 
@@ -188,13 +210,12 @@ def test_rows_that_are_too_many_to_move_stay_in_the_default() -> None:
 
 
 def test_missing_partitions_are_named_up_to_two_days_ahead() -> None:
-    assert "price_points_20310506" in missing_partitions(DAY)
-    assert len(missing_partitions(DAY)) == 3 * len(PARTITIONED_TABLES)
+    assert "price_points_203105" in missing_partitions(DAY)
+    assert len(missing_partitions(DAY)) == 3 * len(BY_DAY) + len(BY_MONTH)
     make_partitions(DAY)
     assert missing_partitions(DAY + timedelta(days=5)) == []
-    assert missing_partitions(DAY + timedelta(days=6)) == [
-        f"{table}_20310514" for table in PARTITIONED_TABLES
-    ]
+    assert missing_partitions(DAY + timedelta(days=6)) == [f"{table}_20310514" for table in BY_DAY]
+    assert set(missing_partitions(date(2031, 5, 30))) >= {f"{table}_203106" for table in BY_MONTH}
 
 
 def test_spans_of_rows_without_a_partition() -> None:
