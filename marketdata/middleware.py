@@ -11,10 +11,7 @@ from prices.api.errors import MOST_FAULTS, problem_page
 def refuse_unreadable(
     get_response: Callable[[HttpRequest], HttpResponse],
 ) -> Callable[[HttpRequest], HttpResponse]:
-    """Refuse a NUL in the query or a cookie (PostgreSQL holds none), and a body of unknown length.
-
-    A WSGI server gives such a body as an empty one.
-    """
+    """Refuse a NUL in the query or a cookie: PostgreSQL holds none."""
 
     def middleware(request: HttpRequest) -> HttpResponse:
         return _refusal(request) or get_response(request)
@@ -40,9 +37,6 @@ def explain_405(
 
 
 def _refusal(request: HttpRequest) -> HttpResponse | None:
-    if "chunked" in request.headers.get("Transfer-Encoding", "").lower():
-        detail = "Send the body with a Content-Length."
-        return problem_page(HTTPStatus.LENGTH_REQUIRED, "length-required", detail)
     fields = [name for name, values in request.GET.lists() if any("\0" in text for text in (name, *values))]
     if any("\0" in value for value in request.COOKIES.values()):
         fields.append("Cookie")

@@ -258,9 +258,7 @@ def _attempts_of(error: NoPriceError | TooOldError) -> dict[str, Any]:
 
 
 def _body_error(error: exceptions.ParseError) -> dict[str, Any]:
-    return {
-        "errors": [{"field": "body", "problem": str(error.detail), "allowed": "a JSON object, up to 256 KiB"}]
-    }
+    return {"errors": [{"field": "body", "problem": str(error.detail), "allowed": "a JSON object"}]}
 
 
 def _name_of_faults(errors: list[dict[str, str]]) -> str:

@@ -1,5 +1,4 @@
 import json
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -24,13 +23,6 @@ def test_query_with_nul_names_the_field(admin_client: Client, path: str, field: 
 def test_cookie_with_nul_is_refused(client: Client) -> None:
     answer = client.get("/admin/", headers={"cookie": r'sessionid="abcdefgh\000ij"'})
     assert answer.status_code == 400
-
-
-def test_body_of_unknown_length_is_411(client: Client) -> None:
-    poster: Any = client
-    answer = poster.generic("POST", "/prices/poll", b"", headers={"Transfer-Encoding": "chunked"})
-    assert answer.status_code == 411
-    assert answer["Content-Type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "DELETE"])

@@ -338,12 +338,6 @@ def test_post_of_body_that_is_no_json_object_is_400(api: APIClient, path: str, b
 
 
 @pytest.mark.parametrize("path", ["/prices/poll", "/prices/stop"])
-def test_post_of_two_megabytes_is_400(api: APIClient, path: str) -> None:
-    body = b'{"job_id": "' + b"a" * 2_000_000 + b'"}'
-    assert_problem(post(api, path, body), 400, field="body")
-
-
-@pytest.mark.parametrize("path", ["/prices/poll", "/prices/stop"])
 @pytest.mark.parametrize(
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml"]
 )

@@ -1,0 +1,248 @@
+"""From ASGI to Django's WSGI handler: a request takes a thread once all of its body is there.
+
+So nobody holds a thread by sending slowly, or by not reading what is sent: a body has BODY_WITHIN_S, and each
+piece of an answer SENT_WITHIN_S. Django's own ASGI handler would take a thread for each step of a request.
+
+A streamed answer is made piece by piece as the client reads it; between two of them it holds no thread. Where
+its making fails, or the client takes nothing, the connection is cut: an end would pass for the whole answer.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any, TypeAlias, cast
+from urllib.parse import unquote_to_bytes
+
+import structlog
+from django.http import HttpResponse
+
+from prices.api.errors import problem_page
+
+log = structlog.get_logger(__name__)
+
+BODY_LIMIT_BYTES = 1024 * 1024
+BODY_WITHIN_S = 5.0
+SENT_WITHIN_S = 30.0
+# Of a streamed answer, that is in memory for each client; files come in pieces of 4 KiB.
+PIECE_BYTES = 16 * 1024
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+WSGIApplication: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection, or takes nothing of its answer."""
+
+
+class _RefusedError(Exception):
+    """The body is not waited for any longer; `problem` says why."""
+
+    def __init__(self, problem: HttpResponse) -> None:
+        super().__init__()
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the application returns; `more` yields what follows the body of a streamed one."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    more: "_Stream | None" = None
+
+
+class Bridge:
+    """Serves ASGI's HTTP requests by a WSGI application, `threads` of them at a time."""
+
+    def __init__(self, application: WSGIApplication, *, threads: int) -> None:
+        self._application = application
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="web")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            body = await _read_body(scope, receive)
+        except ClientGoneError:
+            return
+        except _RefusedError as refused:
+            await _send_whole(_answer_of(refused.problem, close=True), send)
+            return
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._pool, self._respond, _environ(scope, body))
+        if answer.more is None:
+            await _send_whole(answer, send)
+        else:
+            await self._stream(answer, answer.more, receive, send)
+
+    def _respond(self, environ: dict[str, Any]) -> _Answer:
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+        response = self._application(
+            environ, lambda status, headers, *_error: started.append((status, headers))
+        )
+        ((status, pairs),) = started
+        code = int(status.split(" ", 1)[0])
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+        if getattr(response, "streaming", False):
+            return _Answer(code, headers, b"", _Stream(response))
+        try:
+            return _Answer(code, headers, b"".join(response))
+        finally:
+            # Here, in the thread of the request: its connections are this thread's.
+            _close(response)
+
+    async def _stream(self, answer: _Answer, stream: "_Stream", receive: Receive, send: Send) -> None:
+        """Send a streamed answer for as long as the client takes it."""
+        loop = asyncio.get_running_loop()
+        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+            while (piece := await loop.run_in_executor(self._pool, stream.next_piece)) is not None:
+                _refuse_gone(gone)
+                await _send_piece(piece, send)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except ClientGoneError as error:
+            # Without an end: the server cuts the connection.
+            log.info("download.cut", reason=str(error))
+        finally:
+            gone.cancel()
+            await loop.run_in_executor(self._pool, stream.close)
+
+
+class _Stream:
+    """The pieces of a streamed answer."""
+
+    def __init__(self, response: Iterable[bytes]) -> None:
+        self._response = response
+        self._pieces: Iterator[bytes] = iter(response)
+
+    def next_piece(self) -> bytes | None:
+        """Return the next piece, joined of small ones; None at the end."""
+        joined = bytearray()
+        for piece in self._pieces:
+            joined += piece
+            if len(joined) >= PIECE_BYTES:
+                break
+        return bytes(joined) or None
+
+    def close(self) -> None:
+        """End it, at the end or before."""
+        _close(self._response)
+
+
+async def _read_body(scope: Scope, receive: Receive) -> bytes:
+    """Return the whole body; raises _RefusedError where it is too large or too slow, or ClientGoneError."""
+    if _declared_length(scope) > BODY_LIMIT_BYTES:
+        raise _RefusedError(_too_large())
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_WITHIN_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                body += message.get("body", b"")
+                if len(body) > BODY_LIMIT_BYTES:
+                    raise _RefusedError(_too_large())
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError as error:
+        detail = f"The body did not come within {BODY_WITHIN_S:g} s."
+        raise _RefusedError(problem_page(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", detail)) from error
+
+
+def _declared_length(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _too_large() -> HttpResponse:
+    detail = f"The body is larger than {BODY_LIMIT_BYTES} bytes."
+    error = {"field": "body", "problem": "too large", "allowed": "up to 1 MiB"}
+    return problem_page(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body-too-large", detail, errors=[error])
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _refuse_gone(gone: "asyncio.Future[None]") -> None:
+    if gone.done():
+        raise ClientGoneError("the client has left")
+
+
+async def _send_piece(piece: bytes, send: Send) -> None:
+    try:
+        async with asyncio.timeout(SENT_WITHIN_S):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    except TimeoutError as error:
+        raise ClientGoneError(f"the client has read nothing for {SENT_WITHIN_S:g} s") from error
+
+
+async def _send_whole(answer: _Answer, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+def _answer_of(problem: HttpResponse, *, close: bool) -> _Answer:
+    headers = [(name.lower().encode(), value.encode()) for name, value in problem.items()]
+    headers.append((b"content-length", str(len(problem.content)).encode()))
+    if close:
+        # What is left of the body is not read.
+        headers.append((b"connection", b"close"))
+    return _Answer(problem.status_code, headers, problem.content)
+
+
+def _close(response: Iterable[bytes]) -> None:
+    close = getattr(response, "close", None)
+    if close is not None:
+        close()
+
+
+def _environ(scope: Scope, body: bytes) -> dict[str, Any]:
+    """Return the request as PEP 3333 has it; the body's length is what came."""
+    raw_path = scope.get("raw_path") or scope["path"].encode()
+    server, client = scope.get("server") or ("localhost", 80), scope.get("client") or ("", 0)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(raw_path.partition(b"?")[0]).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": str(server[0]),
+        "SERVER_PORT": str(server[1]),
+        "REMOTE_ADDR": str(client[0]),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in cast(Headers, scope["headers"]):
+        # Two names that differ in this alone would be one in the environment.
+        if b"_" not in name:
+            _add_header(environ, name.decode("latin-1"), value.decode("latin-1"))
+    environ["CONTENT_LENGTH"] = str(len(body)) if body else ""
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    return environ
+
+
+def _add_header(environ: dict[str, Any], name: str, value: str) -> None:
+    key = name.upper().replace("-", "_")
+    key = key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
+    if key in environ:
+        # RFC 9110: several lines of one name are one list; cookies have a sign of their own.
+        value = f"{environ[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{value}"
+    environ[key] = value
