@@ -14,7 +14,7 @@ from typing import Any
 
 from confluent_kafka import TopicPartition
 
-from consumers.reading.group import AFTER_ALL, Gap, Start, oldest_time, unread_log
+from consumers.reading.group import AFTER_ALL, Start, UnreadBecause, oldest_time, unread_log
 from consumers.reading.pipeline import BatchHandler, run_in_thread
 
 # The handler asks so often whether it is to stop, or it hangs.
@@ -25,7 +25,7 @@ OVERDUE_S = 150.0
 class Recovered:
     """What was done about a gap: the positions behind it, and how many rows were added; None: not known."""
 
-    gap: Gap
+    gap: UnreadBecause
     positions: Sequence[TopicPartition]
     rows: int | None
 
@@ -74,10 +74,10 @@ class GapRecovery:
         rows = future.result()
         ours = {number: start for number, start in gaps.items() if self._gaps.get(number) is start}
         by_gap = _by_gap(ours)
-        if rows is None and by_gap[Gap.TRIMMED]:
-            raise unread_log(by_gap[Gap.TRIMMED])
+        if rows is None and by_gap[UnreadBecause.TRIMMED]:
+            raise unread_log(by_gap[UnreadBecause.TRIMMED])
         self.drop(ours)
-        if rows is None and not _by_gap(gaps)[Gap.MOVED]:
+        if rows is None and not _by_gap(gaps)[UnreadBecause.MOVED]:
             # The first start of all.
             return []
         return [Recovered(gap, positions, rows) for gap, positions in by_gap.items() if positions]
@@ -89,12 +89,12 @@ class GapRecovery:
 
     def _begin(self) -> Future[int | None]:
         by_gap = _by_gap(self._gaps)
-        trimmed = by_gap[Gap.TRIMMED]
+        trimmed = by_gap[UnreadBecause.TRIMMED]
         self._asked_at = time.monotonic()
         recover = partial(
             self._handler.recover,
             before=oldest_time(trimmed) if trimmed else AFTER_ALL,
-            is_first=not trimmed and not by_gap[Gap.MOVED],
+            is_first=not trimmed and not by_gap[UnreadBecause.MOVED],
             is_stopped=self._answer_whether_stopped,
         )
         return run_in_thread(recover, name="recovery")
@@ -104,5 +104,5 @@ class GapRecovery:
         return self._is_stopped()
 
 
-def _by_gap(starts: Mapping[int, Start]) -> dict[Gap, list[TopicPartition]]:
-    return {gap: [each.position for each in starts.values() if each.gap is gap] for gap in Gap}
+def _by_gap(starts: Mapping[int, Start]) -> dict[UnreadBecause, list[TopicPartition]]:
+    return {gap: [each.position for each in starts.values() if each.gap is gap] for gap in UnreadBecause}

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from django.conf import settings
 
 from consumers.reading.messages import received
-from consumers.reading.offsets import is_of_another, topic_of
+from consumers.reading.offsets import is_of_another_topic, topic_of
 from consumers.reading.stall import STATISTICS_INTERVAL_S
 from consumers.reading.topic_watch import WHAT_TO_DO, replaced_topic
 from prices.publishing.kafka_clients import make_admin, make_consumer
@@ -79,7 +79,7 @@ def configuration(
     }
 
 
-class Gap(StrEnum):
+class UnreadBecause(StrEnum):
     """Why a message before the position may have been read by nobody."""
 
     # Kafka has deleted messages that the group never read.
@@ -96,7 +96,7 @@ class Start:
 
     position: TopicPartition
     is_new: bool = False
-    gap: Gap | None = None
+    gap: UnreadBecause | None = None
 
 
 def starting_positions(
@@ -147,9 +147,9 @@ def _new_start(
     position.offset, _end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
     gap = None
     if position.offset > 0:
-        gap = Gap.TRIMMED if reset is None else Gap.MOVED
+        gap = UnreadBecause.TRIMMED if reset is None else UnreadBecause.MOVED
     elif not has_offsets:
-        gap = Gap.NO_OFFSETS
+        gap = UnreadBecause.NO_OFFSETS
     return Start(position, is_new=True, gap=gap)
 
 
@@ -159,16 +159,16 @@ def _start(
     is_moved = topic_of(position) is None and position.offset > 0
     if reset is not None:
         is_moved |= _move_where_gone(consumer, position, topic_id=topic_id, reset=reset)
-    elif is_of_another(position, topic_id):
+    elif is_of_another_topic(position, topic_id):
         raise replaced_topic(topic_of(position) or "", topic_id)
-    return Start(position, gap=Gap.MOVED if is_moved else None)
+    return Start(position, gap=UnreadBecause.MOVED if is_moved else None)
 
 
 def _move_where_gone(
     consumer: Consumer, position: TopicPartition, *, topic_id: str, reset: OffsetReset
 ) -> bool:
     oldest, end = consumer.get_watermark_offsets(position, timeout=WATERMARKS_TIMEOUT_S)
-    if oldest <= position.offset <= end and not is_of_another(position, topic_id):
+    if oldest <= position.offset <= end and not is_of_another_topic(position, topic_id):
         return False
     former, position.offset = position.offset, oldest if reset is OffsetReset.EARLIEST else end
     log.warning("partition.begun_anew", partition=position.partition, was=former, now=position.offset)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from django.conf import settings
 
-from consumers.reading.offsets import is_of_another
+from consumers.reading.offsets import is_of_another_topic
 from consumers.reading.topic_watch import read_topic_id
 from prices.publishing.kafka_clients import make_consumer
 
@@ -127,7 +127,7 @@ def _lag(consumer: Consumer, position: TopicPartition, *, topic_id: str) -> Part
         raise KafkaException(position.error)
     oldest, end = _ask(partial(consumer.get_watermark_offsets, position, timeout=TIMEOUT_S))
     committed = position.offset if position.offset >= 0 else None
-    is_of_former = committed is not None and is_of_another(position, topic_id)
+    is_of_former = committed is not None and is_of_another_topic(position, topic_id)
     return PartitionLag(position.partition, committed, oldest, end, is_of_former)
 
 

@@ -20,9 +20,9 @@ from django.conf import settings
 
 from consumers.reading.gap_recovery import GapRecovery
 from consumers.reading.group import (
-    Gap,
     OffsetReset,
     Start,
+    UnreadBecause,
     configuration,
     is_final,
     is_passing,
@@ -54,7 +54,11 @@ IDLE_S = 0.05
 POSITIONS_RETRY_S = 0.2
 POSITIONS_TIMEOUT_S = 30.0
 # How the log tells what was made good.
-_GAPS = {Gap.TRIMMED: "log.trimmed", Gap.MOVED: "offsets.moved", Gap.NO_OFFSETS: "offsets.missing"}
+_EVENTS = {
+    UnreadBecause.TRIMMED: "log.trimmed",
+    UnreadBecause.MOVED: "offsets.moved",
+    UnreadBecause.NO_OFFSETS: "offsets.missing",
+}
 # Between a consumer that was ended for good and the next one.
 REJOIN_S = 1.0
 
@@ -207,7 +211,7 @@ class ConsumerLoop(Generic[AnyBatch]):
             return
         self._backoff.accept()
         for each in done:
-            log.warning(_GAPS[each.gap], partitions=numbers_of(each.positions), recovered=each.rows)
+            log.warning(_EVENTS[each.gap], partitions=numbers_of(each.positions), recovered=each.rows)
             self._offsets.mark_stored({at.partition: at.offset for at in each.positions})
 
     def _read(self) -> None:

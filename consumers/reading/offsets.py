@@ -1,4 +1,4 @@
-"""Offsets of what is stored, on their way to Kafka, and where to go on in each partition.
+"""The next offset of each partition that is owned, and its commits; where to begin is chosen in group.py.
 
 Never by librdkafka's synchronous commit: where Kafka is away, that waits until it is back, however
 long it takes. An offset that is committed late, or never, only means that what is stored already is
@@ -33,9 +33,9 @@ class OffsetCommitter:
         self._next: dict[int, int] = {}
         # Partitions whose beginning is not committed: nothing of them is, until something is stored.
         self._uncommitted: set[int] = set()
-        # Ends of partitions that lie behind what is no message: after which offset, and where.
+        # Partitions that end with what is no message -> the offset after the last message, and the end.
         self._ends: dict[int, tuple[int, int]] = {}
-        # What of it Kafka has confirmed, or is being asked to.
+        # Of `_next`, what Kafka has confirmed or is being asked to.
         self._sent: dict[int, int] = {}
         self._last_commit = 0.0
         self._last_repeat = 0.0
@@ -139,7 +139,7 @@ def topic_of(position: TopicPartition) -> str | None:
     return metadata.removeprefix(_TOPIC) if metadata.startswith(_TOPIC) else None
 
 
-def is_of_another(position: TopicPartition, topic_id: str) -> bool:
+def is_of_another_topic(position: TopicPartition, topic_id: str) -> bool:
     """Return whether an offset was committed in another topic; not where one of both ids is not known."""
     committed_in = topic_of(position)
     return bool(topic_id) and bool(committed_in) and committed_in != topic_id

@@ -34,7 +34,7 @@ SETTLED_AFTER = timedelta(seconds=5)
 # A job is looked at once so much is due, so that few rows are written.
 ACCOUNTED_EACH_S = 30
 _MILLISECOND = timedelta(milliseconds=1)
-_UNWANTED = frozenset({GapReason.DOWN, GapReason.CLOCK_AHEAD, GapReason.NOT_POLLED})
+_LOGGED_AS_MISSED = frozenset({GapReason.DOWN, GapReason.CLOCK_AHEAD, GapReason.NOT_POLLED})
 
 _LOCK_DUE_JOBS = """
     SELECT job.id, job.symbols, job.interval, job.provider, job.status, task.enabled, job.created_at,
@@ -76,8 +76,8 @@ _NOTE_ACCOUNTED = """
 class Account:
     """The slots of a job after one moment and up to another; `reason` says why none of them was polled.
 
-    Without one, the terms of beat tell. None of those that were due before a beat led the job, created at
-    `created_at`, for the first time is missed.
+    Without one, the terms of beat tell. Slots before a beat first led after `created_at` do not count as
+    missed.
     """
 
     job_id: UUID
@@ -94,12 +94,12 @@ class Account:
         return timedelta(seconds=self.interval)
 
 
-def account_slots(*, now: datetime | None = None, whole: bool = False) -> int:
+def account_slots(*, now: datetime | None = None, all_jobs: bool = False) -> int:
     """Account for the slots that can no longer be claimed; return how many of them became gaps.
 
-    A job is looked at each 30 seconds at most, or all jobs at once with `whole`. What a job missed while its
-    periodic task was disabled by hand is known by its being disabled at this moment. One runs at a time, over
-    all processes; a second one ends at once.
+    A job is looked at each 30 seconds at most, or all jobs at once with `all_jobs`. What a job missed while
+    its periodic task was disabled by hand is known by its being disabled at this moment. One runs at a time,
+    over all processes; a second one ends at once.
     """
     missed = 0
     last_id = UUID(int=0)
@@ -108,7 +108,7 @@ def account_slots(*, now: datetime | None = None, whole: bool = False) -> int:
             undo_time_to_come(now=now)
         while mine:
             with transaction.atomic():
-                accounts = _lock_due_jobs(last_id, now=now or database_now(), whole=whole)
+                accounts = _lock_due_jobs(last_id, now=now or database_now(), all_jobs=all_jobs)
                 missed += _account(accounts)
             if len(accounts) < JOBS_AT_A_TIME:
                 break
@@ -128,12 +128,12 @@ def account_for_change(job: PollJob, *, now: datetime, cut_off: GapReason | None
     phase = phase_of(job.provider, job.interval, job.symbols)
     current = slot_at(now, job.interval, phase)
     before = max(current - timedelta(seconds=job.interval), job.accounted_until)
-    whole = Account(job.id, job.interval, phase, job.created_at, job.accounted_until, before, reason)
-    accounts = [whole]
+    until_now = Account(job.id, job.interval, phase, job.created_at, job.accounted_until, before, reason)
+    accounts = [until_now]
     if cut_off is not None:
-        # That clock may have been set back by seconds, which undoes nothing.
+        # A clock that was set back by some seconds is not repaired, so that claims may lie after `now`.
         end = max(now, before, _last_claimed(job.id, since=current, until=now + BEYOND) or now)
-        accounts.append(replace(whole, after=before, until=end, reason=reason or cut_off))
+        accounts.append(replace(until_now, after=before, until=end, reason=reason or cut_off))
     for account in accounts:
         _account([account])
 
@@ -144,8 +144,8 @@ def _standing_reason(status: str, *, enabled: bool) -> GapReason | None:
     return None if enabled else GapReason.SWITCHED_OFF
 
 
-def _lock_due_jobs(last_id: UUID, *, now: datetime, whole: bool) -> list[Account]:
-    least_s, least_intervals = (0, 0) if whole else (ACCOUNTED_EACH_S, 1)
+def _lock_due_jobs(last_id: UUID, *, now: datetime, all_jobs: bool) -> list[Account]:
+    least_s, least_intervals = (0, 0) if all_jobs else (ACCOUNTED_EACH_S, 1)
     settled = now - SETTLED_AFTER
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_DUE_JOBS, [last_id, settled, least_s, least_intervals, JOBS_AT_A_TIME])
@@ -181,7 +181,7 @@ def _account(accounts: Sequence[Account]) -> int:
     with connection.cursor() as cursor:
         ids, ends = [each.job_id for each in accounts], [each.until for each in accounts]
         cursor.execute(_NOTE_ACCOUNTED, [ids, ends])
-    unwanted = [gap for gap in gaps if gap.reason in _UNWANTED]
+    unwanted = [gap for gap in gaps if gap.reason in _LOGGED_AS_MISSED]
     if unwanted:
         log.warning("slots.missed", slots=sum(gap.slots.count for gap in unwanted), gaps=len(unwanted))
     return sum(gap.slots.count for gap in gaps)
@@ -194,8 +194,8 @@ def _gaps_of(accounts: Sequence[Account]) -> Iterator[Gap]:
     since, until = min(hole.first for _, hole in holes), max(hole.last for _, hole in holes)
     terms = read_terms(since, until)
     begins = first_led({account.created_at for account, _ in holes})
-    for account, whole in holes:
-        hole = whole.from_on(begins[account.created_at])
+    for account, found in holes:
+        hole = found.from_on(begins[account.created_at])
         if hole is None:
             continue
         if account.reason is not None:

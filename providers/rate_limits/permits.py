@@ -66,6 +66,7 @@ return '{}'
 """
 )
 
+# The entry of the request is counted anew, as of its answer.
 _REPORT = (
     BUDGET_LUA
     + BREAKER_LUA
@@ -78,7 +79,7 @@ return '{}'
 """
 )
 
-# Beside a request that has a permit: neither the breaker nor history is asked again.
+# A further request under the same permit: neither the breaker nor history is asked again.
 _COUNT_ANOTHER = (
     BUDGET_LUA
     + """
@@ -168,17 +169,19 @@ def report_outcome(
     *,
     answer: RawAnswer | None,
     entry: str | None = None,
-    is_replaced: bool = False,
+    has_fallback: bool = False,
 ) -> None:
     """Tell what became of a request: its results, and its answer if there was one.
 
     `entry` is the id under which the last request of the permit was counted, by default the permit's own.
-    `is_replaced`: other calls of the provider take the place of this one (Yahoo's chart after a refused
-    quote), so that its refusal is no word on the provider. Never raises where Redis is away: the
+    `has_fallback`: other calls of the provider take the place of this one (Yahoo's chart after a refused
+    quote), so that its refusal says nothing of the provider's health. Never raises where Redis is away: the
     request then counts as under way until its time-out is over.
     """
     _run(
-        _REPORT, permit, {"entry": entry or permit.request_id} | _report(permit, results, answer, is_replaced)
+        _REPORT,
+        permit,
+        {"entry": entry or permit.request_id} | _report(permit, results, answer, has_fallback),
     )
 
 
@@ -256,9 +259,11 @@ def _question(permit: Granted) -> dict[str, Any]:
     return budget_question(limits_of(permit.provider)) | ours
 
 
-def _report(permit: Granted, results: Results, answer: RawAnswer | None, is_replaced: bool) -> dict[str, Any]:
+def _report(
+    permit: Granted, results: Results, answer: RawAnswer | None, has_fallback: bool
+) -> dict[str, Any]:
     report: dict[str, Any] = {"hold": 0}
-    if not is_replaced:
+    if not has_fallback:
         report["hold"] = _hold_ms(permit.provider, results)
         report["outcome"] = breaker_outcome(outcome_kind(results), works=refuses_this_request(answer))
     # From 500 on the headers are those of whatever stands before the provider.

@@ -76,7 +76,7 @@ def test_slots_without_a_run_are_gaps(job: PollJob) -> None:
     led(-5, 60)
     poll(job, 10)
     poll(job, 31)
-    assert account_slots(now=at(56), whole=True) == 3
+    assert account_slots(now=at(56), all_jobs=True) == 3
     assert gaps() == [(0, 0, 1, NOT_POLLED), (20, 20, 1, NOT_POLLED), (40, 40, 1, NOT_POLLED)]
     job.refresh_from_db()
     assert job.accounted_until == at(40)
@@ -85,13 +85,13 @@ def test_slots_without_a_run_are_gaps(job: PollJob) -> None:
 def test_slots_that_were_polled_are_no_gaps(job: PollJob) -> None:
     for seconds in range(0, 100, 10):
         poll(job, seconds)
-    assert account_slots(now=at(105), whole=True) == 0
+    assert account_slots(now=at(105), all_jobs=True) == 0
     assert gaps() == []
 
 
 def test_slot_is_open_until_the_next_one_is_due(job: PollJob) -> None:
-    assert account_slots(now=at(14), whole=True) == 0
-    assert account_slots(now=at(15), whole=True) == 1
+    assert account_slots(now=at(14), all_jobs=True) == 0
+    assert account_slots(now=at(15), all_jobs=True) == 1
 
 
 def test_job_is_looked_at_each_half_minute(job: PollJob) -> None:
@@ -103,10 +103,10 @@ def test_job_is_looked_at_each_half_minute(job: PollJob) -> None:
 def test_slots_before_a_beat_first_led_are_no_gaps() -> None:
     led(-100, -50)
     job = create_job(symbols=["SIM-A"], interval=10, provider="simulated", now=at(3))
-    account_slots(now=at(46), whole=True)
+    account_slots(now=at(46), all_jobs=True)
     assert gaps() == []
     led(44, 60)
-    account_slots(now=at(76), whole=True)
+    account_slots(now=at(76), all_jobs=True)
     # The slots until 30 were accounted for before, the one at 40 was due before the beat led.
     assert gaps() == [(50, 60, 2, NOT_POLLED)]
     stop_job(job.id, now=at(99))
@@ -116,7 +116,7 @@ def test_slots_before_a_beat_first_led_are_no_gaps() -> None:
 def test_slot_in_which_a_job_is_created_is_no_gap() -> None:
     led(-100, 50)
     create_job(symbols=["SIM-A"], interval=10, provider="simulated", now=at(3))
-    account_slots(now=at(26), whole=True)
+    account_slots(now=at(26), all_jobs=True)
     assert gaps() == [(10, 10, 1, NOT_POLLED)]
 
 
@@ -124,20 +124,20 @@ def test_slots_outside_of_all_terms_are_down(job: PollJob) -> None:
     led(-5, 10.2)
     led(29, 30)
     led(30.6, 41)
-    account_slots(now=at(200), whole=True)
+    account_slots(now=at(200), all_jobs=True)
     assert gaps() == [(0, 10, 2, NOT_POLLED), (20, 20, 1, DOWN), (30, 40, 2, NOT_POLLED), (50, 180, 14, DOWN)]
 
 
 def test_gap_goes_on_in_the_next_round(job: PollJob) -> None:
     for seconds in (35, 65, 66, 105):
-        account_slots(now=at(seconds), whole=True)
+        account_slots(now=at(seconds), all_jobs=True)
     assert gaps() == [(0, 90, 10, DOWN)]
 
 
 def test_month_of_a_job_of_a_second_is_one_row() -> None:
     led_at_first(create_job(symbols=["SIM-A"], interval=1, provider="simulated", now=START))
     month_s = 30 * 86_400
-    assert account_slots(now=at(month_s + 6 - 1), whole=True) == month_s
+    assert account_slots(now=at(month_s + 6 - 1), all_jobs=True) == month_s
     assert PollGap.objects.get().slots == month_s
 
 
@@ -151,16 +151,16 @@ def test_task_accounts_for_what_is_over(make_job: MakeJob) -> None:
 
 
 def test_slots_accounted_for_by_a_clock_that_was_ahead_are_polled_in_their_time(job: PollJob) -> None:
-    account_slots(now=at(500), whole=True)
+    account_slots(now=at(500), all_jobs=True)
     poll(job, 490)
-    account_slots(now=at(86_400), whole=True)
+    account_slots(now=at(86_400), all_jobs=True)
     assert gaps() == [(0, 480, 49, DOWN), (500, 86_380, 8589, DOWN)]
     # The clock was set right: what is still to come is taken back.
     account_slots(now=at(125))
     assert gaps() == [(0, 110, 12, DOWN)]
     poll(job, 125)
     poll(job, 131)
-    account_slots(now=at(500), whole=True)
+    account_slots(now=at(500), all_jobs=True)
     assert gaps() == [(0, 110, 12, DOWN), (140, 480, 35, DOWN)]
 
 
@@ -168,20 +168,20 @@ def test_abandoned_run_of_a_clock_that_was_ahead_stays_a_gap(job: PollJob) -> No
     claim_slots([job.id], now=at(490))
     PollRun.objects.update(started_at=at(0))
     abandon_overdue_runs(now=at(1000))
-    account_slots(now=at(86_400), whole=True)
+    account_slots(now=at(86_400), all_jobs=True)
     account_slots(now=at(125))
     assert gaps() == [(0, 110, 12, DOWN), (490, 490, 1, "abandoned: the worker ended before the poll did")]
 
 
 def test_slots_of_a_clock_that_was_a_little_ahead_stay_accounted_for(job: PollJob) -> None:
-    account_slots(now=at(144), whole=True)
+    account_slots(now=at(144), all_jobs=True)
     before = gaps()
     account_slots(now=at(126))
     assert gaps() == before
 
 
 def test_late_claim_of_a_slot_in_a_gap_is_refused(job: PollJob) -> None:
-    account_slots(now=at(25), whole=True)
+    account_slots(now=at(25), all_jobs=True)
     assert claim_slots([job.id], now=at(11)) == []
     assert len(claim_slots([job.id], now=at(21))) == 1
 
@@ -196,7 +196,7 @@ def test_pause_and_resume_are_told(job: PollJob) -> None:
     led(-5, 100)
     pause_job(job.id, now=at(12))
     assert gaps() == [(0, 0, 1, NOT_POLLED)]
-    account_slots(now=at(36), whole=True)
+    account_slots(now=at(36), all_jobs=True)
     assert gaps()[1:] == [(10, 20, 2, "paused")]
     resume_job(job.id, now=at(63))
     assert gaps()[1:] == [(10, 50, 5, "paused")]
@@ -207,7 +207,7 @@ def test_job_resumed_in_the_slot_of_its_pause_is_polled(job: PollJob) -> None:
     pause_job(job.id, now=at(2))
     resume_job(job.id, now=at(8))
     poll(job, 9)
-    account_slots(now=at(15), whole=True)
+    account_slots(now=at(15), all_jobs=True)
     assert gaps() == []
 
 
@@ -216,7 +216,7 @@ def test_stop_ends_what_is_due(job: PollJob) -> None:
     stop_job(job.id, now=at(22))
     assert gaps() == [(0, 10, 2, NOT_POLLED), (20, 20, 1, "stopped")]
     stop_job(job.id, now=at(80))
-    assert account_slots(now=at(500), whole=True) == 0
+    assert account_slots(now=at(500), all_jobs=True) == 0
 
 
 def test_stop_of_a_stopped_job_whose_task_was_switched_on_by_hand_finds_no_slots(job: PollJob) -> None:
@@ -239,7 +239,7 @@ def test_job_switched_off_by_hand_says_so(job: PollJob) -> None:
     led(-5, 100)
     job.periodic_task.enabled = False
     job.periodic_task.save()
-    account_slots(now=at(25), whole=True)
+    account_slots(now=at(25), all_jobs=True)
     resume_job(job.id, now=at(31))
     assert gaps() == [(0, 20, 3, "switched off")]
 
@@ -266,7 +266,7 @@ def test_slot_claimed_by_a_clock_ahead_belongs_to_the_old_grid(job: PollJob) -> 
     poll(job, 0)
     poll(job, 10)
     change_interval(job.id, 1, now=at(9.9))
-    account_slots(now=at(20), whole=True)
+    account_slots(now=at(20), all_jobs=True)
     phase = phase_of("simulated", 1, ["SIM-A"])
     assert gaps()[0][0] == (next_slot(at(10), 1, phase) - START) / SECOND
 
@@ -274,7 +274,7 @@ def test_slot_claimed_by_a_clock_ahead_belongs_to_the_old_grid(job: PollJob) -> 
 def test_abandoned_run_is_a_gap(job: PollJob) -> None:
     for seconds in (0, 10, 20):
         claim_slots([job.id], now=at(seconds))
-    account_slots(now=at(25), whole=True)
+    account_slots(now=at(25), all_jobs=True)
     for seconds in (10, 0, 20):
         PollRun.objects.filter(due_at=at(seconds)).update(started_at=at(0))
         assert abandon_overdue_runs(now=at(1000)) == 1
@@ -294,7 +294,7 @@ def test_abandoned_runs_of_a_former_interval_are_no_range_of_the_new_one(job: Po
 
 def test_runs_abandoned_at_once_are_one_gap(job: PollJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "ABANDONED_AT_A_TIME", 2)
-    account_slots(now=at(15), whole=True)
+    account_slots(now=at(15), all_jobs=True)
     for seconds in range(10, 60, 10):
         claim_slots([job.id], now=at(seconds))
     PollRun.objects.update(started_at=at(0))
@@ -307,11 +307,11 @@ def test_accounting_beside_another_does_nothing(job: PollJob) -> None:
     try:
         with other.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_lock(hashtext(%s))", [accounting.ACCOUNTING_LOCK])
-            assert account_slots(now=at(100), whole=True) == 0
+            assert account_slots(now=at(100), all_jobs=True) == 0
             cursor.execute("SELECT pg_advisory_unlock(hashtext(%s))", [accounting.ACCOUNTING_LOCK])
     finally:
         other.close()
-    assert account_slots(now=at(100), whole=True) == 9
+    assert account_slots(now=at(100), all_jobs=True) == 9
 
 
 def test_many_jobs_cost_a_handful_of_statements(
@@ -327,7 +327,7 @@ def test_many_jobs_cost_a_handful_of_statements(
     led(-1, 0)
     claim_slots([job.id for job in jobs[::2]], now=START)
     with django_assert_max_num_queries(2 + 3 + 2 * 10):
-        account_slots(now=at(100), whole=True)
+        account_slots(now=at(100), all_jobs=True)
     assert not PollJob.objects.filter(accounted_until__lt=at(75)).exists()
     assert PollGap.objects.count() == 30
 
@@ -361,7 +361,7 @@ def _somebody_waits() -> bool:
 @pytest.mark.django_db(transaction=True)
 def test_claim_that_waited_for_the_accounting_is_refused(job: PollJob) -> None:
     with beside(lambda: claim_slots([job.id], now=at(1))) as claimed:
-        account_slots(now=at(15), whole=True)
+        account_slots(now=at(15), all_jobs=True)
     assert claimed == [[]]
     assert gaps() == [(0, 0, 1, DOWN)]
 

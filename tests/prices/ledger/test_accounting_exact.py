@@ -119,14 +119,14 @@ class Accounting(RuleBasedStateMachine):
 
     @rule(whole=st.booleans())
     def account(self, whole: bool) -> None:
-        account_slots(now=self.now, whole=whole)
+        account_slots(now=self.now, all_jobs=whole)
 
     def teardown(self) -> None:
         if not hasattr(self, "now"):
             return
         # Later than each slot that was claimed has ended, by clocks ahead too.
         end = self.now + timedelta(seconds=2 * max(INTERVALS))
-        account_slots(now=end + SETTLED_AFTER, whole=True)
+        account_slots(now=end + SETTLED_AFTER, all_jobs=True)
         terms = list(BeatTerm.objects.values_list("began_at", "renewed_at"))
         for history in self.histories:
             check(history, end - timedelta(seconds=history.grids[-1].interval), terms)
@@ -168,10 +168,10 @@ def test_claims_changes_and_accounts_at_once_leave_each_slot_in_one_place() -> N
     def pass_time(chance: random.Random) -> None:
         passed_ms[0] += chance.randrange(1500)
 
-    together = [claim, claim, change, pass_time, *[lambda _: account_slots(now=now(), whole=True)] * 2]
+    together = [claim, claim, change, pass_time, *[lambda _: account_slots(now=now(), all_jobs=True)] * 2]
     _at_once(together, times=60)
     end = now() + timedelta(seconds=10)
-    account_slots(now=end, whole=True)
+    account_slots(now=end, all_jobs=True)
     assert PollRun.objects.exists()
     assert PollGap.objects.exists()
     for job in jobs:

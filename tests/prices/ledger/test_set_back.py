@@ -87,7 +87,7 @@ def test_job_accounted_for_up_to_a_time_to_come_is_polled_at_once(make_job: Make
     BeatTerm.objects.create(
         holder="x", began_at=job.created_at, renewed_at=job.created_at, until=job.created_at
     )
-    account_slots(now=database_now() + HOUR, whole=True)
+    account_slots(now=database_now() + HOUR, all_jobs=True)
     # There are two where a slot was due just when the beat led.
     assert PollGap.objects.latest("to_due").to_due > timezone.now() + HOUR / 2
     (claim,) = claim_slots([job.id])
@@ -117,7 +117,7 @@ def test_stop_soon_after_the_clock_is_right_ends_the_job_now(
     job = make_job(interval=5)
     claim_slots([job.id], now=database_now() + HOUR)
     if is_accounted_for:
-        account_slots(now=database_now() + HOUR, whole=True)
+        account_slots(now=database_now() + HOUR, all_jobs=True)
     stop_job(job.id, waits=False)
     job.refresh_from_db()
     assert job.accounted_until <= database_now() + 5 * SECOND
@@ -132,7 +132,7 @@ def test_slot_before_a_lead_that_a_step_back_made_end_first_is_missed() -> None:
     for began, renewed in ((0, 23), (20, 21)):
         began_at, renewed_at = begin + began * SECOND, begin + renewed * SECOND
         BeatTerm.objects.create(holder="x", began_at=began_at, renewed_at=renewed_at, until=renewed_at)
-    account_slots(now=now, whole=True)
+    account_slots(now=now, all_jobs=True)
     first = PollGap.objects.order_by("from_due").first()
     assert first is not None
     assert begin <= first.from_due <= begin + 5 * SECOND
@@ -162,13 +162,13 @@ def test_slots_of_the_time_in_which_the_clock_was_ahead_say_so(make_job: MakeJob
     # It led until the job was created: a term lasts a little longer than its last renewal.
     led = job.created_at - RENEWED_WITHIN
     BeatTerm.objects.create(holder="x", began_at=led, renewed_at=led, until=led)
-    account_slots(now=now + HOUR, whole=True)
+    account_slots(now=now + HOUR, all_jobs=True)
     # As beat notes it: it led for a minute by the clock that was ahead.
     BeatTerm.objects.create(
         holder="x", began_at=now - 60 * SECOND, renewed_at=now, until=now, clock_ahead_s=3600
     )
     account_slots(now=now + SECOND)
-    account_slots(now=now + SECOND, whole=True)
+    account_slots(now=now + SECOND, all_jobs=True)
     by_reason = {gap.reason: gap for gap in PollGap.objects.all()}
     assert set(by_reason) == {
         "down: no scheduler ran",
