@@ -2,7 +2,7 @@
 
 latest         GET /prices/latest of a stored price
 latest, late   the same of a symbol that has no price since long ago, as the table is asked
-averages       GET /averages?symbol= of 100 rows
+averages       GET /averages?symbol= of 10 rows
 averages, late the same of a symbol whose newest row lies far back
 jobs           GET /jobs of 10 active jobs
 sweep          the outbox's look for what was not published
@@ -136,9 +136,9 @@ def _cases(plan: Plan, *, now: datetime) -> dict[str, Case]:
     return {
         "latest": get("/prices/latest?symbol=SIM-G1&max_age=86400"),
         "latest, late": lambda: stand_in("SIM-G7", None, now=now),
-        "averages": get("/averages?symbol=SIM-G1&limit=100"),
-        "averages, late": get("/averages?symbol=SIM-G7&limit=100"),
-        "averages of all": get("/averages?limit=100"),
+        "averages": get("/averages?symbol=SIM-G1&limit=10"),
+        "averages, late": get("/averages?symbol=SIM-G7&limit=10"),
+        "averages of all": get("/averages?limit=10"),
         "jobs": get("/jobs?limit=10"),
         "sweep": sweep,
         "cold": read_cold,

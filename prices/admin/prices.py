@@ -2,10 +2,12 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.db.models import Q
+from django.db.models import Q, QuerySet
+from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
 from prices.admin.formatting import preformatted, readable, unbroken
@@ -13,6 +15,7 @@ from prices.admin.read_only import PartitionedAdmin, ProviderFilter
 from prices.database.newest import id_before
 from prices.models import PricePoint, RawMarketData, SymbolAverage
 from prices.models.poll_job import MAX_INTERVAL_S
+from prices.models.symbol_average import WINDOW_POINTS
 
 # When a run asks after its slot was due, up to an interval late; and before, by a clock that goes otherwise.
 ASKED_WITHIN, ASKED_EARLY = timedelta(seconds=MAX_INTERVAL_S) + timedelta(hours=1), timedelta(minutes=1)
@@ -79,6 +82,22 @@ class PricePointAdmin(PartitionedAdmin):
         return unbroken(point.symbol)
 
 
+class WindowSizeFilter(admin.SimpleListFilter):
+    """Filter by window size, from those there can be: asking the table for its own reads all of it."""
+
+    title = "window size"
+    parameter_name = "window_size"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the sizes."""
+        return [(str(size), str(size)) for size in range(1, WINDOW_POINTS + 1)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows of the chosen size."""
+        chosen = {size for size, _text in self.lookup_choices}
+        return queryset.filter(window_size=self.value()) if self.value() in chosen else queryset
+
+
 @admin.register(SymbolAverage)
 class SymbolAverageAdmin(PartitionedAdmin):
     """Averages."""
@@ -93,7 +112,7 @@ class SymbolAverageAdmin(PartitionedAdmin):
         "observed_at",
         "created_at",
     ]
-    list_filter = [ProviderFilter, "window_size"]
+    list_filter = [ProviderFilter, WindowSizeFilter]
     ordering = ["-event_id"]
     symbol_lookup = "symbol"
 

@@ -4,7 +4,9 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from prices.database.uuid7 import first_id_at
 from prices.models import SymbolAverage
@@ -64,6 +66,16 @@ def test_page_that_is_not_there_leads_to_the_first(admin_client: Client, query: 
 def test_order_stays_by_time(admin_client: Client) -> None:
     assert "sortable" not in page(admin_client)
     assert prices(page(admin_client, "?o=-2"))[0] == "1"
+
+
+@pytest.mark.parametrize("table", ["rawmarketdata", "pricepoint", "symbolaverage", "pollrun"])
+def test_page_asks_nothing_of_the_whole_table(admin_client: Client, table: str) -> None:
+    """Neither a count of all rows nor the values that a filter could have."""
+    with CaptureQueriesContext(connection) as queries:
+        assert admin_client.get(f"/admin/prices/{table}/").status_code == 200
+    asked = " ".join(query["sql"] for query in queries)
+    assert "COUNT(" not in asked
+    assert "DISTINCT" not in asked
 
 
 @pytest.mark.parametrize("row_id", ["00000000-0000-0000-0000-000000000000", "f" * 32])
