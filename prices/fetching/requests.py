@@ -200,11 +200,11 @@ class _Asking:
             round_trip.results,
             answer=round_trip.answer,
             entry=outgoing.entry,
-            has_fallback=bool(more),
+            is_superseded=bool(more),
         )
         self._release(pending.request.symbols, list(self._on_answer(round_trip)))
         self._waiting.extend(_PendingRequest(request, pending.retries_left) for request in more)
-        self._go_on_after(pending, round_trip, has_fallback=bool(more))
+        self._go_on_after(pending, round_trip, is_superseded=bool(more))
 
     def _may_begin(self, symbols: Sequence[str]) -> bool:
         return time.monotonic() < self._deadline and bool(self._still_wanted(symbols))
@@ -243,11 +243,11 @@ class _Asking:
         finally:
             _probe_waits.release()
 
-    def _go_on_after(self, pending: _PendingRequest, round_trip: RoundTrip, *, has_fallback: bool) -> None:
+    def _go_on_after(self, pending: _PendingRequest, round_trip: RoundTrip, *, is_superseded: bool) -> None:
         final = _final_error(round_trip)
-        if final is not None and not has_fallback:
+        if final is not None and not is_superseded:
             self._refuse_the_rest(final)
-        elif _may_pass(round_trip) and not has_fallback and pending.retries_left:
+        elif _may_pass(round_trip) and not is_superseded and pending.retries_left:
             self._retry(pending)
 
     def _retry(self, pending: _PendingRequest) -> None:

@@ -169,19 +169,19 @@ def report_outcome(
     *,
     answer: RawAnswer | None,
     entry: str | None = None,
-    has_fallback: bool = False,
+    is_superseded: bool = False,
 ) -> None:
     """Tell what became of a request: its results, and its answer if there was one.
 
     `entry` is the id under which the last request of the permit was counted, by default the permit's own.
-    `has_fallback`: other calls of the provider take the place of this one (Yahoo's chart after a refused
+    `is_superseded`: other calls of the provider take the place of this one (Yahoo's chart after a refused
     quote), so that its refusal says nothing of the provider's health. Never raises where Redis is away: the
     request then counts as under way until its time-out is over.
     """
     _run(
         _REPORT,
         permit,
-        {"entry": entry or permit.request_id} | _report(permit, results, answer, has_fallback),
+        {"entry": entry or permit.request_id} | _report(permit, results, answer, is_superseded),
     )
 
 
@@ -260,10 +260,10 @@ def _question(permit: Granted) -> dict[str, Any]:
 
 
 def _report(
-    permit: Granted, results: Results, answer: RawAnswer | None, has_fallback: bool
+    permit: Granted, results: Results, answer: RawAnswer | None, is_superseded: bool
 ) -> dict[str, Any]:
     report: dict[str, Any] = {"hold": 0}
-    if not has_fallback:
+    if not is_superseded:
         report["hold"] = _hold_ms(permit.provider, results)
         report["outcome"] = breaker_outcome(outcome_kind(results), works=refuses_this_request(answer))
     # From 500 on the headers are those of whatever stands before the provider.

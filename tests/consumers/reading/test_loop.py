@@ -366,7 +366,7 @@ def test_kafka_away_is_waited_for_and_told_once(
     assert events_logged(caplog)["kafka.away"] <= 2
 
 
-def test_consumer_that_failed_for_good_has_fallback(caplog: pytest.LogCaptureFixture) -> None:
+def test_consumer_that_failed_for_good_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
     """As where Kafka refuses the group to a consumer of KIP-848, and allows it a moment later."""
     send(numbered(5))
     handler = Recorder()

@@ -17,7 +17,7 @@ def test_kept_port_is_the_same_at_the_next_start(tmp_path: Path) -> None:
     assert kept_port(tmp_path / "port") == port
 
 
-def test_kept_port_taken_has_fallback_and_the_new_one_kept(tmp_path: Path) -> None:
+def test_kept_port_taken_is_replaced_and_the_new_one_kept(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as server:
         taken = server.getsockname()[1]
         (tmp_path / "port").write_text(str(taken))
@@ -27,7 +27,7 @@ def test_kept_port_taken_has_fallback_and_the_new_one_kept(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("text", ["", "no number"])
-def test_kept_port_unreadable_file_has_fallback(tmp_path: Path, text: str) -> None:
+def test_kept_port_unreadable_file_is_replaced(tmp_path: Path, text: str) -> None:
     (tmp_path / "port").write_text(text)
     assert kept_port(tmp_path / "port") == int((tmp_path / "port").read_text())
 

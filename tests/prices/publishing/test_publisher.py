@@ -67,7 +67,7 @@ def test_messages_have_the_time_of_postgresqls_clock(topic: str, monkeypatch: py
 
 
 @pytest.mark.django_db
-def test_producer_that_failed_for_good_has_fallback(topic: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_producer_that_failed_for_good_is_replaced(topic: str, caplog: pytest.LogCaptureFixture) -> None:
     points = make_points(3)
     # So ends a producer that may write nothing. Kafka takes the next one, once that is allowed.
     end_for_good(publisher()._producers.get(), KafkaError.CLUSTER_AUTHORIZATION_FAILED)

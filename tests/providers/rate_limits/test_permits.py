@@ -97,10 +97,10 @@ def test_hold_is_never_shortened(settings: Settings) -> None:
     assert remaining(PROVIDER).held_for_s > 90
 
 
-def test_refused_call_that_has_fallback_says_nothing_of_the_provider(settings: Settings) -> None:
+def test_refused_call_that_is_superseded_says_nothing_of_the_provider(settings: Settings) -> None:
     use_own_scope(settings, "60/1m", BREAKER_FAILURES=1)
     for kind in (ErrorKind.RATE_LIMITED, ErrorKind.UPSTREAM_ERROR):
-        report_outcome(granted(), failure(kind), answer=answer(), has_fallback=True)
+        report_outcome(granted(), failure(kind), answer=answer(), is_superseded=True)
     send()
     windows = remaining(PROVIDER).windows
     assert windows is not None
