@@ -73,7 +73,7 @@ class Bridge:
         except ClientGoneError:
             return
         except _RefusedError as refused:
-            await _send_whole(_answer_of(refused.problem, close=True), send)
+            await _send_whole(_refusal(refused.problem), send)
             return
         loop = asyncio.get_running_loop()
         answer = await loop.run_in_executor(self._pool, self._respond, _environ(scope, body))
@@ -194,12 +194,11 @@ async def _send_whole(answer: _Answer, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
-def _answer_of(problem: HttpResponse, *, close: bool) -> _Answer:
+def _refusal(problem: HttpResponse) -> _Answer:
     headers = [(name.lower().encode(), value.encode()) for name, value in problem.items()]
     headers.append((b"content-length", str(len(problem.content)).encode()))
-    if close:
-        # What is left of the body is not read.
-        headers.append((b"connection", b"close"))
+    # What is left of the body is not read.
+    headers.append((b"connection", b"close"))
     return _Answer(problem.status_code, headers, problem.content)
 
 

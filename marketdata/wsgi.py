@@ -1,4 +1,4 @@
-"""The WSGI application that the web server runs."""
+"""Django's WSGI application, which asgi.py serves, and which `runserver` runs."""
 
 import os
 

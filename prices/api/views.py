@@ -73,7 +73,7 @@ class PollView(APIView):
         operation_id="poll_prices",
         request=PollRequest,
         parameters=[PollQuery, schema.QUOTA_PLAN_HEADER],
-        responses={202: schema.Accepted, **schema.problems(400, 415, 422)},
+        responses={202: schema.Accepted, **schema.problems(400, 408, 413, 415, 422)},
     )
     def post(self, request: Request) -> Response:
         """Create a job that polls the symbols each `interval` seconds.
@@ -94,7 +94,7 @@ class StopView(APIView):
     @extend_schema(
         operation_id="stop_polling",
         request=StopRequest,
-        responses={200: schema.Stopped, **schema.problems(400, 404, 415)},
+        responses={200: schema.Stopped, **schema.problems(400, 404, 408, 413, 415)},
     )
     def post(self, request: Request) -> Response:
         """End a job for good. Once this is answered, no fetch starts for it."""
@@ -157,7 +157,7 @@ class JobView(APIView):
         operation_id="change_job",
         request=ChangeRequest,
         parameters=[_JOB_ID, PollQuery],
-        responses={200: schema.JobDetail, **schema.problems(400, 404, 409, 415, 422)},
+        responses={200: schema.JobDetail, **schema.problems(400, 404, 408, 409, 413, 415, 422)},
     )
     def patch(self, request: Request, job_id: str) -> Response:
         """Change how often a job polls, beginning with the first slot of the new interval.

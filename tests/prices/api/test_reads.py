@@ -171,8 +171,10 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/jobs/{job_id}/gaps",
     }
     change = schema["paths"]["/jobs/{job_id}"]["patch"]
-    assert set(change["responses"]) == {"200", "400", "404", "409", "415", "422"}
-    assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {"202", "400", "415", "422"}
+    assert set(change["responses"]) == {"200", "400", "404", "408", "409", "413", "415", "422"}
+    assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {
+        *("202", "400", "408", "413", "415", "422")
+    }
     body = schema["components"]["schemas"]["PollRequest"]
     assert body["required"] == ["interval", "symbols"]
     assert body["properties"]["interval"]["type"] == "integer"
