@@ -59,7 +59,7 @@ class Stored:
 
     `leader` is the beat that led last, by its host and process, and `last_lead` when it did.
     `dead_letters_full` says so where there is no room for more of them. `unpartitioned` has the first and
-    the last day of rows that lie in no day's partition, for each table with such rows.
+    the last day of rows that lie in no partition of their time, for each table with such rows.
     """
 
     jobs: dict[str, int]

@@ -17,15 +17,13 @@ def page(
     query: Mapping[str, Any],
     rows: QuerySet[_Row],
     as_json: Callable[[_Row], dict[str, Any]],
-    *,
-    key: str = "id",
 ) -> Response:
-    """Answer the newest rows before `query["before"]`, as many as its limit says, by the key's order."""
+    """Answer the rows with the highest ids before `query["before"]`, as many as its limit says."""
     if query["before"] is not None:
-        rows = rows.filter(**{f"{key}__lt": query["before"]})
+        rows = rows.filter(id__lt=query["before"])
     # One row more tells that there is a next page.
-    found = list(rows.order_by(f"-{key}")[: query["limit"] + 1])
-    return page_of(request, query, found, as_json, key=key)
+    found = list(rows.order_by("-id")[: query["limit"] + 1])
+    return page_of(request, query, found, as_json, key="id")
 
 
 def page_of(

@@ -21,6 +21,9 @@ from prices.maintenance.partitions import (
     LOCKED_FOR_AT_MOST,
     PARTITIONED_TABLES,
     Span,
+    day_of,
+    days_of,
+    days_with_partitions,
     month_of,
     rows_in_default,
 )
@@ -61,31 +64,29 @@ def merge_days(today: date) -> list[str]:
 
 
 def _oldest_months(today: date) -> list[Span]:
-    """Return of each table the oldest month that is over and has partitions of days."""
+    """Return of each table the oldest month that is over, has partitions of days, and can be merged."""
     found = []
     for table, partitioning in PARTITIONED_TABLES.items():
-        days = _partitions(table, f"^{table}_[0-9]{{8}}$") if partitioning.by_month else []
-        months = dict.fromkeys(month_of(table, date.fromisoformat(name[-8:])) for name in days)
+        days = days_with_partitions(table) if partitioning.by_month else []
+        months = dict.fromkeys(month_of(table, day_of(name)) for name in days)
         over = (month for month in months if month.end + ENDED_FOR <= today)
-        found += [month for month in over if rows_in_default(month, most=MAX_MOVED) < MAX_MOVED][:1]
+        found += [month for month in over if _can_be_merged(month)][:1]
     return found
 
 
-def _partitions(table: str, pattern: str) -> list[str]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid"
-            " WHERE inhparent = %s::regclass AND child.relname ~ %s ORDER BY 1",
-            [table, pattern],
-        )
-        return [name for (name,) in cursor.fetchall()]
+def _can_be_merged(month: Span) -> bool:
+    if rows_in_default(month, most=MAX_MOVED + 1) <= MAX_MOVED:
+        return True
+    reason = f"more than {MAX_MOVED:,} rows of it lie in the default partition"
+    log.warning("partitions.not_merged", month=month.name, reason=reason)
+    return False
 
 
 class _Merge:
     """One month's: its new table, and the names that the statements need."""
 
     def __init__(self, month: Span) -> None:
-        self._days = _partitions(month.table, f"^{month.name}[0-9]{{2}}$")
+        self._days = days_of(month)
         first, end = month.ids
         self._names: dict[str, Composable] = {
             "table": Identifier(month.table),

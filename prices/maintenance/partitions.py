@@ -145,14 +145,30 @@ def _spans(table: str, today: date, *, days: int) -> list[Span]:
 
 
 def _goes_by_days(month: Span) -> bool:
+    if days_of(month):
+        return True
+    return not _exists(month.name) and rows_in_default(month, most=1) > 0
+
+
+def days_of(month: Span) -> list[str]:
+    """Return the partitions that days of the month have."""
+    return [name for name in days_with_partitions(month.table) if name.startswith(month.name)]
+
+
+def days_with_partitions(table: str) -> list[str]:
+    """Return the names of the table's partitions that are of a day, the earliest first."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "SELECT EXISTS (SELECT FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid"
-            " WHERE inhparent = %s::regclass AND child.relname ~ %s)",
-            [month.table, f"^{month.name}[0-9]{{2}}$"],
+            "SELECT child.relname FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid"
+            " WHERE inhparent = %s::regclass AND child.relname ~ %s ORDER BY 1",
+            [table, f"^{table}_[0-9]{{8}}$"],
         )
-        has_days = cursor.fetchone() == (True,)
-    return has_days or (not _exists(month.name) and rows_in_default(month, most=1) > 0)
+        return [name for (name,) in cursor.fetchall()]
+
+
+def day_of(name: str) -> date:
+    """Return the day that the partition of this name is of."""
+    return date.fromisoformat(name[-8:])
 
 
 def rows_in_default(span: Span, *, most: int) -> int:
@@ -173,11 +189,12 @@ def _exists(name: str) -> bool:
 
 def _make_of_table(table: str, today: date) -> Iterator[str]:
     for span in _spans(table, today, days=DAYS_AHEAD):
-        if _make_partition(span):
+        if make_partition(span):
             yield span.name
 
 
-def _make_partition(span: Span) -> bool:
+def make_partition(span: Span) -> bool:
+    """Make one partition; return False where it is there already. Raises Error where it cannot be locked."""
     first, end = span.ids
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")

@@ -9,6 +9,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
 from prices.database.uuid7 import first_id_at
+from prices.maintenance.partitions import LOCK_TIMEOUT, LOCKED_FOR_AT_MOST, day_of, days_with_partitions
 from prices.models import JobStatus, PollJob
 
 log = structlog.get_logger(__name__)
@@ -16,16 +17,7 @@ log = structlog.get_logger(__name__)
 RUNS_KEPT_FOR = timedelta(days=7)
 # A day brings one. By a clock that is ahead by years all of them would be over, and that may last a minute.
 DROPPED_AT_ONCE = 2
-# Whoever claims a slot meanwhile waits as long, and until the partition is gone.
-LOCK_TIMEOUT = "300ms"
-LOCKED_FOR_AT_MOST = "450ms"
 
-_DAYS_OF_RUNS = """
-    SELECT child.relname, to_date(right(child.relname, 8), 'YYYYMMDD')
-    FROM pg_inherits JOIN pg_class AS child ON child.oid = inhrelid
-    WHERE inhparent = 'poll_runs'::regclass AND child.relname ~ '^poll_runs_[0-9]{8}$'
-    ORDER BY 2
-"""
 _DELETE_UNSORTED = "DELETE FROM poll_runs_default WHERE id < %s AND state <> 'claimed'"
 
 
@@ -39,8 +31,8 @@ def drop_old_runs(*, now: datetime) -> list[str]:
     until = _needless_before(now)
     dropped: list[str] = []
     try:
-        for name, day in _days_of_runs():
-            if _end_of(day) <= until and len(dropped) < DROPPED_AT_ONCE and _drop(name):
+        for name in days_with_partitions("poll_runs"):
+            if _end_of(day_of(name)) <= until and len(dropped) < DROPPED_AT_ONCE and _drop(name):
                 dropped.append(name)
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_DELETE_UNSORTED, [first_id_at(until)])
@@ -59,13 +51,6 @@ def _needless_before(now: datetime) -> datetime:
     accounted_until = jobs.aggregate(least=Min("accounted_until"))["least"]
     kept = now - RUNS_KEPT_FOR
     return kept if accounted_until is None else min(kept, accounted_until)
-
-
-def _days_of_runs() -> list[tuple[str, date]]:
-    with connection.cursor() as cursor:
-        cursor.execute(_DAYS_OF_RUNS)
-        rows: list[tuple[str, date]] = cursor.fetchall()
-    return rows
 
 
 def _end_of(day: date) -> datetime:

@@ -246,7 +246,8 @@ def test_postgresql_away_is_named_and_the_rest_shown(show: Show, monkeypatch: py
 
 def test_rows_in_no_days_partition_are_shown(show: Show) -> None:
     point(0)
-    assert "unpartitioned price_points: rows of 2026-01-05 to 2026-01-05 lie in no day's partition" in show()
+    days = "2026-01-05 to 2026-01-05"
+    assert f"unpartitioned price_points: rows of {days} lie in no partition of their time" in show()
     assert json.loads(show("--json"))["unpartitioned"] == {"price_points": ["2026-01-05", "2026-01-05"]}
 
 

@@ -110,7 +110,7 @@ def _stored_lines(status: Status, stored: Stored) -> Iterator[str]:
     yield f"last average  {last}"
     yield f"dead letters  {stored.open_dead_letters:,} not replayed"
     for table, (first_day, last_day) in stored.unpartitioned.items():
-        yield f"unpartitioned {table}: rows of {first_day} to {last_day} lie in no day's partition"
+        yield f"unpartitioned {table}: rows of {first_day} to {last_day} lie in no partition of their time"
 
 
 def _ago(age_s: float) -> str:

@@ -169,15 +169,18 @@ def test_merge_that_was_broken_off_is_begun_anew(monkeypatch: pytest.MonkeyPatch
     assert rows() == stored
 
 
-def test_rows_of_days_without_a_partition_go_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_days_without_a_partition_go_along(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of June the days up to the 20th: what came later lies in the default partition."""
     with connection.cursor() as cursor:
         for day in range(21, DAYS + 1):
             cursor.execute(f"DROP TABLE symbol_averages_203106{day}")
     stored = [(store(number), number + 1) for number in (5, 20 * 24, 25 * 24)]
     with monkeypatch.context() as patch:
-        patch.setattr(merging, "MAX_MOVED", 2)
+        patch.setattr(merging, "MAX_MOVED", 1)
         assert merge_days(OVER) == ["price_points_203106"]
+    assert events_logged(caplog)["partitions.not_merged"] == 1
     assert merge_days(OVER) == ["symbol_averages_203106"]
     assert rows() == stored
     with connection.cursor() as cursor:
