@@ -1,12 +1,12 @@
 """Two years' worth of rows, made in SQL: points and averages, raw answers, runs, stopped jobs."""
 
 from collections.abc import Callable, Mapping
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, LiteralString
 
 from django.db import connection
 
-from prices.maintenance.partitions import DAYS_AHEAD, make_partitions
+from bench.growth_merge import make_days
 
 # So long in the past is the newest of these rows: what is measured is newer.
 AGE = timedelta(hours=1)
@@ -86,7 +86,7 @@ FROM generate_series(1, %(count)s) AS number,
 def fill(*, points: int, days: int, symbols: int, now: datetime, say: Callable[[str], None]) -> None:
     """Store about so many points and averages of the symbols over the last days, and all else of years."""
     first = (now - AGE - timedelta(days=days)).date()
-    _make_past_partitions(first, now.date())
+    make_days(first, before=now.date())
     each = points // days // symbols
     for day in range(days):
         moment = now - AGE - timedelta(days=days - day)
@@ -100,13 +100,6 @@ def fill(*, points: int, days: int, symbols: int, now: datetime, say: Callable[[
     _execute(_STOPPED, {"count": STOPPED_JOBS})
     _execute(_TERMS, {"count": BEAT_TERMS})
     _execute("VACUUM ANALYZE", {})
-
-
-def _make_past_partitions(first: date, last: date) -> None:
-    # As each day of those years made them.
-    while first <= last:
-        make_partitions(first)
-        first += timedelta(days=DAYS_AHEAD)
 
 
 def _execute(statement: LiteralString, arguments: Mapping[str, Any]) -> None:
