@@ -6,6 +6,7 @@ answers are dated by that one.
 """
 
 import socket
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 # NTP keeps clocks far closer than this.
 DIFFERS_BEYOND = timedelta(seconds=2)
 NOTED_EACH_S = 10.0
+READ_AGAIN_S = 1.0
 # A process that ended with a wrong clock is forgotten.
 FORGOTTEN_AFTER = timedelta(seconds=60)
 
@@ -61,6 +63,15 @@ def read_clock() -> Reading:
     return Reading(moment, time.monotonic())
 
 
+def recent_now() -> datetime:
+    """Return the time by PostgreSQL's clock for an answer that asks PostgreSQL for nothing else.
+
+    It was read in this process at most READ_AGAIN_S ago, and has gone on since by the monotonic clock. Raises
+    what the database raises.
+    """
+    return _recent.now()
+
+
 def differing_clocks() -> list[ClockDifference]:
     """Return the processes whose clocks differed from PostgreSQL's within the last minute."""
     return list(ClockDifference.objects.filter(noted_at__gte=_read() - FORGOTTEN_AFTER).order_by("process"))
@@ -71,6 +82,28 @@ def _read() -> datetime:
         cursor.execute("SELECT clock_timestamp()")
         (now,) = cursor.fetchone()
     return now  # type: ignore[no-any-return]
+
+
+class _Recent:
+    """A reading that all threads of this process share."""
+
+    def __init__(self) -> None:
+        self._reading: Reading | None = None
+        self._lock = threading.Lock()
+
+    def now(self) -> datetime:
+        reading = self._reading
+        if reading is None or time.monotonic() - reading.read_at > READ_AGAIN_S:
+            reading = self._read_again()
+        return reading.now
+
+    def _read_again(self) -> Reading:
+        with self._lock:
+            # Another thread may have read it meanwhile.
+            reading = self._reading
+            if reading is None or time.monotonic() - reading.read_at > READ_AGAIN_S:
+                reading = self._reading = read_clock()
+            return reading
 
 
 class _OwnClock:
@@ -115,3 +148,4 @@ def _write(process: str, now: datetime, ahead: timedelta) -> None:
 
 
 _own = _OwnClock()
+_recent = _Recent()

@@ -14,6 +14,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from prices.clock import database_now
+from prices.fetching import last_points
 from prices.jobs.services import create_job
 from prices.maintenance.partitions import make_partitions
 from prices.models import PollJob
@@ -42,6 +43,12 @@ ChangeJob: TypeAlias = Callable[[uuid.UUID], PollJob]
 def own_allowances() -> None:
     """Let each test share budgets among its own jobs."""
     forget_allowances()
+
+
+@pytest.fixture(autouse=True)
+def own_last_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test keep last points of its own in Redis."""
+    monkeypatch.setattr(last_points, "PREFIX", f"test-{uuid.uuid4().hex}:last")
 
 
 @pytest.fixture

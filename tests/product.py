@@ -36,7 +36,7 @@ class Product:
         self._port = free_port()
         self._environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "DATABASE_URL": _with_path(os.environ["DATABASE_URL"], f"/{connection.settings_dict['NAME']}"),
+            "DATABASE_URL": database_url(),
             "REDIS_URL": _with_path(os.environ["REDIS_URL"], REDIS_DATABASE),
             "KAFKA_BOOTSTRAP_SERVERS": settings.KAFKA_BOOTSTRAP_SERVERS,
             "KAFKA_TOPIC": settings.KAFKA_TOPIC,
@@ -169,6 +169,11 @@ def _answers(address: str) -> bool:
         return requests.get(address, timeout=5).ok
     except (requests.ConnectionError, requests.Timeout):
         return False
+
+
+def database_url() -> str:
+    """Return the address of the test's own database, for another process."""
+    return _with_path(os.environ["DATABASE_URL"], f"/{connection.settings_dict['NAME']}")
 
 
 def _with_path(address: str, path: str) -> str:

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+from django.http import HttpResponse
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
@@ -24,6 +25,14 @@ def number(value: Decimal | None) -> msgspec.Raw | None:
 def time(value: datetime | None) -> str | None:
     """Return a time as it is to stand in an answer: UTC, ending in Z."""
     return None if value is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def json_response(data: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return an answer of plain data, and numbers made by `number`.
+
+    A plain one: DRF's own, which renders itself later, takes three times as long.
+    """
+    return HttpResponse(_encoder.encode(data), content_type=ExactJSONRenderer.media_type, headers=headers)
 
 
 class ExactJSONRenderer(BaseRenderer):

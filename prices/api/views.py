@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -11,6 +12,7 @@ from rest_framework.views import APIView
 from prices.api import responses as answers
 from prices.api import schema
 from prices.api.pagination import page, page_of
+from prices.api.renderers import json_response
 from prices.api.serializers import (
     AveragesRequest,
     ChangeRequest,
@@ -22,7 +24,7 @@ from prices.api.serializers import (
     StopRequest,
     validated,
 )
-from prices.clock import database_now
+from prices.clock import database_now, recent_now
 from prices.database.newest import newest_rows
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at
 from prices.jobs.services import get_job, stop_job
@@ -43,7 +45,7 @@ class LatestView(APIView):
         parameters=[LatestRequest, *schema.LATEST_HEADERS],
         responses={200: schema.Latest, **schema.problems(400, 404, 429, 502, 503, 504)},
     )
-    def get(self, request: Request) -> Response:
+    def get(self, request: Request) -> HttpResponse:
         """Return the freshest price of a symbol, from the named provider or any.
 
         Where none is named, those that are configured are asked in turn until one gives a price. Where
@@ -54,16 +56,16 @@ class LatestView(APIView):
         """
         query = validated(LatestRequest, request.query_params)
         served = latest_price(
-            query["symbol"], query["provider"], now=database_now(), max_age_s=query["max_age"]
+            query["symbol"], query["provider"], now=recent_now(), max_age_s=query["max_age"]
         )
-        now = database_now()
+        now = recent_now()
         refuse_older(served, query["max_age"], now=now)
         body = answers.latest(served.point)
         if query["expand"]:
             body |= answers.quality(served.point, now=now) | {"attempts": answers.attempts(served.failures)}
         # An age, and that it is low enough, is true at this moment only.
         is_kept = query["expand"] is None and query["max_age"] is None
-        return Response(body, headers=answers.cache_headers(served.point, is_kept=is_kept, now=now))
+        return json_response(body, answers.cache_headers(served.point, is_kept=is_kept, now=now))
 
 
 class PollView(APIView):

@@ -29,6 +29,7 @@ from prices.database.retry import retry_database
 from prices.database.uuid7 import new_ids
 from prices.fetching.exchange import RoundTrip, unknown_symbols
 from prices.fetching.ingest import Stored, store_round_trips
+from prices.fetching.last_points import add_points
 from prices.fetching.recent import last_error, without_recent_price
 from prices.fetching.requests import FetchResult, ask_provider
 from prices.latest.errors import FETCH_ERRORS, LatestTimeoutError, RequestRefusedError, TooManyFetchesError
@@ -231,6 +232,7 @@ class _Fetching:
         stored = retry_database(lambda: self._store(round_trip, raw_id))
         if stored.points:
             self.points += stored.points
+            add_points(stored.points)
             # Nobody waits for Kafka to read a price that is stored.
             single_flight().afterwards(lambda: publisher().publish(stored.points, polls={}))
         return retry_database(lambda: without_recent_price(self._provider, unknown_symbols(round_trip)))

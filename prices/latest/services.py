@@ -23,14 +23,19 @@ from prices.latest.errors import (
 )
 from prices.latest.fetch import fetch_price, single_flight
 from prices.latest.freshness import age_seconds
-from prices.latest.stored import known_time, newest_first, stand_in, stored_points
+from prices.latest.stored import (
+    COMPARED_WITHIN,
+    known_time,
+    last_points,
+    newest_first,
+    stand_in,
+    stored_points,
+)
 from prices.models import PricePoint
 from prices.symbols import is_simulated
 from providers.base import NotConfiguredError
 from providers.keys import SIMULATED
 from providers.registry import missing_setting
-
-COMPARED_WITHIN = timedelta(days=1)
 
 TooOld = Callable[[PricePoint], OldPriceError | None]
 
@@ -60,7 +65,7 @@ def latest_price(symbol: str, provider: str | None, *, now: datetime, max_age_s:
     too_old = None if max_age_s is None else partial(_too_old, provider=provider, max_age_s=max_age_s)
     names = _asked_in_turn(symbol, provider)
     configured = [name for name in names if missing_setting(name) is None]
-    recent = _recent(symbol, provider, configured, reuse_s=reuse_s, now=now)
+    recent = _recent(last_points([symbol], now=now)[symbol], provider, configured, reuse_s=reuse_s, now=now)
     if recent is not None and not (configured and too_old and too_old(recent)):
         return Served(recent)
     if not configured:
@@ -102,20 +107,21 @@ def _age_error(point: PricePoint, *, max_age_s: int, now: datetime) -> OldPriceE
 
 
 def _recent(
-    symbol: str, provider: str | None, configured: Sequence[str], *, reuse_s: float, now: datetime
+    points: Sequence[PricePoint],
+    provider: str | None,
+    configured: Sequence[str],
+    *,
+    reuse_s: float,
+    now: datetime,
 ) -> PricePoint | None:
     """Return what is served without asking anybody, where whoever would be asked first has just answered."""
-    points = newest_first(stored_points(symbol, provider, received_after=now - COMPARED_WITHIN))
     first = provider or next(iter(configured), None)
-    lately = [
-        point
-        for point in points
-        if point.received_at > now - timedelta(seconds=reuse_s) and first in {None, point.provider}
-    ]
+    after = now - timedelta(seconds=reuse_s)
+    lately = [point for point in points if point.received_at > after and first in {None, point.provider}]
     if not lately:
         return None
     # Of the provider that is named, what it answered lately; of several, whatever is of the latest moment.
-    return lately[0] if provider is not None else points[0]
+    return newest_first(lately if provider is not None else points)[0]
 
 
 def _asked_in_turn(symbol: str, provider: str | None) -> Sequence[str]:

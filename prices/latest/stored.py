@@ -1,52 +1,68 @@
 """The newest stored price of a symbol.
 
-Of each provider the last few points are looked at, found by an index however many there are. A few and not
-one: a provider that answers from several machines goes back in time now and then. What was received in a
-time that is still to come (a clock was ahead, and is set right) is left out until that time.
+Of each provider the last few points are looked at, found by an index however many there are, or in Redis
+(prices/fetching/last_points.py). What was received in a time that is still to come (a clock was ahead, and is
+set right) is left out until that time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
+import structlog
+
 from prices.database.uuid7 import IS_OF_TIME_UNTIL_NOW, first_id_received
+from prices.fetching.last_points import LOOKED_AT, begin_entries, read_entries
 from prices.latest.freshness import Freshness, FreshnessState, freshness_of
 from prices.models import PricePoint
 from prices.models.price_point import Precision
 from prices.symbols import is_simulated
 from providers.keys import SIMULATED
+from providers.rate_limits.redis_scripts import SharedStateError
 from providers.registry import PROVIDER_NAMES
 
-LOOKED_AT = 5
+log = structlog.get_logger(__name__)
+
+# What was received within a day is compared: that bounds the partitions that are read.
+COMPARED_WITHIN = timedelta(days=1)
 # How old a price may be by its time of receipt to stand in for one that cannot be fetched: it bounds the
 # partitions that are read. One that is still fresh by its own time after longer there is none.
 STANDS_IN_WITHIN = timedelta(days=7)
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _LAST_OF_EACH = f"""
-SELECT last.* FROM unnest(%(providers)s::text[]) AS asked (name) CROSS JOIN LATERAL (
+SELECT last.* FROM unnest(%(symbols)s::text[], %(providers)s::text[]) AS asked (symbol, name)
+CROSS JOIN LATERAL (
     SELECT * FROM price_points
-    WHERE symbol = %(symbol)s AND provider = asked.name AND id >= %(oldest)s AND received_at > %(after)s
+    WHERE symbol = asked.symbol AND provider = asked.name AND id >= %(oldest)s AND received_at > %(after)s
       AND {IS_OF_TIME_UNTIL_NOW}
     ORDER BY id DESC LIMIT %(limit)s
 ) AS last
 """  # noqa: S608 - no outside text
 
 
+def last_points(symbols: Sequence[str], *, now: datetime) -> dict[str, Sequence[PricePoint]]:
+    """Return the last points of each symbol that were received within a day, of each provider.
+
+    From Redis, where they lie there; else from the table.
+    """
+    try:
+        found: dict[str, Sequence[PricePoint]] = dict(read_entries(symbols, now=now))
+    except SharedStateError as error:
+        log.debug("last_points.not_read", reason=str(error))
+        return _of_each(symbols, _read_day(symbols, now=now))
+    missing = [symbol for symbol in symbols if symbol not in found]
+    if missing:
+        begun = begin_entries(missing)
+        points = _read_day(missing, now=now)
+        begun.complete(points, now=now)
+        found |= _of_each(missing, points)
+    return found
+
+
 def stored_points(symbol: str, provider: str | None, *, received_after: datetime) -> list[PricePoint]:
     """Return the last points that were received after a time, of the named provider or of each."""
-    real = [name for name in PROVIDER_NAMES if is_simulated(symbol) == (name == SIMULATED)]
-    return list(
-        PricePoint.objects.raw(
-            _LAST_OF_EACH,
-            {
-                "providers": real if provider is None else [provider],
-                "symbol": symbol,
-                "oldest": first_id_received(received_after),
-                "after": received_after,
-                "limit": LOOKED_AT,
-            },
-        )
-    )
+    providers = _providers_of(symbol) if provider is None else [provider]
+    return _read([(symbol, name) for name in providers], received_after=received_after)
 
 
 def stored_price(symbol: str, provider: str | None, *, received_after: datetime) -> PricePoint | None:
@@ -88,3 +104,35 @@ def point_freshness(point: PricePoint, *, now: datetime) -> Freshness:
 
 def _may_stand_in(point: PricePoint, now: datetime) -> bool:
     return point_freshness(point, now=now).state in {FreshnessState.FRESH, FreshnessState.DELAYED}
+
+
+def _read_day(symbols: Sequence[str], *, now: datetime) -> list[PricePoint]:
+    pairs = [(symbol, name) for symbol in symbols for name in _providers_of(symbol)]
+    return _read(pairs, received_after=now - COMPARED_WITHIN)
+
+
+def _read(pairs: Sequence[tuple[str, str]], *, received_after: datetime) -> list[PricePoint]:
+    symbols, providers = zip(*pairs, strict=True)
+    return list(
+        PricePoint.objects.raw(
+            _LAST_OF_EACH,
+            {
+                "symbols": list(symbols),
+                "providers": list(providers),
+                "oldest": first_id_received(received_after),
+                "after": received_after,
+                "limit": LOOKED_AT,
+            },
+        )
+    )
+
+
+def _providers_of(symbol: str) -> list[str]:
+    return [SIMULATED] if is_simulated(symbol) else [name for name in PROVIDER_NAMES if name != SIMULATED]
+
+
+def _of_each(symbols: Sequence[str], points: Sequence[PricePoint]) -> dict[str, Sequence[PricePoint]]:
+    found: dict[str, list[PricePoint]] = {symbol: [] for symbol in symbols}
+    for point in points:
+        found[point.symbol].append(point)
+    return dict(found)

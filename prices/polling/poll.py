@@ -21,6 +21,7 @@ from prices.database.uuid7 import new_ids
 from prices.fetching.budget_history import load_sent_times
 from prices.fetching.exchange import RoundTrip, unknown_symbols
 from prices.fetching.ingest import Stored, store_round_trips
+from prices.fetching.last_points import add_points
 from prices.fetching.recent import received_since, without_recent_price
 from prices.fetching.requests import FetchResult, ask_provider
 from prices.jobs.services import next_provider, provider_of
@@ -220,6 +221,7 @@ class _Poll:
         stored = retry_database(keeping)
         self._note(keeping.resolved)
         if stored.points:
+            add_points(stored.points)
             publisher().publish(stored.points, polls={raw_id: run_id})
         return retry_database(lambda: without_recent_price(self.provider, unknown_symbols(round_trip)))
 

@@ -13,6 +13,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
 from prices.database.uuid7 import new_ids
+from prices.fetching.last_points import add_points
 from prices.latest.fetch import forget_single_flight
 from prices.models import PricePoint
 
@@ -103,10 +104,10 @@ def running_day() -> str:
 def add_point(
     provider: str, *, price: str = "1", observed_s_ago: int | None, received_s_ago: int, symbol: str = "AAPL"
 ) -> PricePoint:
-    """Store a point that was observed and received so many seconds ago."""
+    """Store a point that was observed and received so many seconds ago, as who stores one does."""
     now = datetime.now(UTC)
     point_id, raw_id = new_ids(2)
-    return PricePoint.objects.create(
+    point = PricePoint.objects.create(
         id=point_id,
         symbol=symbol,
         provider=provider,
@@ -116,3 +117,5 @@ def add_point(
         received_at=now - timedelta(seconds=received_s_ago),
         raw=raw_id,
     )
+    add_points([point])
+    return point

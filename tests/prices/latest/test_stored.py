@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
+from prices.fetching.last_points import LOOKED_AT
 from prices.latest.errors import NoPriceError
 from prices.latest.fetch import single_flight
 from prices.latest.services import Served, latest_price
-from prices.latest.stored import LOOKED_AT, known_time, newest_first, stand_in, stored_points, stored_price
+from prices.latest.stored import known_time, newest_first, stand_in, stored_points, stored_price
 from prices.models import PricePoint
 from providers.base import NotConfiguredError
 from tests.prices.two_providers import TwoProviders, add_point
