@@ -26,7 +26,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clocks soak chaos bench-consumer bench-scheduler lint lock lock-kafka venv venv-test
+.PHONY: help run test test-clocks soak chaos bench-api bench-consumer bench-scheduler lint lock lock-kafka venv venv-test
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -46,6 +46,9 @@ soak: venv-test ## Run the tests that take minutes, and every example of the pro
 
 chaos: venv-test ## Kill, stop and cut off the parts at random, and count what is wrong (SECONDS=60 SEED=1)
 	@exec $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench-api: venv-test ## Measure REST calls beside a bare Django view (5 minutes; wants an idle machine, and wrk)
+	@exec $(BIN)/python -m bench api $(ARGS)
 
 bench-consumer: venv-test ## Measure the consumer against PostgreSQL's own limit (12 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench consumer $(ARGS)

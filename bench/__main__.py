@@ -65,11 +65,25 @@ def _growth(arguments: argparse.Namespace, _parts: Mapping[str, int]) -> int:
     return run(plan, json_file=arguments.json)
 
 
+def _api(arguments: argparse.Namespace, _parts: Mapping[str, int]) -> int:
+    from bench.api import Plan, run
+
+    plan = Plan(
+        seconds=arguments.seconds,
+        rounds=arguments.rounds,
+        symbols=arguments.symbols,
+        polls=arguments.polls,
+        cases=arguments.cases,
+    )
+    return run(plan, json_file=arguments.json)
+
+
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace, Mapping[str, int]], int | None]] = {
     "consumer": _consumer,
     "verify": _verify,
     "scheduler": _scheduler,
     "growth": _growth,
+    "api": _api,
 }
 
 
@@ -98,7 +112,14 @@ def _parser() -> argparse.ArgumentParser:
     growth.add_argument("--days", type=int, default=400, help="over how many days (400)")
     growth.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
     growth.add_argument("--rounds", type=int, default=200, help="how often each is measured (200)")
-    for command in (consumer, verify, scheduler, growth):
+    api = commands.add_parser("api", help="REST calls beside a bare Django view that reads Redis")
+    cases = ("latest", "jobs", "averages")
+    api.add_argument("--cases", nargs="+", choices=cases, default=cases, help="which (all)")
+    api.add_argument("--seconds", type=int, default=5, help="of load in each round (5)")
+    api.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")
+    api.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
+    api.add_argument("--polls", type=int, default=800, help="jobs polled each second, at last (800; 0: none)")
+    for command in (consumer, verify, scheduler, growth, api):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser
 
