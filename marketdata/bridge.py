@@ -139,7 +139,10 @@ class _Stream:
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
     """Return the whole body; raises _RefusedError where it is too large or too slow, or ClientGoneError."""
-    if _declared_length(scope) > BODY_LIMIT_BYTES:
+    length = _declared_length(scope)
+    if length == 0:
+        return b""
+    if length is not None and length > BODY_LIMIT_BYTES:
         raise _RefusedError(_too_large())
     body = bytearray()
     try:
@@ -158,11 +161,16 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes:
         raise _RefusedError(problem_page(HTTPStatus.REQUEST_TIMEOUT, "body-too-slow", detail)) from error
 
 
-def _declared_length(scope: Scope) -> int:
+def _declared_length(scope: Scope) -> int | None:
+    """Return how long the body is, None where its headers do not say."""
+    # In HTTP/2 a body needs neither of the two headers.
+    length = 0 if scope["http_version"].startswith("1") else None
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)
-    return 0
+        if name == b"transfer-encoding":
+            length = None
+    return length
 
 
 def _too_large() -> HttpResponse:

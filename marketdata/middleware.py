@@ -1,11 +1,26 @@
 """What no view does: requests that none can read are refused, and wrong methods answered in one shape."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
+from django.contrib.messages.middleware import MessageMiddleware
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http.response import HttpResponseBase
 
 from prices.api.errors import MOST_FAULTS, problem_page
+
+# The REST calls of prices/api/urls.py, and the health checks.
+API_ADDRESSES = ("/prices/", "/averages", "/providers", "/jobs", "/livez", "/readyz")
+
+
+class PageMessages(MessageMiddleware):
+    """Messages of the admin. The REST calls have none, and need not read cookies for them."""
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        """Answer the request."""
+        if request.path_info.startswith(API_ADDRESSES):
+            return self.get_response(request)
+        return super().__call__(request)
 
 
 def refuse_unreadable(
@@ -37,8 +52,13 @@ def explain_405(
 
 
 def _refusal(request: HttpRequest) -> HttpResponse | None:
-    fields = [name for name, values in request.GET.lists() if any("\0" in text for text in (name, *values))]
-    if any("\0" in value for value in request.COOKIES.values()):
+    fields = []
+    if "%00" in request.META["QUERY_STRING"] or "\0" in request.META["QUERY_STRING"]:
+        fields = [
+            name for name, values in request.GET.lists() if any("\0" in text for text in (name, *values))
+        ]
+    # A cookie may write it in octal.
+    if "HTTP_COOKIE" in request.META and any("\0" in value for value in request.COOKIES.values()):
         fields.append("Cookie")
     if not fields:
         return None

@@ -1,5 +1,6 @@
 """What is imported and made when a process starts, so that its first caller does not wait for it."""
 
+import gc
 import importlib
 import threading
 from collections.abc import Collection
@@ -23,6 +24,13 @@ def warm_up(providers: Collection[str]) -> None:
 
 def warm_up_in_background(providers: Collection[str]) -> threading.Thread:
     """Do so in a thread; whoever needs one of the modules meanwhile waits for it."""
-    thread = threading.Thread(target=warm_up, args=(providers,), name="warm-up", daemon=True)
+    thread = threading.Thread(target=_warm_up_for_good, args=(providers,), name="warm-up", daemon=True)
     thread.start()
     return thread
+
+
+def _warm_up_for_good(providers: Collection[str]) -> None:
+    warm_up(providers)
+    # What is there stays. To look through all of it for garbage stopped the process for 0.1 s each second.
+    gc.collect()
+    gc.freeze()

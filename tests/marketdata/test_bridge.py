@@ -17,11 +17,14 @@ def pieces_of_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "PIECE_BYTES", 1)
 
 
+CHUNKED = (b"transfer-encoding", b"chunked")
+
+
 class Client:
     """One request: what it sends in turn, and what it was answered."""
 
     def __init__(
-        self, *pieces: bytes, method: str = "POST", headers: Iterable[tuple[bytes, bytes]] = ()
+        self, *pieces: bytes, method: str = "POST", headers: Iterable[tuple[bytes, bytes]] = (CHUNKED,)
     ) -> None:
         self.scope: Message = {
             "type": "http",
@@ -127,7 +130,7 @@ def test_request_is_told_as_wsgi_has_it() -> None:
     ("pieces", "headers"),
     [
         ([b"x"], [(b"content-length", b"%d" % (BODY_LIMIT_BYTES + 1))]),
-        ([b"x" * BODY_LIMIT_BYTES, b"x"], []),
+        ([b"x" * BODY_LIMIT_BYTES, b"x"], [CHUNKED]),
     ],
 )
 def test_body_that_is_too_large_is_413(pieces: list[bytes], headers: list[tuple[bytes, bytes]]) -> None:
@@ -149,6 +152,19 @@ def test_body_that_does_not_come_is_408_and_takes_no_thread(monkeypatch: pytest.
     client = Client()
     serve(lambda *_: pytest.fail("the application was called"), client)
     assert (client.status, client.is_ended) == (408, True)
+
+
+def test_request_whose_headers_tell_of_no_body_is_not_waited_for() -> None:
+    client = Client(method="GET", headers=[])
+    serve(echo, client)
+    assert (client.status, client.body) == (200, b"")
+
+
+def test_body_of_http_2_needs_no_header() -> None:
+    client = Client(b"{", b"}", headers=[])
+    client.scope["http_version"] = "2"
+    serve(echo, client)
+    assert client.body == b"{}"
 
 
 def test_client_that_leaves_before_its_body_is_there_is_not_answered() -> None:
