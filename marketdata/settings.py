@@ -289,7 +289,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"JobStatus": ["active", "paused", "stopped"]},
-    "PREPROCESSING_HOOKS": ["prices.api.schema.without_trailing_slashes"],
+    "PREPROCESSING_HOOKS": ["prices.api.schema.common.without_trailing_slashes"],
 }
 
 # --- Logs -----------------------------------------------------------------------------------------

@@ -4,16 +4,9 @@ from django.urls import URLPattern, re_path
 from django.views import View
 
 from prices.api.fields import UUID_PATTERN
-from prices.api.ledger_views import GapsView, RunsView
-from prices.api.views import (
-    AveragesView,
-    JobsView,
-    JobView,
-    LatestView,
-    PollView,
-    ProvidersView,
-    StopView,
-)
+from prices.api.views.jobs import JobsView, JobView, PollView, StopView
+from prices.api.views.ledger import GapsView, RunsView
+from prices.api.views.prices import AveragesView, LatestView, ProvidersView
 
 
 def either(pattern: str, view: type[View], name: str) -> URLPattern:

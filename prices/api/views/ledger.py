@@ -7,10 +7,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from prices.api import ledger_schema, schema
 from prices.api import responses as answers
 from prices.api.pagination import page, page_before
 from prices.api.renderers import time
+from prices.api.schema import ledger as schema
+from prices.api.schema.common import problems
 from prices.api.serializers import GapsRequest, RunsRequest, validated
 from prices.jobs.services import get_job
 from prices.ledger.reports import missed_slots, runs_of
@@ -24,7 +25,7 @@ class RunsView(APIView):
     @extend_schema(
         operation_id="runs",
         parameters=[_JOB_ID, RunsRequest],
-        responses={200: ledger_schema.RunsPage, **schema.problems(400, 404)},
+        responses={200: schema.RunsPage, **problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
         """Return the slots of a job that were claimed by a worker, and what became of each, newest first.
@@ -43,7 +44,7 @@ class GapsView(APIView):
     @extend_schema(
         operation_id="gaps",
         parameters=[_JOB_ID, GapsRequest],
-        responses={200: ledger_schema.GapsPage, **schema.problems(400, 404)},
+        responses={200: schema.GapsPage, **problems(400, 404)},
     )
     def get(self, request: Request, job_id: str) -> Response:
         """Return which slots of a job got no price and why, as ranges of time without overlap, newest first.

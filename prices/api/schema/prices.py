@@ -1,0 +1,109 @@
+"""The shapes of prices, averages and providers."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter
+from rest_framework import serializers
+
+from prices.api.schema.common import Attempt, ExactNumber
+
+
+class Latest(serializers.Serializer[Any]):
+    """A price and when it was true."""
+
+    symbol = serializers.CharField()
+    price = ExactNumber()
+    timestamp = serializers.DateTimeField(help_text="The provider's own time; ours where it gives none.")
+    provider = serializers.CharField()
+    observed_at = serializers.DateTimeField(required=False, allow_null=True, help_text="With expand=quality.")
+    precision = serializers.ChoiceField(["second", "day", "unknown"], required=False)
+    received_at = serializers.DateTimeField(required=False)
+    age_seconds = serializers.FloatField(required=False, allow_null=True)
+    currency = serializers.CharField(required=False, allow_null=True, help_text="GBp is pence.")
+    market_state = serializers.ChoiceField(["open", "closed", "unknown"], required=False)
+    freshness = serializers.ChoiceField(["fresh", "delayed", "stale", "unknown"], required=False)
+    freshness_rule = serializers.CharField(required=False, help_text="The rule that decided.")
+    raw_response_id = serializers.UUIDField(required=False)
+    attempts = Attempt(many=True, required=False, help_text="Who was asked before and gave no price.")
+
+
+class Average(serializers.Serializer[Any]):
+    """The average at one point."""
+
+    event_id = serializers.UUIDField()
+    symbol = serializers.CharField()
+    price = ExactNumber()
+    currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
+    average = ExactNumber(allow_null=True, help_text="Null before the fifth point of symbol and currency.")
+    window_size = serializers.IntegerField(help_text="Points in the window, 1 to 5.")
+    provider = serializers.CharField()
+    observed_at = serializers.DateTimeField(allow_null=True)
+    created_at = serializers.DateTimeField()
+
+
+class AveragesPage(serializers.Serializer[Any]):
+    """A page of averages."""
+
+    results = Average(many=True)
+    next = serializers.URLField(allow_null=True, help_text="The next page, of older ones.")
+
+
+class BudgetWindow(serializers.Serializer[Any]):
+    """One limit of a provider."""
+
+    limit = serializers.IntegerField(help_text="Requests in the window.")
+    window_s = serializers.FloatField()
+    left = serializers.IntegerField()
+    resets_in_s = serializers.FloatField(help_text="Until the oldest request leaves the window.")
+
+
+class ProviderStatus(serializers.Serializer[Any]):
+    """How a provider stands."""
+
+    provider = serializers.CharField()
+    configured = serializers.BooleanField()
+    missing_setting = serializers.CharField(allow_null=True, help_text="The setting to give a value.")
+    breaker = serializers.ChoiceField(["closed", "open", "half_open"])
+    failures = serializers.IntegerField(help_text="In a row.")
+    retry_after_s = serializers.FloatField(allow_null=True, help_text="Until it may be asked again.")
+    last_success = serializers.DateTimeField(
+        required=False,
+        allow_null=True,
+        help_text="Left out, as the next two, for simulated: it has no network.",
+    )
+    last_error = serializers.CharField(required=False, allow_null=True)
+    last_error_at = serializers.DateTimeField(required=False, allow_null=True)
+    budget = BudgetWindow(
+        many=True, help_text="Empty: no limit, or not asked since Redis started or lost its counts."
+    )
+
+
+class ProvidersList(serializers.Serializer[Any]):
+    """All providers."""
+
+    results = ProviderStatus(many=True)
+
+
+LATEST_HEADERS = [
+    OpenApiParameter(
+        "Age",
+        int,
+        OpenApiParameter.HEADER,
+        response=[200],
+        description="Whole seconds since the provider's answer was received.",
+    ),
+    OpenApiParameter(
+        "Cache-Control",
+        str,
+        OpenApiParameter.HEADER,
+        response=True,
+        description="How long a cache may give the same answer; no-store for errors, expand and max_age.",
+    ),
+    OpenApiParameter(
+        "Retry-After",
+        int,
+        OpenApiParameter.HEADER,
+        response=[429, 503, 504],
+        description="Seconds until asking again makes sense.",
+    ),
+]

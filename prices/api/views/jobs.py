@@ -1,0 +1,118 @@
+"""Jobs: created, read, changed, stopped."""
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from prices.api import responses as answers
+from prices.api.pagination import page
+from prices.api.schema import jobs as schema
+from prices.api.schema.common import problems
+from prices.api.serializers import (
+    ChangeRequest,
+    NoQuery,
+    PageRequest,
+    PollQuery,
+    PollRequest,
+    StopRequest,
+    validated,
+)
+from prices.clock import database_now
+from prices.jobs.services import get_job, stop_job
+from prices.ledger.reports import count_last_day
+from prices.models import PollJob
+from prices.quota import Target, change_planned_interval, create_planned_job, plan_of_active
+
+_JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
+
+
+class PollView(APIView):
+    """POST /prices/poll."""
+
+    @extend_schema(
+        operation_id="poll_prices",
+        request=PollRequest,
+        parameters=[PollQuery, schema.QUOTA_PLAN_HEADER],
+        responses={202: schema.Accepted, **problems(400, 408, 413, 415, 422)},
+    )
+    def post(self, request: Request) -> Response:
+        """Create a job that polls the symbols each `interval` seconds.
+
+        A job that the provider's budget does not carry in full is accepted too; the header `Quota-Plan`
+        tells what it gets. With `strict=true` it is refused, and so is one whose provider has no key.
+        """
+        strict = validated(PollQuery, request.query_params)["strict"]
+        target = Target(**validated(PollRequest, request.data))
+        job, plan = create_planned_job(target, strict=strict, now=database_now())
+        headers = {"Quota-Plan": answers.quota_plan_header(plan)}
+        return Response(answers.accepted(job), status=202, headers=headers)
+
+
+class StopView(APIView):
+    """POST /prices/stop."""
+
+    @extend_schema(
+        operation_id="stop_polling",
+        request=StopRequest,
+        responses={200: schema.Stopped, **problems(400, 404, 408, 413, 415)},
+    )
+    def post(self, request: Request) -> Response:
+        """End a job for good. Once this is answered, no fetch starts for it."""
+        validated(NoQuery, request.query_params)
+        job = stop_job(validated(StopRequest, request.data)["job_id"])
+        return Response(answers.stopped(job))
+
+
+class JobsView(APIView):
+    """GET /jobs."""
+
+    @extend_schema(
+        operation_id="jobs",
+        parameters=[PageRequest],
+        responses={200: schema.JobsPage, **problems(400)},
+    )
+    def get(self, request: Request) -> Response:
+        """Return the jobs, newest first."""
+        query = validated(PageRequest, request.query_params)
+        now = database_now()
+        jobs = PollJob.objects.select_related("periodic_task")
+        return page(request, query, jobs, lambda row: answers.job(row, plan_of_active(row, now=now)))
+
+
+class JobView(APIView):
+    """GET and PATCH /jobs/{job_id}."""
+
+    @extend_schema(
+        operation_id="job",
+        parameters=[_JOB_ID],
+        responses={200: schema.JobDetail, **problems(400, 404)},
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        """Return a job, how its polls went, what keeps it from polling, and what the budget gives it."""
+        validated(NoQuery, request.query_params)
+        return Response(_detail_of(get_job(UUID(job_id)), fresh=False))
+
+    @extend_schema(
+        operation_id="change_job",
+        request=ChangeRequest,
+        parameters=[_JOB_ID, PollQuery],
+        responses={200: schema.JobDetail, **problems(400, 404, 408, 409, 413, 415, 422)},
+    )
+    def patch(self, request: Request, job_id: str) -> Response:
+        """Change how often a job polls, beginning with the first slot of the new interval.
+
+        With `strict=true` a shorter interval is refused where the budget does not carry it in full.
+        """
+        strict = validated(PollQuery, request.query_params)["strict"]
+        interval = validated(ChangeRequest, request.data)["interval"]
+        job = change_planned_interval(UUID(job_id), interval, strict=strict, now=database_now())
+        return Response(_detail_of(job, fresh=True))
+
+
+def _detail_of(job: PollJob, *, fresh: bool) -> dict[str, Any]:
+    now = database_now()
+    return answers.job_detail(job, plan_of_active(job, now=now, fresh=fresh), count_last_day(job, now=now))
