@@ -79,6 +79,9 @@ class Bridge:
         answer = await loop.run_in_executor(self._pool, self._respond, _environ(scope, body))
         if answer.more is None:
             await _send_whole(answer, send)
+        elif scope["method"] == "HEAD":
+            await loop.run_in_executor(self._pool, answer.more.close)
+            await _send_whole(answer, send)
         else:
             await self._stream(answer, answer.more, receive, send)
 
@@ -122,15 +125,15 @@ class _Stream:
     def __init__(self, response: Iterable[bytes]) -> None:
         self._response = response
         self._pieces: Iterator[bytes] = iter(response)
+        self._made = bytearray()
 
     def next_piece(self) -> bytes | None:
-        """Return the next piece, joined of small ones; None at the end."""
-        joined = bytearray()
-        for piece in self._pieces:
-            joined += piece
-            if len(joined) >= PIECE_BYTES:
-                break
-        return bytes(joined) or None
+        """Return what comes next, joined of small pieces or cut from a large one; None at the end."""
+        while len(self._made) < PIECE_BYTES and (piece := next(self._pieces, None)) is not None:
+            self._made += piece
+        piece = bytes(self._made[:PIECE_BYTES])
+        del self._made[:PIECE_BYTES]
+        return piece or None
 
     def close(self) -> None:
         """End it, at the end or before."""

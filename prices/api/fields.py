@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
+from drf_spectacular.drainage import set_override
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -26,9 +27,16 @@ _DIGITS = re.compile("-?[0-9]{1,19}")
 _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 TIME_ALLOWED = "a time from 1970 on with its offset, as 2026-11-22T14:30:00Z (in a query + is written %2B)"
 STATES_ALLOWED = f"one or more of {', '.join(RunState.values)}, with commas between"
 _T = TypeVar("_T")
+
+
+def parse_uuid(data: Any) -> UUID | None:
+    """Return the id that a text is, None where it is none."""
+    # UUID() also takes braces, urn:uuid:, underscores and digits of other alphabets.
+    return UUID(data) if isinstance(data, str) and _UUID.fullmatch(data) else None
 
 
 class StrictField(serializers.Field[_T, Any, Any, Any], Generic[_T]):
@@ -83,7 +91,6 @@ class SymbolsField(StrictField[list[str]]):
         return unique
 
 
-@extend_schema_field({"type": "integer"})
 class WholeNumberField(StrictField[int]):
     """A JSON integer within bounds; in a query, its decimal digits. Not true, 1.0 or "60"."""
 
@@ -92,6 +99,7 @@ class WholeNumberField(StrictField[int]):
         super().__init__(help_text=allowed, **kwargs)
         self.minimum = minimum
         self.maximum = maximum
+        set_override(self, "field", {"type": "integer", "minimum": minimum, "maximum": maximum})
 
     def to_internal_value(self, data: Any) -> int:
         """Return the number."""
@@ -129,10 +137,10 @@ class IdField(StrictField[UUID]):
 
     def to_internal_value(self, data: Any) -> UUID:
         """Return the id."""
-        # UUID() also takes braces, urn:uuid:, underscores and digits of other alphabets.
-        if not isinstance(data, str) or _UUID.fullmatch(data) is None:
+        found = parse_uuid(data)
+        if found is None:
             raise serializers.ValidationError("is not a uuid")
-        return UUID(data)
+        return found
 
 
 @extend_schema_field({"type": "boolean", "default": False})
@@ -149,18 +157,19 @@ class SwitchField(StrictField[bool]):
         return bool(data == "true")
 
 
-@extend_schema_field({"type": "string", "enum": ["quality"]})
-class ExpandField(StrictField[str]):
-    """What an answer is to tell besides."""
+class WordField(StrictField[str]):
+    """One of some words."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text="quality", **kwargs)
+    def __init__(self, *words: str, **kwargs: Any) -> None:
+        super().__init__(help_text=f"one of {', '.join(words)}" if len(words) > 1 else words[0], **kwargs)
+        self._words = words
+        set_override(self, "field", {"type": "string", "enum": list(words)})
 
     def to_internal_value(self, data: Any) -> str:
         """Return the word."""
-        if data != "quality":
+        if data not in self._words:
             raise serializers.ValidationError("is not known")
-        return "quality"
+        return str(data)
 
 
 @extend_schema_field({"type": "string", "format": "date-time"})
@@ -181,6 +190,39 @@ class TimeField(StrictField[datetime]):
         if moment < EPOCH:
             raise serializers.ValidationError("is too early")
         return moment
+
+
+@extend_schema_field({"type": "string", "example": "2026-11-22"})
+class MomentField(TimeField):
+    """A time, or a date: the beginning of that day in UTC."""
+
+    def __init__(self, more: str = "", **kwargs: Any) -> None:
+        super().__init__(f"; or a date as 2026-11-22, which begins at 00:00 UTC{more}", **kwargs)
+
+    def to_internal_value(self, data: Any) -> datetime:
+        """Return the time in UTC."""
+        is_date = isinstance(data, str) and _DATE.fullmatch(data) is not None
+        return super().to_internal_value(f"{data}T00:00:00Z" if is_date else data)
+
+
+@extend_schema_field({"type": "string", "example": "AAPL,MSFT"})
+class SymbolListField(StrictField[list[str]]):
+    """Symbols with commas between, upper-cased, repeats removed."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        allowed = f"1 to {MAX_SYMBOLS} symbols with commas between, each {SYMBOL_ALLOWED}"
+        super().__init__(help_text=allowed, **kwargs)
+
+    def to_internal_value(self, data: Any) -> list[str]:
+        """Return the symbols in their first order."""
+        named = str(data).split(",")
+        symbols = [normalise_symbol(name) for name in named]
+        if None in symbols:
+            raise serializers.ValidationError(f"{named[symbols.index(None)]!r:.60} is not a symbol")
+        unique = unique_symbols(cast("list[str]", symbols))
+        if len(unique) > MAX_SYMBOLS:
+            raise serializers.ValidationError(f"has {len(unique)} symbols")
+        return unique
 
 
 @extend_schema_field({"type": "string", "example": "failed,skipped"})

@@ -1,6 +1,6 @@
 """Pages of lists: as many rows as asked for, and the address of the next ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from django.db.models import Model, QuerySet
@@ -22,26 +22,18 @@ def page(
     if query["before"] is not None:
         rows = rows.filter(id__lt=query["before"])
     # One row more tells that there is a next page.
-    found = list(rows.order_by("-id")[: query["limit"] + 1])
-    return page_of(request, query, found, as_json, key="id")
-
-
-def page_of(
-    request: Request,
-    query: Mapping[str, Any],
-    found: Sequence[_Row],
-    as_json: Callable[[_Row], dict[str, Any]],
-    *,
-    key: str,
-) -> Response:
-    """Answer a page of rows that were found, newest first; one more than the limit is of the next page."""
     limit = query["limit"]
-    following = {"before": str(getattr(found[limit - 1], key))} if len(found) > limit else None
+    found = list(rows.order_by("-id")[: limit + 1])
+    following = {"before": str(found[limit - 1].pk)} if len(found) > limit else None
     return page_before(request, [as_json(row) for row in found[:limit]], following)
 
 
 def page_before(request: Request, rows: list[dict[str, Any]], following: dict[str, str] | None) -> Response:
     """Answer a page; `following` is what the query of the next one says, None where there is none."""
-    address = request.build_absolute_uri()
-    next_page = None if following is None else answers.with_query(address, **following)
+    next_page = None if following is None else next_address(request, **following)
     return Response({"results": rows, "next": next_page})
+
+
+def next_address(request: Request, **values: str) -> str:
+    """Return the address of the request with these values in its query."""
+    return answers.with_query(request.build_absolute_uri(), **values)

@@ -12,7 +12,7 @@ from prices.latest.errors import Failure
 from prices.latest.freshness import age_seconds
 from prices.latest.stored import known_time, point_freshness
 from prices.ledger.reports import MissedRange, SlotCounts
-from prices.models import PollJob, PollRun, PricePoint, SymbolAverage
+from prices.models import PollJob, PollRun, PricePoint
 from prices.quota import NotConfigured, Plan, all_blockers, plain_plan
 from providers.rate_limits.breaker import breaker_state
 from providers.rate_limits.budget import remaining
@@ -175,21 +175,6 @@ def missed_range(found: MissedRange) -> dict[str, Any]:
         "slots": found.slots,
         "reason": found.reason,
         "kind": found.kind,
-    }
-
-
-def average(row: SymbolAverage) -> dict[str, Any]:
-    """Return a point's average; null before the fifth point of its symbol and currency."""
-    return {
-        "event_id": str(row.event_id),
-        "symbol": row.symbol,
-        "price": number(row.price),
-        "currency": row.currency,
-        "average": number(row.average),
-        "window_size": row.window_size,
-        "provider": row.provider,
-        "observed_at": time(row.observed_at),
-        "created_at": time(row.created_at),
     }
 
 

@@ -9,7 +9,6 @@ from rest_framework import serializers
 
 from prices.api.errors import InvalidRequestError
 from prices.api.fields import (
-    ExpandField,
     IdField,
     ProviderField,
     StatesField,
@@ -18,6 +17,7 @@ from prices.api.fields import (
     SymbolsField,
     TimeField,
     WholeNumberField,
+    WordField,
 )
 from prices.clock import database_now
 from prices.ledger.reports import DAY, LONGEST_WINDOW
@@ -73,7 +73,7 @@ class LatestRequest(serializers.Serializer[Any]):
 
     symbol = SymbolField()
     provider = ProviderField()
-    expand = ExpandField(required=False, default=None)
+    expand = WordField("quality", required=False, default=None)
     max_age = WholeNumberField(0, MAX_AGE_S, unit="(seconds)", required=False, default=None)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
@@ -91,12 +91,6 @@ class PageRequest(serializers.Serializer[Any]):
 
     limit = WholeNumberField(1, MAX_LIMIT, required=False, default=100)
     before = IdField("a uuid: only older rows than this one", required=False, default=None)
-
-
-class AveragesRequest(PageRequest):
-    """The query of GET /averages."""
-
-    symbol = SymbolField(required=False, default=None)
 
 
 class RunsRequest(PageRequest):

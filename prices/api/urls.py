@@ -4,9 +4,10 @@ from django.urls import URLPattern, re_path
 from django.views import View
 
 from prices.api.fields import UUID_PATTERN
+from prices.api.views.history import AveragesView, HistoryView
 from prices.api.views.jobs import JobsView, JobView, PollView, StopView
 from prices.api.views.ledger import GapsView, RunsView
-from prices.api.views.prices import AveragesView, LatestView, ProvidersView
+from prices.api.views.prices import LatestView, ProvidersView
 
 
 def either(pattern: str, view: type[View], name: str) -> URLPattern:
@@ -16,6 +17,7 @@ def either(pattern: str, view: type[View], name: str) -> URLPattern:
 
 urlpatterns = [
     either("prices/latest", LatestView, "latest"),
+    either("prices/history", HistoryView, "history"),
     either("prices/poll", PollView, "poll"),
     either("prices/stop", StopView, "stop"),
     either("averages", AveragesView, "averages"),

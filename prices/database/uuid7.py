@@ -25,7 +25,7 @@ def epoch_ms(moment: datetime) -> int:
 
 def first_id_at(moment: datetime) -> UUID:
     """Return the lowest id that a row made at this moment or later can have."""
-    return UUID(int=epoch_ms(moment) << 80)
+    return UUID(int=max(epoch_ms(moment), 0) << 80)
 
 
 def made_at_ms(row_id: UUID) -> int:

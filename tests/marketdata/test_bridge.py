@@ -190,11 +190,25 @@ def test_streamed_answer_is_sent_as_it_is_made_and_closed() -> None:
     assert (client.is_ended, streamed.is_closed) == (True, True)
 
 
-def test_small_pieces_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_pieces_are_joined_and_large_ones_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "PIECE_BYTES", 3)
     client = Client(b"", method="GET")
-    serve(stream(Streamed(lambda: iter([b"a", b"b", b"cd", b"e"]))), client)
-    assert [each.get("body") for each in client.answer[1:]] == [b"abcd", b"e", b""]
+    serve(stream(Streamed(lambda: iter([b"a", b"b", b"cdefghij", b"", b"k"]))), client)
+    assert [each.get("body") for each in client.answer[1:]] == [b"abc", b"def", b"ghi", b"jk", b""]
+
+
+def test_head_of_a_streamed_answer_makes_nothing_of_it() -> None:
+    made: list[int] = []
+
+    def pieces() -> Iterator[bytes]:
+        made.append(1)
+        yield b"x"
+
+    streamed = Streamed(pieces)
+    client = Client(b"", method="HEAD")
+    serve(stream(streamed), client)
+    assert (client.status, client.body, client.is_ended, streamed.is_closed) == (200, b"", True, True)
+    assert made == []
 
 
 def test_streamed_answer_that_fails_is_cut_and_not_ended() -> None:

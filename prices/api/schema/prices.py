@@ -27,27 +27,6 @@ class Latest(serializers.Serializer[Any]):
     attempts = Attempt(many=True, required=False, help_text="Who was asked before and gave no price.")
 
 
-class Average(serializers.Serializer[Any]):
-    """The average at one point."""
-
-    event_id = serializers.UUIDField()
-    symbol = serializers.CharField()
-    price = ExactNumber()
-    currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
-    average = ExactNumber(allow_null=True, help_text="Null before the fifth point of symbol and currency.")
-    window_size = serializers.IntegerField(help_text="Points in the window, 1 to 5.")
-    provider = serializers.CharField()
-    observed_at = serializers.DateTimeField(allow_null=True)
-    created_at = serializers.DateTimeField()
-
-
-class AveragesPage(serializers.Serializer[Any]):
-    """A page of averages."""
-
-    results = Average(many=True)
-    next = serializers.URLField(allow_null=True, help_text="The next page, of older ones.")
-
-
 class BudgetWindow(serializers.Serializer[Any]):
     """One limit of a provider."""
 

@@ -7,21 +7,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
-from prices.api.pagination import page_of
 from prices.api.renderers import json_response
 from prices.api.schema import prices as schema
 from prices.api.schema.common import problems
 from prices.api.serializers import (
-    AveragesRequest,
     LatestRequest,
     NoQuery,
     validated,
 )
-from prices.clock import database_now, recent_now
-from prices.database.newest import newest_rows
-from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at
+from prices.clock import recent_now
 from prices.latest.services import latest_price, refuse_older
-from prices.models import SymbolAverage
 from providers.registry import PROVIDER_NAMES
 
 
@@ -54,27 +49,6 @@ class LatestView(APIView):
         # An age, and that it is low enough, is true at this moment only.
         is_kept = query["expand"] is None and query["max_age"] is None
         return json_response(body, answers.cache_headers(served.point, is_kept=is_kept, now=now))
-
-
-class AveragesView(APIView):
-    """GET /averages."""
-
-    @extend_schema(
-        operation_id="averages",
-        parameters=[AveragesRequest],
-        responses={200: schema.AveragesPage, **problems(400)},
-    )
-    def get(self, request: Request) -> Response:
-        """Return the 5-point moving averages, newest first; null before a symbol's fifth point."""
-        query = validated(AveragesRequest, request.query_params)
-        # Ids of a time to come are of a clock that was ahead: what they say is older than it looks.
-        known = first_id_at(database_now() + CLOCKS_AGREE_WITHIN)
-        before = min(known, query["before"] or known)
-        averages = SymbolAverage.objects.filter(event_id__lt=before)
-        if query["symbol"]:
-            averages = averages.filter(symbol=query["symbol"])
-        found = newest_rows(averages, key="event_id", around=before, limit=query["limit"] + 1)
-        return page_of(request, query, found, answers.average, key="event_id")
 
 
 class ProvidersView(APIView):

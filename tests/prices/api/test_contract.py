@@ -145,7 +145,10 @@ def test_latest_with_wrong_query_names_the_field(api: APIClient, query: Any, fie
     ("path", "known"),
     [
         ("/prices/latest?symbol=SIM-A&", "symbol, provider, expand, max_age"),
-        ("/averages?", "limit, before, symbol"),
+        (
+            "/averages?",
+            "symbol, symbols, provider, since, until, order, limit, cursor, numbers, format, expand",
+        ),
         ("/jobs?", "limit, before"),
         (f"/jobs/{UNKNOWN_JOB}?", "none"),
         (f"/jobs/{UNKNOWN_JOB}/runs?", "limit, before, state, since, until"),

@@ -1,0 +1,92 @@
+"""What the queries of reads may hold: which rows, in which order and form."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from prices.api.fields import (
+    MomentField,
+    ProviderField,
+    StrictField,
+    SymbolField,
+    SymbolListField,
+    WholeNumberField,
+    WordField,
+    parse_uuid,
+)
+from prices.history.query import Position, Query
+from prices.symbols import normalise_symbol
+
+MAX_ROWS = 10_000
+DEFAULT_ROWS = 1_000
+
+
+class CursorField(StrictField[Position]):
+    """Where a page begins, as `next` of the page before has it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(help_text="what `next` of the page before has", **kwargs)
+
+    def to_internal_value(self, data: Any) -> Position:
+        """Return the position."""
+        row_id, comma, name = str(data).partition(",")
+        found, symbol = parse_uuid(row_id), normalise_symbol(name) if comma else None
+        if found is None or bool(comma) != bool(symbol):
+            raise serializers.ValidationError("is not of a page")
+        return Position(found, symbol)
+
+
+def cursor_of(position: Position) -> str:
+    """Return the cursor of a page that begins there."""
+    return f"{position.row_id},{position.symbol}" if position.symbol else str(position.row_id)
+
+
+class RowsRequest(serializers.Serializer[Any]):
+    """The query of a list of rows as they were received."""
+
+    symbol = SymbolField(required=False, default=None)
+    symbols = SymbolListField(required=False, default=None)
+    provider = ProviderField()
+    since = MomentField("; received then or later", required=False, default=None)
+    until = MomentField("; received before then", required=False, default=None)
+    order = WordField("asc", "desc", required=False, default="desc")
+    limit = WholeNumberField(1, MAX_ROWS, required=False, default=None)
+    cursor = CursorField(required=False, default=None)
+    numbers = WordField("number", "string", required=False, default="number")
+    format = WordField("json", "csv", "ndjson", required=False, default=None)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse times in the wrong order, and a cursor of other symbols."""
+        if attrs["symbol"] and attrs["symbols"]:
+            raise serializers.ValidationError({"symbols": ["is given together with symbol"]})
+        if attrs["since"] and attrs["until"] and attrs["since"] >= attrs["until"]:
+            raise serializers.ValidationError({"since": ["is not before until"]})
+        symbols = attrs["symbols"] or [symbol for symbol in [attrs["symbol"]] if symbol]
+        after: Position | None = attrs["cursor"]
+        if after is not None and (after.symbol not in symbols if symbols else after.symbol is not None):
+            raise serializers.ValidationError({"cursor": ["is of a page of other symbols"]})
+        return attrs | {"query": _query(attrs, symbols)}
+
+
+def _query(attrs: dict[str, Any], symbols: list[str]) -> Query:
+    return Query(
+        symbols=symbols,
+        provider=attrs["provider"],
+        since=attrs["since"],
+        until=attrs["until"],
+        is_ascending=attrs["order"] == "asc",
+        only_changes=attrs.get("distinct") is not None,
+        after=attrs["cursor"],
+    )
+
+
+class HistoryRequest(RowsRequest):
+    """The query of GET /prices/history."""
+
+    distinct = WordField("observed", required=False, default=None)
+
+
+class AveragesRequest(RowsRequest):
+    """The query of GET /averages."""
+
+    expand = WordField("inputs", required=False, default=None)

@@ -1,0 +1,70 @@
+"""The shapes of points and averages."""
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiResponse
+from rest_framework import serializers
+
+from prices.api.schema.common import ExactNumber
+from prices.models import Precision
+
+
+class Point(serializers.Serializer[Any]):
+    """A stored price."""
+
+    event_id = serializers.UUIDField()
+    symbol = serializers.CharField()
+    provider = serializers.CharField()
+    price = ExactNumber(help_text="With `numbers=string` a string, as all prices.")
+    currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
+    observed_at = serializers.DateTimeField(allow_null=True, help_text="The provider's own time.")
+    precision = serializers.ChoiceField(Precision.values, help_text="Of observed_at.")
+    received_at = serializers.DateTimeField()
+    raw_response_id = serializers.UUIDField()
+
+
+class HistoryPage(serializers.Serializer[Any]):
+    """A page of prices."""
+
+    results = Point(many=True)
+    next = serializers.URLField(allow_null=True, help_text="The next page.")
+
+
+class Input(serializers.Serializer[Any]):
+    """A point of a window."""
+
+    event_id = serializers.UUIDField()
+    price = ExactNumber()
+
+
+class Average(serializers.Serializer[Any]):
+    """The average at one point."""
+
+    event_id = serializers.UUIDField()
+    symbol = serializers.CharField()
+    price = ExactNumber()
+    currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
+    average = ExactNumber(allow_null=True, help_text="Null before the fifth point of symbol and currency.")
+    window_size = serializers.IntegerField(help_text="Points in the window, 1 to 5.")
+    provider = serializers.CharField()
+    observed_at = serializers.DateTimeField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    inputs = Input(many=True, required=False, help_text="With expand=inputs: the window, newest first.")
+
+
+class AveragesPage(serializers.Serializer[Any]):
+    """A page of averages."""
+
+    results = Average(many=True)
+    next = serializers.URLField(allow_null=True, help_text="The next page.")
+
+
+def files(header: str) -> dict[tuple[int, str], OpenApiResponse]:
+    """Return the answers of the other forms."""
+    return {
+        (200, "text/csv"): OpenApiResponse(
+            OpenApiTypes.STR, description=f"A header ({header} …), then a row a line."
+        ),
+        (200, "application/x-ndjson"): OpenApiResponse(OpenApiTypes.STR, description="An object a line."),
+    }

@@ -1,0 +1,58 @@
+"""Points and averages as they were received."""
+
+from django.http.response import HttpResponseBase
+from drf_spectacular.utils import extend_schema
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from prices.api.read_requests import AveragesRequest, HistoryRequest
+from prices.api.rows import rows_response
+from prices.api.schema import history as schema
+from prices.api.schema.common import problems
+from prices.api.serializers import validated
+from prices.clock import recent_now
+from prices.history.tables import AVERAGES, AVERAGES_WITH_INPUTS, POINTS
+
+
+class HistoryView(APIView):
+    """GET /prices/history."""
+
+    @extend_schema(
+        operation_id="price_history",
+        parameters=[HistoryRequest],
+        responses={
+            200: schema.HistoryPage,
+            **schema.files("event_id,symbol,provider,price"),
+            **problems(400),
+        },
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        """Return the stored prices, newest first; with `symbols` those of the first one come first.
+
+        A page of JSON has `limit` rows, 1,000 where that is left out, and in `next` the address of the next
+        one. CSV and newline-delimited JSON have all rows where `limit` is left out.
+        """
+        query = validated(HistoryRequest, request.query_params)
+        return rows_response(request, POINTS, query, now=recent_now())
+
+
+class AveragesView(APIView):
+    """GET /averages."""
+
+    @extend_schema(
+        operation_id="averages",
+        parameters=[AveragesRequest],
+        responses={
+            200: schema.AveragesPage,
+            **schema.files("event_id,symbol,price,currency"),
+            **problems(400),
+        },
+    )
+    def get(self, request: Request) -> HttpResponseBase:
+        """Return the 5-point moving averages, in the order of /prices/history; null before the fifth point.
+
+        `since` and `until` are of the receipt of the point. `expand=inputs` tells the points of each window.
+        """
+        query = validated(AveragesRequest, request.query_params)
+        table = AVERAGES_WITH_INPUTS if query["expand"] else AVERAGES
+        return rows_response(request, table, query, now=recent_now())

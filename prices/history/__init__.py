@@ -1,0 +1,1 @@
+"""Stored points and averages as they were received: pages, and downloads of any length."""

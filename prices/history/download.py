@@ -1,0 +1,54 @@
+"""Rows as files of any length.
+
+Each page is a query of its own: between two of them neither a transaction nor a connection is held.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from prices.history.columns import csv_header, csv_line, json_line
+from prices.history.query import Query, read_page
+from prices.history.tables import Table
+
+# Of a download, in memory for each client.
+PAGE_ROWS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How a file writes rows: what it begins with, the SQL of a line, what ends a line."""
+
+    header: str
+    line: str
+    line_end: str
+
+
+def csv_form(table: Table) -> Form:
+    """Return the form of CSV: a line of names, then one for each row."""
+    return Form(csv_header(table.columns) + CSV_LINE_END, csv_line(table.columns), CSV_LINE_END)
+
+
+def ndjson_form(table: Table, *, prices_as_text: bool) -> Form:
+    """Return the form of newline-delimited JSON: an object on each line."""
+    return Form("", json_line(table.columns, prices_as_text=prices_as_text), "\n")
+
+
+CSV_LINE_END = "\r\n"
+
+
+def download(table: Table, query: Query, form: Form, *, limit: int | None, now: datetime) -> Iterator[bytes]:
+    """Yield the file in pieces of some KB; at most `limit` rows, all where it is None."""
+    yield form.header.encode()
+    left, after = limit, query.after
+    while left is None or left > 0:
+        rows = PAGE_ROWS if left is None else min(PAGE_ROWS, left)
+        page = read_page(
+            table, replace(query, after=after), form.line, limit=rows, separator=form.line_end, now=now
+        )
+        if page.text:
+            yield (page.text + form.line_end).encode()
+        if page.after is None:
+            return
+        after = page.after
+        left = None if left is None else left - rows
