@@ -9,11 +9,11 @@ from django.conf import settings
 
 from prices.api.renderers import number, time
 from prices.latest.errors import Failure
-from prices.latest.freshness import age_seconds
 from prices.latest.stored import known_time, point_freshness
 from prices.ledger.reports import MissedRange, SlotCounts
 from prices.models import PollJob, PollRun, PricePoint
 from prices.quota import NotConfigured, Plan, all_blockers, plain_plan
+from providers.markets.freshness import age_seconds
 from providers.rate_limits.breaker import breaker_state
 from providers.rate_limits.budget import remaining
 from providers.rate_limits.permits import is_metered

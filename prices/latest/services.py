@@ -22,7 +22,6 @@ from prices.latest.errors import (
     TooOldError,
 )
 from prices.latest.fetch import fetch_price, single_flight
-from prices.latest.freshness import age_seconds
 from prices.latest.stored import (
     COMPARED_WITHIN,
     known_time,
@@ -35,6 +34,7 @@ from prices.models import PricePoint
 from prices.symbols import is_simulated
 from providers.base import NotConfiguredError
 from providers.keys import SIMULATED
+from providers.markets.freshness import age_seconds
 from providers.registry import missing_setting
 
 TooOld = Callable[[PricePoint], OldPriceError | None]

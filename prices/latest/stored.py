@@ -12,11 +12,11 @@ import structlog
 
 from prices.database.uuid7 import IS_OF_TIME_UNTIL_NOW, first_id_received
 from prices.fetching.last_points import LOOKED_AT, begin_entries, read_entries
-from prices.latest.freshness import Freshness, FreshnessState, freshness_of
 from prices.models import PricePoint
 from prices.models.price_point import Precision
 from prices.symbols import is_simulated
 from providers.keys import SIMULATED
+from providers.markets.freshness import Freshness, FreshnessState, freshness_of
 from providers.rate_limits.redis_scripts import SharedStateError
 from providers.registry import PROVIDER_NAMES
 

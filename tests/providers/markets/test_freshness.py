@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from prices.latest.freshness import AFTER_CLOSE, Freshness, FreshnessState, age_seconds, freshness_of
+from providers.markets.freshness import AFTER_CLOSE, Freshness, FreshnessState, age_seconds, freshness_of
 from providers.markets.hours import MarketState, market_hours
 from tests.examples import examples
 
