@@ -21,6 +21,7 @@ from prices.latest.errors import (
     BUDGET_REFUSALS,
     LatestTimeoutError,
     NoPriceError,
+    NothingStoredError,
     RequestRefusedError,
     TooManyFetchesError,
     TooOldError,
@@ -73,6 +74,15 @@ def problem_response(error: Exception, context: Mapping[str, Any]) -> Response |
     )
 
 
+def problem_of(error: Exception) -> dict[str, Any] | None:
+    """Return the problem of one symbol among others, None for a bug; `retry_after` as the header has it."""
+    found = _problem_of(error)
+    if found is None:
+        return None
+    body = problem(found.status, found.name, found.detail, **found.more)
+    return body if found.retry_after is None else body | {"retry_after": found.retry_after}
+
+
 def problem(status: HTTPStatus, name: str, detail: str, **more: Any) -> dict[str, Any]:
     """Return the members of a problem: type, title, status, detail, and what else is told."""
     return {
@@ -120,11 +130,14 @@ class _Problem:
     retry_after_s: float | None = None
 
     @property
+    def retry_after(self) -> int | None:
+        """Return when to ask again, in whole seconds, one at least; None where no time is known."""
+        return None if self.retry_after_s is None else max(1, math.ceil(self.retry_after_s))
+
+    @property
     def headers(self) -> dict[str, str]:
-        """Return Retry-After in whole seconds, one at least; nothing where no time is known."""
-        if self.retry_after_s is None:
-            return {}
-        return {"Retry-After": str(max(1, math.ceil(self.retry_after_s)))}
+        """Return the headers that say so."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
 
 
 def _problem_of(error: Exception) -> _Problem | None:
@@ -189,13 +202,21 @@ def _price_problem(error: Exception) -> _Problem | None:
             return _Problem(HTTPStatus.SERVICE_UNAVAILABLE, "redis-away", detail, retry_after_s=5)
         case RequestRefusedError(refused=refused):
             return _refusal(refused)
+        case TooManyFetchesError():
+            detail = answers.sentence(str(error))
+            return _Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, retry_after_s=1)
+    return _latest_problem(error)
+
+
+def _latest_problem(error: Exception) -> _Problem | None:
+    match error:
         case TooOldError():
             age = "of unknown age" if error.age_s is None else f"{math.ceil(error.age_s)} s old"
             more = {"age_seconds": error.age_s} | _attempts_of(error)
             return _Problem(HTTPStatus.NOT_FOUND, "too-old", f"The best price there is is {age}.", more)
-        case TooManyFetchesError():
-            detail = answers.sentence(str(error))
-            return _Problem(HTTPStatus.SERVICE_UNAVAILABLE, "too-many-fetches", detail, retry_after_s=1)
+        case NothingStoredError():
+            detail = f"There is no stored price of {error} of the last week."
+            return _Problem(HTTPStatus.NOT_FOUND, "no-stored-price", detail)
         case NoPriceError():
             return _no_price_problem(error)
     return None

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from prices.api.renderers import number, time
 from prices.latest.errors import Failure
+from prices.latest.services import Served
 from prices.latest.stored import known_time, point_freshness
 from prices.ledger.reports import MissedRange, SlotCounts
 from prices.models import PollJob, PollRun, PricePoint
@@ -20,18 +21,21 @@ from providers.rate_limits.permits import is_metered
 from providers.registry import missing_setting
 
 
-def latest(point: PricePoint) -> dict[str, Any]:
+def latest(served: Served, *, expand: bool, now: datetime) -> dict[str, Any]:
     """Return a price; `timestamp` is the provider's own time, or ours where it gives none."""
-    return {
+    point = served.point
+    found = {
         "symbol": point.symbol,
         "price": number(point.price),
         "timestamp": time(point.observed_at or point.received_at),
         "provider": point.provider,
     }
+    return found | _quality(served, now=now) if expand else found
 
 
-def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
+def _quality(served: Served, *, now: datetime) -> dict[str, Any]:
     """Return how good a price is: its times, its age by the provider's time, and what that means."""
+    point = served.point
     found = point_freshness(point, now=now)
     known = known_time(point)
     age_s = None if known is None else age_seconds(known, now=now)
@@ -45,6 +49,7 @@ def quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
         "freshness": str(found.state),
         "freshness_rule": found.rule,
         "raw_response_id": str(point.raw),
+        "attempts": attempts(served.failures),
     }
 
 

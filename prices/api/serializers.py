@@ -14,6 +14,7 @@ from prices.api.fields import (
     StatesField,
     SwitchField,
     SymbolField,
+    SymbolListField,
     SymbolsField,
     TimeField,
     WholeNumberField,
@@ -75,10 +76,25 @@ class LatestRequest(serializers.Serializer[Any]):
     provider = ProviderField()
     expand = WordField("quality", required=False, default=None)
     max_age = WholeNumberField(0, MAX_AGE_S, unit="(seconds)", required=False, default=None)
+    fetch = WordField("never", required=False, default=None)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a simulated symbol with a real provider, and the other way round."""
         _check_simulated([attrs["symbol"]], attrs["provider"], field="symbol")
+        return attrs
+
+
+class LatestBatchRequest(LatestRequest):
+    """The query of GET /prices/latest of several symbols."""
+
+    symbol = SymbolField(required=False, default=None)
+    symbols = SymbolListField()
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse simulated symbols beside real ones and with real providers, and a symbol besides."""
+        if attrs["symbol"]:
+            raise serializers.ValidationError({"symbols": ["is given together with symbol"]})
+        _check_simulated(attrs["symbols"], attrs["provider"], field="symbols")
         return attrs
 
 

@@ -7,13 +7,14 @@ TooManyFetchesError                it was not asked: too many wait already
 OldPriceError                      it gave a price, older than the caller takes
 NoPriceError                       the named provider, or each of those that could be asked, failed so
 TooOldError                        the best price that there is is older than the caller takes
+NothingStoredError                 nobody was to be asked, and there is no price
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from providers.base import ErrorKind, ProviderError, ProviderTimeoutError
+from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.rate_limits.permits import Refusal, Refused
 
 BUDGET_REFUSALS = frozenset({Refusal.BUDGET, Refusal.LATEST_SHARE, Refusal.HELD})
@@ -63,7 +64,7 @@ class OldPriceError(RuntimeError):
 
 FetchError = ProviderError | LatestTimeoutError | RequestRefusedError | TooManyFetchesError | OldPriceError
 # What a fetch itself raises; anything else is a bug, or PostgreSQL is away.
-FETCH_ERRORS = (ProviderError, LatestTimeoutError, RequestRefusedError)
+FETCH_ERRORS = (ProviderError, LatestTimeoutError, RequestRefusedError, TooManyFetchesError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +139,10 @@ class NoPriceError(LookupError):
         return min(self.failures, key=lambda failure: failure.weight)
 
 
+class NothingStoredError(LookupError):
+    """There is no stored price of the last days, and nobody was to be asked for one."""
+
+
 class TooOldError(LookupError):
     """The best price is older than the caller takes; `age_s` is None where its age is not known.
 
@@ -148,3 +153,6 @@ class TooOldError(LookupError):
         super().__init__(age_s)
         self.age_s = age_s
         self.failures = tuple(failures)
+
+
+LatestError = NotConfiguredError | NoPriceError | TooOldError | NothingStoredError

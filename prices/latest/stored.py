@@ -65,9 +65,14 @@ def stored_points(symbol: str, provider: str | None, *, received_after: datetime
     return _read([(symbol, name) for name in providers], received_after=received_after)
 
 
-def stored_price(symbol: str, provider: str | None, *, received_after: datetime) -> PricePoint | None:
-    """Return the stored point with the newest `observed_at` among those received after a time."""
-    return next(iter(newest_first(stored_points(symbol, provider, received_after=received_after))), None)
+def stored_prices(
+    symbols: Sequence[str], provider: str, *, received_after: datetime
+) -> dict[str, PricePoint]:
+    """Return the provider's newest points by `observed_at` of those received after a time, by symbol."""
+    if not symbols:
+        return {}
+    points = _read([(symbol, provider) for symbol in symbols], received_after=received_after)
+    return {point.symbol: point for point in reversed(newest_first(points))}
 
 
 def known_time(point: PricePoint) -> datetime | None:

@@ -14,7 +14,7 @@ from werkzeug import Request, Response
 
 from prices.database.uuid7 import new_ids
 from prices.fetching.last_points import add_points
-from prices.latest.fetch import forget_single_flight
+from prices.latest.single_flight import forget_single_flight
 from prices.models import PricePoint
 
 KEYS = {"finnhub": "canary-key-123456", "alpha_vantage": "canary-key-654321"}

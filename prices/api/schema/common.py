@@ -48,6 +48,7 @@ class Problem(serializers.Serializer[Any]):
     attempts = Attempt(
         many=True, required=False, help_text="Who was asked for a price, and why none gave one."
     )
+    retry_after = serializers.IntegerField(required=False, help_text="Of one symbol among others: seconds.")
     shortest_interval = serializers.IntegerField(
         required=False, allow_null=True, help_text="Seconds that fit the budget; null: not even 86400."
     )

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer
 from rest_framework import serializers
 
-from prices.api.schema.common import Attempt, ExactNumber
+from prices.api.schema.common import Attempt, ExactNumber, Problem
 
 
 class Latest(serializers.Serializer[Any]):
@@ -62,6 +62,25 @@ class ProvidersList(serializers.Serializer[Any]):
 
     results = ProviderStatus(many=True)
 
+
+class OneOfSeveral(Latest):
+    """A price, or in `problem` why there is none."""
+
+    price = ExactNumber(required=False)
+    timestamp = serializers.DateTimeField(required=False)
+    provider = serializers.CharField(required=False)
+    problem = Problem(required=False, help_text="As the body of an error; `retry_after` as its header.")
+
+
+class LatestOfEach(serializers.Serializer[Any]):
+    """Prices in the order of `symbols`."""
+
+    results = OneOfSeveral(many=True)
+
+
+LatestAnswer = PolymorphicProxySerializer(
+    component_name="LatestAnswer", serializers=[Latest, LatestOfEach], resource_type_field_name=None
+)
 
 LATEST_HEADERS = [
     OpenApiParameter(

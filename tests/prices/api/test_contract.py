@@ -144,7 +144,7 @@ def test_latest_with_wrong_query_names_the_field(api: APIClient, query: Any, fie
 @pytest.mark.parametrize(
     ("path", "known"),
     [
-        ("/prices/latest?symbol=SIM-A&", "symbol, provider, expand, max_age"),
+        ("/prices/latest?symbol=SIM-A&", "symbol, provider, expand, max_age, fetch"),
         (
             "/averages?",
             "symbol, symbols, provider, since, until, order, limit, cursor, numbers, format, expand",

@@ -25,7 +25,7 @@ from prices.latest.errors import (
     RequestRefusedError,
     TooManyFetchesError,
 )
-from prices.latest.fetch import forget_single_flight
+from prices.latest.single_flight import forget_single_flight
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
 from providers.rate_limits.permits import Refusal, Refused
 

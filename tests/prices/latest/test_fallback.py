@@ -8,10 +8,11 @@ from pytest_django import Settings
 from werkzeug import Request, Response
 
 from prices.latest.errors import LatestTimeoutError, NoPriceError
-from prices.latest.fetch import single_flight
-from prices.latest.services import Served, latest_price
+from prices.latest.services import Served
+from prices.latest.single_flight import single_flight
 from prices.models import PricePoint
 from providers.base import NotConfiguredError
+from tests.prices.one_price import latest_price
 from tests.prices.two_providers import TwoProviders, alpha_vantage_quote, finnhub_quote
 from tests.waiting import wait_until
 

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -13,11 +13,11 @@ from werkzeug import Request, Response
 
 from prices.database.uuid7 import first_id_at, new_ids
 from prices.latest.errors import Failure, NoPriceError, RequestRefusedError
-from prices.latest.fetch import SingleFlight, fetch_price, forget_single_flight, single_flight
-from prices.latest.services import latest_price
+from prices.latest.single_flight import SingleFlight, forget_single_flight, single_flight
 from prices.models import PricePoint, RawMarketData
 from providers.base import NotConfiguredError, ProviderError
 from providers.rate_limits.symbol_leases import Lease
+from tests.prices.one_price import fetch_price, join, latest_price
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -126,10 +126,10 @@ def test_latest_that_joins_takes_no_price_that_was_reused_for_longer_than_it_all
     finnhub: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     has_joined = threading.Event()
-    join = SingleFlight.join
+    join_all = SingleFlight.join
 
-    def join_noted(shared: SingleFlight, *flight: Any) -> Future[PricePoint]:
-        joined = join(shared, *flight)
+    def join_noted(shared: SingleFlight, *flights: Any) -> Mapping[str, Future[PricePoint]]:
+        joined = join_all(shared, *flights)
         has_joined.set()
         return joined
 
@@ -141,7 +141,7 @@ def test_latest_that_joins_takes_no_price_that_was_reused_for_longer_than_it_all
     add_point("finnhub", price="1", observed_s_ago=10, received_s_ago=10)
     PricePoint.objects.update(id=first_id_at(ten_s_ago))
     finnhub.expect_request("/api/v1/quote").respond_with_data(quote("2"))
-    single_flight().join("finnhub", "AAPL", reuse)
+    join(single_flight(), "finnhub", "AAPL", reuse)
     monkeypatch.setattr(SingleFlight, "join", join_noted)
     found = latest_price("AAPL", "finnhub", now=datetime.now(UTC), max_age_s=5)
     assert (found.point.price, found.failures) == (2, [])

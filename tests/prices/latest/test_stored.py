@@ -10,11 +10,12 @@ from pytest_django import Settings
 
 from prices.fetching.last_points import LOOKED_AT
 from prices.latest.errors import NoPriceError
-from prices.latest.fetch import single_flight
-from prices.latest.services import Served, latest_price
-from prices.latest.stored import known_time, newest_first, stand_in, stored_points, stored_price
+from prices.latest.services import Served
+from prices.latest.single_flight import single_flight
+from prices.latest.stored import known_time, newest_first, stand_in, stored_points, stored_prices
 from prices.models import PricePoint
 from providers.base import NotConfiguredError
+from tests.prices.one_price import latest_price
 from tests.prices.two_providers import TwoProviders, add_point
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -87,9 +88,8 @@ def test_stored_points_of_a_busy_symbol_are_the_last_of_each_provider() -> None:
 def test_stored_price_of_a_provider_that_goes_back_in_time_is_the_newest() -> None:
     add_point("finnhub", price="2", observed_s_ago=5, received_s_ago=4)
     add_point("finnhub", price="1", observed_s_ago=9, received_s_ago=1)
-    found = stored_price("AAPL", "finnhub", received_after=datetime.now(UTC) - timedelta(seconds=15))
-    assert found is not None
-    assert found.price == 2
+    received_after = datetime.now(UTC) - timedelta(seconds=15)
+    assert stored_prices(["AAPL"], "finnhub", received_after=received_after)["AAPL"].price == 2
 
 
 def test_reuse_without_provider_gives_the_newest_of_a_provider_asked_before(providers: TwoProviders) -> None:

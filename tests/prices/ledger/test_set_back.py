@@ -10,7 +10,7 @@ from prices.clock import database_now
 from prices.database.uuid7 import first_id_at
 from prices.fetching.recent import received_since
 from prices.jobs.services import create_job, stop_job
-from prices.latest.stored import stored_price
+from prices.latest.stored import stored_prices
 from prices.ledger.accounting import account_slots
 from prices.ledger.beat_terms import RENEWED_WITHIN
 from prices.ledger.runs import RunOutcome, claim_slots, finish
@@ -43,7 +43,8 @@ def received() -> dict[str, datetime]:
 
 
 def newest() -> PricePoint | None:
-    return stored_price("SIM-A", None, received_after=timezone.now() - 15 * SECOND)
+    received_after = timezone.now() - 15 * SECOND
+    return stored_prices(["SIM-A"], "simulated", received_after=received_after).get("SIM-A")
 
 
 def test_price_received_in_an_hour_is_not_recent() -> None:

@@ -17,12 +17,13 @@ from werkzeug import Request, Response
 from prices.database import retry as patience
 from prices.fetching import requests as fetching
 from prices.jobs.services import pause_job, stop_job
-from prices.latest.fetch import fetch_price, forget_single_flight
+from prices.latest.single_flight import forget_single_flight
 from prices.ledger.runs import abandon_overdue_runs, claim_slots
 from prices.models import PollJob, PollRun, PricePoint, RawMarketData, RunState
 from providers.rate_limits.redis_scripts import keys_of
 from tests.conftest import ChangeJob, MakeJob
 from tests.polling import poll_job
+from tests.prices.one_price import fetch_price
 
 NOW = datetime.now(UTC)
 

@@ -9,9 +9,10 @@ from pytest_django import Settings
 from structlog.testing import capture_logs
 
 from prices.latest.errors import TooManyFetchesError
-from prices.latest.fetch import SingleFlight, forget_single_flight, single_flight
+from prices.latest.single_flight import SingleFlight, forget_single_flight, single_flight
 from prices.models import PricePoint
 from providers.base import unknown_symbol
+from tests.prices.one_price import join
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
@@ -35,10 +36,10 @@ def waiting_for(gate: threading.Event) -> Callable[[str, str], PricePoint]:
 
 def test_flight_of_the_same_symbol_and_provider_is_joined(gate: threading.Event) -> None:
     made, fetch = SingleFlight(2), waiting_for(gate)
-    first = made.join("finnhub", "AAPL", fetch)
-    assert made.join("finnhub", "AAPL", fetch) is first
-    assert made.join("yfinance", "AAPL", fetch) is not first
-    assert made.join("finnhub", "MSFT", fetch) is not first
+    first = join(made, "finnhub", "AAPL", fetch)
+    assert join(made, "finnhub", "AAPL", fetch) is first
+    assert join(made, "yfinance", "AAPL", fetch) is not first
+    assert join(made, "finnhub", "MSFT", fetch) is not first
     gate.set()
     assert (first.result(5).provider, first.result(5).symbol) == ("finnhub", "AAPL")
     made.close()
@@ -47,22 +48,22 @@ def test_flight_of_the_same_symbol_and_provider_is_joined(gate: threading.Event)
 def test_flight_that_has_ended_is_not_joined(gate: threading.Event) -> None:
     gate.set()
     made, fetch = SingleFlight(1), waiting_for(gate)
-    first = made.join("finnhub", "AAPL", fetch)
+    first = join(made, "finnhub", "AAPL", fetch)
     first.result(5)
     wait_until(lambda: made.under_way == 0)
-    assert made.join("finnhub", "AAPL", fetch) is not first
+    assert join(made, "finnhub", "AAPL", fetch) is not first
     made.close()
 
 
 def test_flights_of_a_provider_that_hangs_fill_no_other_providers_places(gate: threading.Event) -> None:
     made, fetch = SingleFlight(2), waiting_for(gate)
     for symbol in ("A", "B"):
-        made.join("finnhub", symbol, fetch)
+        join(made, "finnhub", symbol, fetch)
     with pytest.raises(TooManyFetchesError, match="run at once"):
-        made.join("finnhub", "C", fetch)
+        join(made, "finnhub", "C", fetch).result(5)
     free = threading.Event()
     free.set()
-    assert made.join("yfinance", "C", waiting_for(free)).result(5).provider == "yfinance"
+    assert join(made, "yfinance", "C", waiting_for(free)).result(5).provider == "yfinance"
     gate.set()
     made.close()
 
@@ -85,7 +86,7 @@ def test_place_of_a_caller_that_fails_is_given_back() -> None:
 
 def test_work_afterwards_is_done_while_fetches_fill_all_places(gate: threading.Event) -> None:
     made, done = SingleFlight(1), threading.Event()
-    made.join("finnhub", "AAPL", waiting_for(gate))
+    join(made, "finnhub", "AAPL", waiting_for(gate))
     made.afterwards(done.set)
     assert done.wait(5)
     gate.set()
@@ -102,8 +103,8 @@ def test_flight_that_fails_after_its_callers_have_left_is_logged() -> None:
         raise unknown_symbol()
 
     with capture_logs() as logs:
-        made.join("finnhub", "AAPL", fail)
-        made.join("yfinance", "AAPL", refuse)
+        join(made, "finnhub", "AAPL", fail)
+        join(made, "yfinance", "AAPL", refuse)
         made.close()
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [("latest.failed", "error")]
 
