@@ -27,10 +27,10 @@ from consumers.averages.columns import (
     Integers,
     Series,
     factorize,
+    parse_times,
     parse_uuids,
     text_table,
 )
-from consumers.averages.times import parse_times
 from consumers.reading.messages import LAST_MS, headers_of
 from prices.publishing.events import (
     FIELD_QUOTES,
