@@ -13,6 +13,7 @@ from psycopg import Cursor
 
 from consumers.averages.columns import (
     FRACTION,
+    NO_POINTS,
     ONE,
     WHOLE,
     Events,
@@ -24,7 +25,7 @@ from consumers.averages.columns import (
     moment_of,
 )
 from consumers.averages.rows import COLUMNS
-from consumers.averages.windows import Batch
+from consumers.averages.windows import MOST_POINTS, Batch, CachedWindow, Halves, Lookback
 from prices.database.newest import LOOK_BACK, id_before
 from prices.models.symbol_average import WINDOW_POINTS
 
@@ -157,6 +158,37 @@ def _columns_of(series: Collection[Series]) -> dict[str, Any]:
     return {
         "symbols": [symbol for symbol, _currency in series],
         "currencies": [currency or "" for _symbol, currency in series],
+    }
+
+
+def read_lookbacks(cursor: Cursor, batch: Batch, *, but: Collection[Series]) -> dict[Series, Lookback]:
+    """Read what the batch needs of its series, but of these; they must be locked.
+
+    As far back as events in order need it, and further for those that are not. Series are missing that have
+    an event below all that is looked at.
+    """
+    lookbacks = {}
+    left = {series: lowest for series, lowest in batch.lowest().items() if series not in but}
+    for most in (WINDOW_POINTS, MOST_POINTS):
+        for series, window in _read_windows(cursor, left, most=most).items():
+            start = window.lookback_start(left[series])
+            if start is not None:
+                lookbacks[series] = Lookback(window, start)
+                del left[series]
+    return lookbacks
+
+
+def _read_windows(
+    cursor: Cursor, lowest: Mapping[Series, Halves], *, most: int
+) -> dict[Series, CachedWindow]:
+    if not lowest:
+        return {}
+    near = id_of(np.array(min(lowest.values())))
+    points = read_last_points(cursor, list(lowest), near=near, most=most)
+    return {
+        series: CachedWindow(found, is_complete=len(found) < most)
+        for series in lowest
+        for found in [points.get(series, NO_POINTS)]
     }
 
 

@@ -35,10 +35,18 @@ from consumers.averages.statements import (
     insert_late,
     lock_and_look,
     lock_symbols,
+    read_lookbacks,
     update_averages,
 )
-from consumers.averages.window_cache import Lookback, WindowCache, read_lookbacks
-from consumers.averages.windows import Averaged, Batch, average, leave_out, sort_events
+from consumers.averages.windows import (
+    Averaged,
+    Batch,
+    Lookback,
+    WindowCache,
+    average,
+    leave_out,
+    sort_events,
+)
 from prices.models import DeadLetter
 from prices.models.symbol_average import WINDOW_POINTS
 from providers.base import MAX_DECIMALS

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 import consumers.averages.connection
 import consumers.averages.statements
-import consumers.averages.window_cache
+import consumers.averages.windows
 from consumers.averages.connection import connect
 from consumers.averages.statements import lock_symbols
 from consumers.averages.store import StoreUnavailableError
-from consumers.averages.window_cache import MOST_POINTS
+from consumers.averages.windows import MOST_POINTS
 from prices.models import DeadLetter, SymbolAverage
 from prices.publishing.events import PriceEvent
 from tests.consumers.locks import held_lock
@@ -254,7 +254,7 @@ def test_late_events_within_what_is_remembered_read_nothing_again(
     stream = events([str(price) for price in range(1, 41)])
     late = [stream.pop(35), stream.pop(20)]
     store.write(stream)
-    monkeypatch.setattr(consumers.averages.window_cache, "read_last_points", None)
+    monkeypatch.setattr(consumers.averages.statements, "read_last_points", None)
     monkeypatch.setattr(consumers.averages.statements, "_INSERT_LATE", None)
     store.write([*late, *stream[5:9]])
     assert_averages_right([*stream, *late])
@@ -263,7 +263,7 @@ def test_late_events_within_what_is_remembered_read_nothing_again(
 def test_symbols_beyond_those_that_are_remembered_are_read_again(
     store: EventStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumers.averages.window_cache, "MOST_SERIES", 2)
+    monkeypatch.setattr(consumers.averages.windows, "MOST_SERIES", 2)
     stream = [event(number, symbol=symbol, price=str(number)) for number in range(1, 20) for symbol in "ABC"]
     for first in range(0, len(stream), 10):
         store.write(stream[first : first + 10])

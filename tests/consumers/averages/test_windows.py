@@ -1,4 +1,7 @@
-"""Means of five are exact, whatever the prices, and however points and batches are mixed."""
+"""Means of five are exact, whatever the prices, and however points and batches are mixed.
+
+The cache grows with the series, up to a bound, and more of them cost a share of it, not all.
+"""
 
 from collections.abc import Sequence
 from decimal import Decimal
@@ -9,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumers.averages import windows
 from consumers.averages.columns import (
     FRACTION,
     NO_POINTS,
@@ -19,7 +23,16 @@ from consumers.averages.columns import (
     decimal_of,
     id_of,
 )
-from consumers.averages.windows import Averaged, average, leave_out, sort_events
+from consumers.averages.windows import (
+    Averaged,
+    Batch,
+    CachedWindow,
+    Lookback,
+    WindowCache,
+    average,
+    leave_out,
+    sort_events,
+)
 from prices.publishing.events import PriceEvent
 from tests.consumers.samples import event, events
 
@@ -27,6 +40,7 @@ prices = st.decimals(
     min_value=Decimal("1e-16"), max_value=Decimal("999999999999.9999999999999999"), places=16
 )
 NUMBERS = range(12)
+NOTHING = Lookback(CachedWindow(NO_POINTS, is_complete=True), 0)
 
 
 def averaged(batch: Sequence[PriceEvent], *, stored: Sequence[PriceEvent] = ()) -> Averaged:
@@ -81,11 +95,11 @@ def test_any_batch_beside_any_stored_points_obeys_the_definition(
     found = averaged([pool[number] for number in batch], stored=[pool[number] for number in sorted(stored)])
     there = sorted(stored | set(batch))
     assert [id_of(point) for point in found.points] == [pool[number].event_id for number in there]
-    windows = [
+    expected = [
         [values[number] for number in there[max(0, place - 4) : place + 1]] for place in range(len(there))
     ]
-    assert found.sizes.tolist() == [len(window) for window in windows]
-    for mean, window in zip(means(found), windows, strict=True):
+    assert found.sizes.tolist() == [len(window) for window in expected]
+    for mean, window in zip(means(found), expected, strict=True):
         assert mean is None or Fraction(mean) == sum(map(Fraction, window), Fraction()) / 5
     is_new = [number not in stored for number in there]
     assert (found.arrival >= 0).tolist() == is_new
@@ -132,3 +146,51 @@ def test_batch_without_events_averages_to_nothing(series: set[Series]) -> None:
     assert len(found.points) == 0
     assert found.bounds.tolist() == [0]
     assert found.points.dtype == np.int64
+
+
+def batch_of(symbols: range, *, at: int) -> Batch:
+    """Return a batch of five points of each symbol."""
+    return sort_events(
+        columns_of([event(at + number, symbol=f"S{each}") for each in symbols for number in range(5)])
+    )
+
+
+def update(known: WindowCache, batch: Batch) -> int:
+    """Remember a batch as the store does; return how many of its series were remembered before."""
+    held = known.lookbacks(batch)
+    lookbacks = {series: held.get(series, NOTHING) for series in batch.series}
+    known.update(average(batch, [lookbacks[series].points for series in batch.series]), lookbacks)
+    return len(held)
+
+
+def test_series_in_turn_are_remembered_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth more series than there is room for: with the oldest ones left out none would be found."""
+    monkeypatch.setattr(windows, "MOST_SERIES", 100)
+    known, found = WindowCache(), 0
+    for turn in range(5):
+        for first in range(0, 120, 20):
+            hits = update(known, batch_of(range(first, first + 20), at=turn * 1_000 + first))
+            found += hits if turn else 0
+    assert found > 4 * 120 / 4
+
+
+def test_more_series_have_fewer_points_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "MOST_POINTS_IN_ALL", 1_000)
+    known = WindowCache()
+    for turn in range(20):
+        for first in range(0, 50, 10):
+            hits = update(known, batch_of(range(first, first + 10), at=turn * 1_000 + first))
+            assert hits == (10 if turn else 0)
+    lengths = [
+        len(lookback.window.points) for lookback in known.lookbacks(batch_of(range(50), at=90_000)).values()
+    ]
+    assert len(lengths) == 50
+    assert sum(lengths) <= 1_000
+
+
+def test_few_series_have_many_points() -> None:
+    known = WindowCache()
+    for turn in range(20):
+        update(known, batch_of(range(3), at=turn * 1_000))
+    lookbacks = known.lookbacks(batch_of(range(3), at=90_000))
+    assert [len(lookback.window.points) for lookback in lookbacks.values()] == [windows.MOST_POINTS] * 3
