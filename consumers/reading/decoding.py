@@ -6,18 +6,36 @@ what a price event is: both must agree, and a test holds them to it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from itertools import compress
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
-from confluent_kafka import Message
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Message
 from django.conf import settings
 
 from consumers.averages.columns import Events, columns_of, concatenate
 from consumers.averages.rows import Rows, concatenate_rows, rows_of
-from consumers.reading.event_parser import are_canonical, parse_batch
-from consumers.reading.messages import UNREADABLE_HEADERS, ReceivedMessage, received, size_of, to_stored
+from consumers.reading.event_parser import LAST_MS, are_canonical, headers_of, parse_batch
+from prices.database.uuid7 import EPOCH
 from prices.models import DeadLetter
-from prices.publishing.events import EventError, PriceEvent, decode_event
+from prices.publishing.events import EventError, Headers, PriceEvent, decode_event
+
+UNREADABLE_HEADERS = "the name of a header is no UTF-8"
+# As dead_letters keeps headers: a list of names and values, in bytes.
+StoredHeaders: TypeAlias = Sequence[Sequence[bytes | memoryview | None]]
+
+
+class ReceivedMessage(NamedTuple):
+    """One message of the topic, and where it stood. Headers are None where they cannot be read."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None
+    broker_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +50,7 @@ class Decoded:
     def size_bytes(self) -> int:
         """Return the size of the dead letters: they hold whole messages, which may be large."""
         return sum(
-            len(each.key or b"") + len(each.value or b"") + size_of(each.headers)
+            len(each.key or b"") + len(each.value or b"") + _size_of(each.headers)
             for each in self.dead_letters
         )
 
@@ -78,6 +96,27 @@ def join(parts: Sequence[Decoded]) -> Decoded:
     )
 
 
+def received(message: Message) -> ReceivedMessage:
+    """Read a message of confluent-kafka that is no error."""
+    return ReceivedMessage(
+        topic=cast(str, message.topic()),
+        partition=cast(int, message.partition()),
+        offset=cast(int, message.offset()),
+        key=message.key(),
+        value=message.value(),
+        headers=headers_of([message])[0],
+        broker_time=_broker_time(*message.timestamp()),
+    )
+
+
+def _broker_time(kind: int, milliseconds: int) -> datetime:
+    if kind == TIMESTAMP_NOT_AVAILABLE:
+        # A fixed time: read again, the message becomes the same dead letter.
+        return EPOCH
+    # A producer may have written any number.
+    return EPOCH + timedelta(milliseconds=min(max(milliseconds, 0), LAST_MS))
+
+
 def _decode_one(message: ReceivedMessage) -> PriceEvent | DeadLetter:
     if message.headers is None:
         return _dead_letter(message, reason=UNREADABLE_HEADERS)
@@ -98,6 +137,26 @@ def _dead_letter(message: ReceivedMessage, *, reason: str) -> DeadLetter:
         group=settings.KAFKA_CONSUMER_GROUP,
         key=message.key,
         value=message.value,
-        headers=to_stored(message.headers),
+        headers=_to_stored(message.headers),
         reason=reason,
     )
+
+
+def _to_stored(headers: Headers | None) -> list[list[bytes | memoryview | None]] | None:
+    """Return the headers in their order, repeated names too; None where they could not be read."""
+    if headers is None:
+        return None
+    return [[name.encode(), value.encode() if isinstance(value, str) else value] for name, value in headers]
+
+
+def from_stored(stored: StoredHeaders) -> list[tuple[str, str | bytes | None]]:
+    """Return the headers as a producer takes them.
+
+    Raises UnicodeDecodeError where a name is no UTF-8: the Kafka client can send no such name.
+    """
+    return [(bytes(name or b"").decode(), None if value is None else bytes(value)) for name, value in stored]
+
+
+def _size_of(stored: StoredHeaders | None) -> int:
+    """Return how many bytes the names and values have."""
+    return sum(len(part) for pair in stored or () for part in pair if part is not None)

@@ -6,7 +6,8 @@ in its price, for instance.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import compress
 from operator import itemgetter
@@ -31,7 +32,7 @@ from consumers.averages.columns import (
     parse_uuids,
     text_table,
 )
-from consumers.reading.messages import LAST_MS, headers_of
+from prices.database.uuid7 import epoch_ms
 from prices.publishing.events import (
     FIELD_QUOTES,
     MAX_AHEAD,
@@ -46,6 +47,8 @@ from prices.publishing.events import (
 from prices.symbols import MAX_SYMBOL_LENGTH, is_symbol
 from providers.base import MAX_DECIMALS, MAX_INTEGER_DIGITS
 
+# A message may have a later time, which no datetime holds.
+LAST_MS = epoch_ms(datetime(9999, 12, 31, tzinfo=UTC))
 _MAX_AHEAD_MS = MAX_AHEAD // MICROSECOND // 1000
 _QUOTE, _DOT, _ZERO = b'".0'
 _ID_LENGTH = 36
@@ -64,6 +67,8 @@ _CANONICAL = re.compile(
     rb'(?:\.\d{1,6})?Z","source":"[a-z_]{1,64}","raw_response_id":"[0-9a-f-]*"\}'
     % (MAX_SYMBOL_LENGTH, MAX_INTEGER_DIGITS - 1, MAX_DECIMALS)
 )
+# Stands in a message for headers that cannot be read.
+_UNREADABLE: list[tuple[str, str | bytes | None]] = []
 # The outbox writes these first.
 _HEADER_NAMES = ("v", "precision", "currency")
 _first_headers = itemgetter(0, 1, 2)
@@ -105,6 +110,25 @@ def are_canonical(messages: Sequence[Message]) -> list[bool]:
     A cheap guess, by which an unusual message does not have all of its batch read by `decode_event`.
     """
     return list(map(_is_canonical, messages, headers_of(messages)))
+
+
+def headers_of(messages: Sequence[Message]) -> list[Headers | None]:
+    """Return each message's headers; None where the name of one is no UTF-8."""
+    found: list[Headers | None] = []
+    # Called by `map`, whose C sees that confluent-kafka gives a list and sets an exception, too: Python's own
+    # calls, once they are warm, go on with the list, and the exception comes up anywhere.
+    left = cast(Iterator[Headers | None], map(Message.headers, messages))
+    while len(found) < len(messages):
+        try:
+            # One by one, so that the place of the one that fails is known.
+            for headers in left:
+                found.append(None if headers is _UNREADABLE else headers or ())  # noqa: PERF401
+        except (SystemError, UnicodeDecodeError):
+            # So confluent-kafka fails, once: the next time it gives a list with a hole, and whoever touches
+            # that hole ends the process.
+            messages[len(found)].set_headers(_UNREADABLE)
+            found.append(None)
+    return found
 
 
 def _is_canonical(message: Message, headers: Headers | None) -> bool:

@@ -11,7 +11,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
-from consumers.reading.messages import received
+from consumers.reading.decoding import received
 from consumers.reading.offsets import is_of_another_topic, topic_of
 from consumers.reading.stall import STATISTICS_INTERVAL_S
 from consumers.reading.topic_watch import WHAT_TO_DO, replaced_topic

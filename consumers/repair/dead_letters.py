@@ -18,7 +18,7 @@ from django.db import transaction
 from django.db.models import BinaryField, Func, IntegerField, QuerySet, Value
 from django.db.models.functions import Coalesce, Now, Substr
 
-from consumers.reading.messages import from_stored
+from consumers.reading.decoding import from_stored
 from prices.clock import database_now
 from prices.database.uuid7 import epoch_ms
 from prices.models import DeadLetter

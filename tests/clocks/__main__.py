@@ -41,7 +41,7 @@ DAYS = {
 }
 # Of the consumer's tests those that look at times: the others wait for Kafka, for minutes in all.
 OF_THE_CONSUMER = (
-    *("reading/test_decoding", "reading/test_messages", "test_handler"),
+    *("reading/test_decoding", "test_handler"),
     *("repair/test_dead_letters", "repair/test_dead_letters_command", "repair/test_verify"),
 )
 TESTS = (

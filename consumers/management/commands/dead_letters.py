@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from consumers.management.progress import shown_progress
-from consumers.reading.messages import StoredHeaders
+from consumers.reading.decoding import StoredHeaders
 from consumers.repair.dead_letters import (
     Filter,
     Replay,

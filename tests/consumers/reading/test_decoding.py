@@ -2,7 +2,7 @@
 
 import json
 import tracemalloc
-from datetime import UTC
+from datetime import UTC, datetime
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumers.averages.columns import FRACTION, WHOLE, Events, decimal_of, id_of, moment_of
-from consumers.reading.decoding import decode_messages
+from consumers.reading.decoding import decode_messages, received
 from consumers.reading.event_parser import parse_batch
-from consumers.reading.messages import received
 from prices.models import Precision, PricePoint
 from prices.publishing.events import EventError, PriceEvent, decode_event, encode_event
 from tests.consumers.samples import BEGIN, BROKER_TIME, RAW, event_id, message
@@ -307,3 +306,40 @@ def test_one_changed_byte_is_read_as_the_definition_reads_it(
     assert [letter.reason for letter in decoded.dead_letters] == [
         each for each in expected if isinstance(each, str)
     ]
+
+
+def kafka_message(**changes: Any) -> Message:
+    parts: dict[str, Any] = {
+        "topic": "t",
+        "partition": 3,
+        "offset": 7,
+        "key": b"k",
+        "value": b"v",
+        "headers": [("v", b"1"), ("empty", None)],
+        "timestamp": (TIMESTAMP_CREATE_TIME, 1_767_614_400_123),
+    }
+    return Message(**parts | changes)
+
+
+def test_message_keeps_what_kafka_says() -> None:
+    message = received(kafka_message())
+    assert (message.topic, message.partition, message.offset) == ("t", 3, 7)
+    assert (message.key, message.value) == (b"k", b"v")
+    assert list(message.headers or ()) == [("v", b"1"), ("empty", None)]
+    assert message.broker_time == datetime(2026, 1, 5, 12, 0, 0, 123_000, tzinfo=UTC)
+
+
+def test_message_without_headers_has_an_empty_list_of_them() -> None:
+    assert received(kafka_message(headers=None)).headers == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "milliseconds", "year"),
+    [
+        (TIMESTAMP_NOT_AVAILABLE, -1, 1970),
+        (TIMESTAMP_CREATE_TIME, -1, 1970),
+        (TIMESTAMP_CREATE_TIME, 2**62, 9999),
+    ],
+)
+def test_message_with_no_sound_time_gets_a_fixed_one(kind: int, milliseconds: int, year: int) -> None:
+    assert received(kafka_message(timestamp=(kind, milliseconds))).broker_time.year == year

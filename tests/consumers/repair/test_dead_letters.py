@@ -15,7 +15,7 @@ from django.test import override_settings
 
 from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
-from consumers.reading.messages import UNREADABLE_HEADERS
+from consumers.reading.decoding import UNREADABLE_HEADERS
 from consumers.repair import dead_letters
 from consumers.repair.dead_letters import (
     NO_HEADERS,
