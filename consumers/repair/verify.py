@@ -15,10 +15,10 @@ foreign       a row without a point: another program wrote the event. No error, 
 unverifiable  a row older than the oldest point, or with such a row in its window: points were pruned.
               (So averages have to be kept longer than points, or a symbol's first ones look wrong.)
 
-Missing is told from pending by what the group has consumed (consumed.py): first the database's time is read,
-then Kafka is asked; so the row of a point that was consumed by then is older than the queries that follow.
-Where Kafka does not tell, a point counts as missing once its symbol has a row that is over an hour younger
-than the point's publication: messages of a symbol come in order.
+Missing is told from pending by what the group has consumed (reading/lag.py): first the database's time is
+read, then Kafka is asked; so the row of a point that was consumed by then is older than the queries that
+follow. Where Kafka does not tell, a point counts as missing once its symbol has a row that is over an hour
+younger than the point's publication: messages of a symbol come in order.
 
 Each part is one query, and so one snapshot: it is exact whatever consumers write meanwhile, and holds back no
 clean-up of the tables for long. Points that come after the start are not looked at.
@@ -40,12 +40,12 @@ from psycopg import Connection, Cursor
 
 from consumers.averages.statements import NO_ID
 from consumers.averages.windows import PREDECESSORS
-from consumers.repair.consumed import Consumed, read_consumed
+from consumers.reading.lag import Consumed, read_consumed
 from consumers.repair.rebuild import Progress
 from consumers.repair.rebuild_sql import Span, read_end, read_newest_id, read_symbols
 from consumers.repair.verify_sql import VERDICTS
 from prices.database.newest import LOOK_BACK, id_before
-from prices.database.uuid7 import EPOCH, first_id_at
+from prices.database.uuid7 import first_id_at, time_of_id
 from prices.models.symbol_average import WINDOW_POINTS
 
 MAX_NAMED = 20
@@ -160,9 +160,7 @@ def _overtaken_until(symbol: str) -> datetime | None:
     with connection.cursor() as cursor:
         cursor.execute(_NEWEST_ROW, [symbol])
         row = cursor.fetchone()
-    if row is None:
-        return None
-    return EPOCH + timedelta(milliseconds=row[0].int >> 80) - OVERTAKEN_AFTER
+    return None if row is None else time_of_id(row[0]) - OVERTAKEN_AFTER
 
 
 def _spans(whole: Span) -> Iterator[Span]:

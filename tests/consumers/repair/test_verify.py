@@ -16,7 +16,6 @@ from django.test import override_settings
 from django.utils import timezone
 
 from consumers.reading import lag
-from consumers.repair import consumed as consumed_offsets
 from consumers.repair import verify
 from consumers.repair.rebuild import Progress, rebuild_averages
 from consumers.repair.verify import Facts, Verdict, verify_averages
@@ -179,7 +178,7 @@ def test_unpublished_point_is_pending_and_in_no_window(store: EventStore) -> Non
 
 @pytest.mark.usefixtures("consumed")
 def test_points_published_after_what_waits_are_pending(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumed_offsets, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(lag, "CATCH_UP_S", 0.0)
     point(8)
     PricePoint.objects.filter(id=event_id(8)).update(published_at=timezone.now())
     send([b"not consumed", b"neither"])
@@ -194,7 +193,7 @@ def test_points_published_after_what_waits_are_pending(monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("consumed")
 def test_point_published_long_before_what_waits_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consumed_offsets, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(lag, "CATCH_UP_S", 0.0)
     point(8)
     send([b"not consumed"])
     assert counts() == {"right": 8, "missing": 1}
