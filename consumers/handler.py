@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from consumers.averages.store import AverageStore, PreparedBatch, StoreUnavailableError
 from consumers.reading.decoding import Decoded, decode_messages, join
 from consumers.reading.pipeline import RetryLaterError
-from consumers.repair.recovery import RecoveryError, recover_averages
+from consumers.repair.rebuild import RebuildError, recover_averages
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class AverageHandler:
         """Add averages of points that nobody has read; None where price_points does not reach back."""
         try:
             return recover_averages(before=before, is_first=is_first, is_stopped=is_stopped)
-        except RecoveryError as error:
+        except RebuildError as error:
             raise RetryLaterError(str(error)) from error
 
     def invalidate(self) -> None:

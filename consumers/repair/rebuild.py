@@ -7,13 +7,18 @@ compares the epoch once it has the locks, and drops what it remembers.
 
 Published points without a row get theirs here, also those that a consumer is about to read: for it they
 are duplicates then. Points that are not published yet are left to the consumer.
+
+The consumer has that done (`recover_averages`) for points whose messages nobody has read, and nobody will:
+Kafka has deleted them, or the group's position was set behind them. Sent through Kafka again, they would come
+after the messages that wait there, and averages in between would be of windows with holes.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import LiteralString
 from uuid import UUID
 
 import psycopg
@@ -32,7 +37,7 @@ from consumers.repair.rebuild_sql import (
     read_symbols,
     use_one_plan,
 )
-from prices.database.uuid7 import first_id_at
+from prices.database.uuid7 import first_id_at, time_of_id
 
 # A consumer waits for a chunk at most so long: longer ones are broken off, and tried again with less.
 MOST_CHUNK_S = 0.4
@@ -45,13 +50,30 @@ MOST_TRIES = 10
 TRANSACTION_TIMEOUT_MS = 3_000
 # All tries of a chunk take less, unless the process that serves the connection has stopped.
 CHUNK_LIMIT_S = 60.0
-
 # The chunk took too long, or a consumer held the locks for longer than one waits for them.
 _AGAIN = (errors.QueryCanceled, errors.LockNotAvailable, errors.DeadlockDetected)
 
+# Whether there is something to recover, and from where on: the first published point without an average.
+_HAS_AVERAGES = "SELECT EXISTS (SELECT FROM symbol_averages)"
+_REACHES_BACK = "SELECT EXISTS (SELECT FROM price_points WHERE published_at IS NOT NULL AND id < %s)"
+_FIRST_FROM = "SELECT id FROM price_points WHERE id >= %s AND id < %s ORDER BY id LIMIT 1"
+_FIRST_MISSING = """
+SELECT id FROM price_points AS point
+WHERE published_at IS NOT NULL AND id >= %s AND id < %s
+  AND NOT EXISTS (SELECT FROM symbol_averages AS stored WHERE stored.event_id = point.id)
+ORDER BY id LIMIT 1
+"""
+# The search goes through the whole table, so much of it at a time, and each part ends by PostgreSQL's own
+# time-out or, where its process stands still, by a cut connection.
+_SEARCHED_AT_ONCE = timedelta(hours=6)
+_SEARCH_TIMEOUT_S = 120
+SEARCH_LIMIT_S = 125.0
+# An id may lie so far ahead of its message's time.
+AHEAD = timedelta(seconds=60)
+
 
 class RebuildError(Exception):
-    """The rebuild cannot go on; what it has written is right, and another one does the rest."""
+    """It cannot go on, or not begin; what it has written is right, and another one does the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +129,58 @@ def rebuild_averages(
     except (psycopg.OperationalError, psycopg.InterfaceError, errors.TransactionTimeout) as error:
         reason = str(error).partition("\n")[0]
         raise RebuildError(f"PostgreSQL does not answer ({reason})") from error
+
+
+def recover_averages(
+    *, before: datetime, is_stopped: Callable[[], bool], is_first: bool = False
+) -> int | None:
+    """Add the averages of points published before a time, and of all since the first that lacks one.
+
+    Return how many rows were added, or None where price_points has nothing of before that time, and with
+    `is_first` also where there is no average yet. Raises RebuildError where PostgreSQL goes away, where
+    another rebuild is running, or where it was stopped.
+    """
+    try:
+        with connect() as connection:
+            connection.execute(f"SET transaction_timeout = '{_SEARCH_TIMEOUT_S}s'")
+            if is_first and not _is_there(connection, _HAS_AVERAGES):
+                return None
+            if not _is_there(connection, _REACHES_BACK, first_id_at(before)):
+                return None
+            missing = _first_missing(connection, before=first_id_at(before + AHEAD), is_stopped=is_stopped)
+        if missing is None:
+            return 0
+        rebuilt = rebuild_averages(since=time_of_id(missing), is_stopped=is_stopped)
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise RebuildError(str(error).partition("\n")[0]) from error
+    if not rebuilt.is_complete:
+        raise RebuildError("stopped before the end")
+    return rebuilt.inserted
+
+
+def _first_missing(connection: Connection, *, before: UUID, is_stopped: Callable[[], bool]) -> UUID | None:
+    since = NO_ID
+    while since < before:
+        with time_limit(connection, seconds=SEARCH_LIMIT_S):
+            first = _first_id(connection, _FIRST_FROM, since, before)
+            if first is None:
+                return None
+            since = min(first_id_at(time_of_id(first) + _SEARCHED_AT_ONCE), before)
+            missing = _first_id(connection, _FIRST_MISSING, first, since)
+        if missing is not None:
+            return missing
+        if is_stopped():
+            raise RebuildError("stopped before the end")
+    return None
+
+
+def _first_id(connection: Connection, query: LiteralString, *bounds: UUID) -> UUID | None:
+    row = connection.execute(query, bounds).fetchone()
+    return None if row is None else UUID(str(row[0]))
+
+
+def _is_there(connection: Connection, query: LiteralString, *arguments: UUID) -> bool:
+    return connection.execute(query, arguments).fetchone() == (True,)
 
 
 @contextmanager

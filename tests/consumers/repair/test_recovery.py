@@ -13,8 +13,8 @@ from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
 from consumers.reading.group import AFTER_ALL, oldest_time
 from consumers.reading.lag import read_lag
-from consumers.repair import recovery
-from consumers.repair.recovery import RecoveryError, recover_averages
+from consumers.repair import rebuild
+from consumers.repair.rebuild import RebuildError, recover_averages
 from prices.models import SymbolAverage
 from tests.consumers.running import committed, running, trim
 from tests.consumers.samples import BEGIN, assert_averages_right, event, point, points_of, produce
@@ -63,7 +63,7 @@ def test_points_that_wait_in_the_outbox_are_left() -> None:
 
 def test_stopped_recovery_is_not_done() -> None:
     point(0)
-    with pytest.raises(RecoveryError, match="stopped"):
+    with pytest.raises(RebuildError, match="stopped"):
         recover_averages(before=NOW, is_stopped=lambda: True)
 
 
@@ -72,7 +72,7 @@ def test_another_rebuild_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     point(0)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(hashtext('rebuild_averages'))")
-        with pytest.raises(RecoveryError, match="another rebuild_averages"):
+        with pytest.raises(RebuildError, match="another rebuild_averages"):
             recover()
         cursor.execute("SELECT pg_advisory_unlock(hashtext('rebuild_averages'))")
     assert recover() == 1
@@ -113,14 +113,14 @@ def test_search_goes_through_all_days() -> None:
 
 
 def test_search_in_a_postgresql_that_stands_still_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "SEARCH_LIMIT_S", 0.5)
+    monkeypatch.setattr(rebuild, "SEARCH_LIMIT_S", 0.5)
     point(0)
-    first_id = recovery._first_id
+    first_id = rebuild._first_id
 
     def stand_still(*arguments: Any) -> Any:
         stopped.enter_context(stopped_backends())
         return first_id(*arguments)
 
-    monkeypatch.setattr(recovery, "_first_id", stand_still)
-    with ExitStack() as stopped, pytest.raises(RecoveryError):
+    monkeypatch.setattr(rebuild, "_first_id", stand_still)
+    with ExitStack() as stopped, pytest.raises(RebuildError):
         recover()
