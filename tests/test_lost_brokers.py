@@ -12,9 +12,8 @@ import pytest
 from confluent_kafka import KafkaException
 from pytest_django import Settings
 
-from consumers.reading import stall
-from consumers.reading.stall import StallWatch
-from consumers.reading.topic_watch import TopicWatch
+from consumers.reading import watches
+from consumers.reading.watches import StallWatch, TopicWatch
 from marketdata import health
 from prices.publishing import publisher as publishing
 from prices.publishing.kafka_clients import LastingClient, make_admin, make_producer
@@ -134,8 +133,8 @@ def test_topic_watch_finds_kafka_again(proxy: KafkaProxy) -> None:
 
 
 def test_stall_watch_finds_kafka_again(proxy: KafkaProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stall, "ASK_INTERVAL_S", 0.1)
-    monkeypatch.setattr(stall, "STALL_S", 0.1)
+    monkeypatch.setattr(watches, "ASK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(watches, "STALL_S", 0.1)
     watch = StallWatch()
     watch._clients._client = lost(make_admin, proxy)  # type: ignore[assignment]
     send([b"1"], partition=0)

@@ -1,10 +1,17 @@
-"""The consumer group: how a process joins it, and where a partition is begun."""
+"""Where the consumer group stands: where a partition is begun, and what nobody has read of what is before.
+
+The handler stores what it knows of such messages before anything else is written. That may take longer than
+Kafka waits for a member of the group, so it is done in a thread, while the loop serves rebalances: a member
+that was put out meanwhile would find the same partitions, and begin anew, each time.
+"""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, cast
 
 import structlog
@@ -13,8 +20,8 @@ from django.conf import settings
 
 from consumers.reading.decoding import received
 from consumers.reading.offsets import is_of_another_topic, topic_of
-from consumers.reading.stall import STATISTICS_INTERVAL_S
-from consumers.reading.topic_watch import WHAT_TO_DO, replaced_topic
+from consumers.reading.pipeline import BatchHandler, run_in_thread
+from consumers.reading.watches import WHAT_TO_DO, replaced_topic
 from prices.publishing.kafka_clients import make_admin, make_consumer
 
 log = structlog.get_logger(__name__)
@@ -22,22 +29,10 @@ log = structlog.get_logger(__name__)
 WATERMARKS_TIMEOUT_S = 2.0
 COMMITTED_TIMEOUT_S = 2.0
 OLDEST_TIMEOUT_S = 5.0
+# The handler asks so often whether it is to stop, or it hangs.
+RECOVERY_OVERDUE_S = 150.0
 # Of a message that is still to come. Not now, by this host's clock: by that one prices may be of later.
 AFTER_ALL = datetime(9000, 1, 1, tzinfo=UTC)
-
-
-# With both, partitions that stay where they are are read on during a rebalance.
-_PROTOCOLS: dict[str, dict[str, Any]] = {
-    "classic": {
-        "group.protocol": "classic",
-        "partition.assignment.strategy": "cooperative-sticky",
-        # A killed process keeps its partitions for so long.
-        "session.timeout.ms": 6_000,
-        "heartbeat.interval.ms": 1_000,
-    },
-    # Of this one these are settings of the broker.
-    "consumer": {"group.protocol": "consumer"},
-}
 
 
 class LogTrimmedError(Exception):
@@ -49,34 +44,6 @@ class OffsetReset(StrEnum):
 
     EARLIEST = "earliest"
     LATEST = "latest"
-
-
-def configuration(
-    *,
-    on_error: Callable[[KafkaError], None],
-    on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
-    on_statistics: Callable[[str], None],
-) -> dict[str, Any]:
-    """Return the settings of a consumer that commits by itself and never skips a message."""
-    return _PROTOCOLS[settings.KAFKA_GROUP_PROTOCOL] | {
-        # A rebalance waits so long for a member.
-        "max.poll.interval.ms": 60_000,
-        "auto.offset.reset": "error",
-        # What stands at the end of a partition may be no message.
-        "enable.partition.eof": True,
-        # librdkafka rests for a second once its queue is full, and for up to ten after an outage; a topic
-        # or a partition that is new it sees after five minutes.
-        "fetch.queue.backoff.ms": 5,
-        # Ten reads ahead; by default it would be a hundred, and 64 MB.
-        "queued.max.messages.kbytes": 4_096,
-        "queued.min.messages": 10_000,
-        "reconnect.backoff.max.ms": 1_000,
-        "topic.metadata.refresh.interval.ms": 10_000,
-        "statistics.interval.ms": int(STATISTICS_INTERVAL_S * 1000),
-        "error_cb": on_error,
-        "on_commit": on_commit,
-        "stats_cb": on_statistics,
-    }
 
 
 class UnreadBecause(StrEnum):
@@ -199,6 +166,93 @@ def oldest_time(positions: Sequence[TopicPartition]) -> datetime:
     return max(times.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was done about a gap: the positions behind it, and how many rows were added; None: not known."""
+
+    gap: UnreadBecause
+    positions: Sequence[TopicPartition]
+    rows: int | None
+
+
+class GapRecovery:
+    """The partitions of which nobody may have read what is before, until that is made good."""
+
+    def __init__(self, handler: BatchHandler[Any], *, is_stopped: Callable[[], bool]) -> None:
+        self._handler = handler
+        self._is_stopped = is_stopped
+        self._gaps: dict[int, Start] = {}
+        self._under_way: tuple[Mapping[int, Start], Future[int | None]] | None = None
+        self._asked_at = 0.0
+
+    @property
+    def is_needed(self) -> bool:
+        """Return whether nothing may be written yet."""
+        return bool(self._gaps) or self._under_way is not None
+
+    @property
+    def is_overdue(self) -> bool:
+        """Return whether the handler has given no sign of life for long."""
+        return self._under_way is not None and time.monotonic() - self._asked_at > RECOVERY_OVERDUE_S
+
+    def add(self, starts: Iterable[Start]) -> None:
+        """Take note of partitions that are to be begun; most have no gap."""
+        self._gaps |= {start.position.partition: start for start in starts if start.gap}
+
+    def drop(self, partitions: Iterable[int]) -> None:
+        """Leave partitions to whoever has them now."""
+        for partition in partitions:
+            self._gaps.pop(partition, None)
+
+    def step(self) -> list[Recovered] | None:
+        """Begin the recovery, or look after it; return what was done once it has ended, else None.
+
+        Raises RetryLaterError where it has to be begun again later, LogTrimmedError where nobody knows what
+        the messages were, and KafkaException where Kafka does not tell of which time they are.
+        """
+        if self._under_way is None:
+            self._under_way = dict(self._gaps), self._begin()
+        gaps, future = self._under_way
+        if not future.done():
+            return None
+        self._under_way = None
+        rows = future.result()
+        ours = {number: start for number, start in gaps.items() if self._gaps.get(number) is start}
+        by_gap = _by_gap(ours)
+        if rows is None and by_gap[UnreadBecause.TRIMMED]:
+            raise unread_log(by_gap[UnreadBecause.TRIMMED])
+        self.drop(ours)
+        if rows is None and not _by_gap(gaps)[UnreadBecause.MOVED]:
+            # The first start of all.
+            return []
+        return [Recovered(gap, positions, rows) for gap, positions in by_gap.items() if positions]
+
+    def close(self, *, timeout_s: float) -> None:
+        """Wait a while for a recovery that is under way: it ends soon once the loop is stopped."""
+        if self._under_way is not None:
+            wait([self._under_way[1]], timeout=timeout_s)
+
+    def _begin(self) -> Future[int | None]:
+        by_gap = _by_gap(self._gaps)
+        trimmed = by_gap[UnreadBecause.TRIMMED]
+        self._asked_at = time.monotonic()
+        recover = partial(
+            self._handler.recover,
+            before=oldest_time(trimmed) if trimmed else AFTER_ALL,
+            is_first=not trimmed and not by_gap[UnreadBecause.MOVED],
+            is_stopped=self._answer_whether_stopped,
+        )
+        return run_in_thread(recover, name="recovery")
+
+    def _answer_whether_stopped(self) -> bool:
+        self._asked_at = time.monotonic()
+        return self._is_stopped()
+
+
+def _by_gap(starts: Mapping[int, Start]) -> dict[UnreadBecause, list[TopicPartition]]:
+    return {gap: [each.position for each in starts.values() if each.gap is gap] for gap in UnreadBecause}
+
+
 def unread_log(positions: Sequence[TopicPartition]) -> LogTrimmedError:
     """Return the error for partitions that the group never read, and whose first messages are gone."""
     group, topic = settings.KAFKA_CONSUMER_GROUP, settings.KAFKA_TOPIC
@@ -232,50 +286,6 @@ def position_of(message: Message) -> TopicPartition:
     return TopicPartition(
         cast(str, message.topic()), cast(int, message.partition()), cast(int, message.offset())
     )
-
-
-# What passes by itself: Kafka or a broker is away, or a partition or the group is on its way to another one.
-_PASSING = {
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._RESOLVE,
-    KafkaError._TIMED_OUT,
-    KafkaError._TIMED_OUT_QUEUE,
-    KafkaError._TRANSPORT,
-    KafkaError._UNKNOWN_PARTITION,
-    KafkaError._UNKNOWN_TOPIC,
-    KafkaError._WAIT_COORD,
-    KafkaError.BROKER_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.FENCED_MEMBER_EPOCH,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.KAFKA_STORAGE_ERROR,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NETWORK_EXCEPTION,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.REPLICA_NOT_AVAILABLE,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.STALE_MEMBER_EPOCH,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    # Also of a topic that was made just now, by a broker that has not heard of it yet.
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.UNSTABLE_OFFSET_COMMIT,
-}
-
-
-def is_passing(error: KafkaError) -> bool:
-    """Return whether the same question may be answered a moment later."""
-    return error.code() in _PASSING
-
-
-def is_final(error: KafkaError) -> bool:
-    """Return whether librdkafka has ended the client that this comes from: it does nothing any more."""
-    return error.fatal() or error.code() == KafkaError._FATAL
 
 
 def numbers_of(partitions: Sequence[TopicPartition]) -> list[int]:

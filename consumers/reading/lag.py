@@ -18,7 +18,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Kaf
 from django.conf import settings
 
 from consumers.reading.offsets import is_of_another_topic
-from consumers.reading.topic_watch import read_topic_id
+from consumers.reading.watches import read_topic_id
 from prices.publishing.kafka_clients import make_consumer
 
 TIMEOUT_S = 5.0

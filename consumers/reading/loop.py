@@ -18,23 +18,20 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
-from consumers.reading.gap_recovery import GapRecovery
 from consumers.reading.group import (
+    GapRecovery,
     OffsetReset,
     Start,
     UnreadBecause,
-    configuration,
-    is_final,
-    is_passing,
     numbers_of,
     position_of,
     starting_positions,
     trimmed_log,
 )
+from consumers.reading.membership import MembershipWatch, configuration, is_final, is_passing
 from consumers.reading.offsets import OffsetCommitter
 from consumers.reading.pipeline import AnyBatch, Backoff, BatchHandler, Pipeline, RetryLaterError
-from consumers.reading.stall import MembershipWatch, StallWatch
-from consumers.reading.topic_watch import TopicWatch
+from consumers.reading.watches import StallWatch, TopicWatch
 from prices.heartbeat import touch_heartbeat
 from prices.outage_log import Outage
 from prices.publishing.kafka_clients import make_consumer

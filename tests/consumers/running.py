@@ -15,8 +15,8 @@ from django.conf import settings
 from consumers.reading.group import OffsetReset
 from consumers.reading.lag import wait_until_consumed
 from consumers.reading.loop import ConsumerLoop
+from consumers.reading.membership import MembershipWatch
 from consumers.reading.pipeline import BatchHandler, RetryLaterError
-from consumers.reading.stall import MembershipWatch
 from prices.publishing.kafka_clients import make_admin, make_consumer
 from prices.publishing.topic import ensure_topic
 from tests.consumers.samples import Sender

@@ -14,8 +14,7 @@ from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
 from consumers.reading.group import LogTrimmedError, OffsetReset
 from consumers.reading.loop import ConsumerLoop
-from consumers.reading.stall import StalledError
-from consumers.reading.topic_watch import TopicReplacedError
+from consumers.reading.watches import StalledError, TopicReplacedError
 from prices.maintenance.stopped_processes import NEEDS_OPERATOR
 from prices.management.examples import add_examples
 from prices.publishing.kafka_clients import make_admin

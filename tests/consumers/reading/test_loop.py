@@ -16,12 +16,11 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
-from consumers.reading import gap_recovery, pipeline, stall
+from consumers.reading import group, pipeline, watches
 from consumers.reading import loop as loop_module
 from consumers.reading.group import LogTrimmedError, OffsetReset
 from consumers.reading.loop import ConsumerLoop
-from consumers.reading.stall import StalledError, StallWatch
-from consumers.reading.topic_watch import TopicReplacedError, TopicWatch
+from consumers.reading.watches import StalledError, StallWatch, TopicReplacedError, TopicWatch
 from dev.pytest_services import Service, Services
 from prices.heartbeat import heartbeat_age_s
 from prices.publishing.kafka_clients import make_producer
@@ -450,8 +449,8 @@ def test_mark_is_passed_after_the_messages_before_it_are_stored() -> None:
 
 @pytest.fixture
 def short_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stall, "STALL_S", 0.5)
-    monkeypatch.setattr(stall, "ASK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(watches, "STALL_S", 0.5)
+    monkeypatch.setattr(watches, "ASK_INTERVAL_S", 0.1)
 
 
 @pytest.mark.usefixtures("short_stalls")
@@ -476,7 +475,7 @@ def test_partition_that_goes_on_after_a_seek_is_well(
 ) -> None:
     """As where librdkafka has lost track of it: what comes is dropped until the partition is sought."""
     # What is between the seek and the end is also what this test has for going on.
-    monkeypatch.setattr(stall, "STALL_S", 4.0)
+    monkeypatch.setattr(watches, "STALL_S", 4.0)
     is_lost = threading.Event()
     look, take = StallWatch.look, ConsumerLoop._take
 
@@ -543,7 +542,7 @@ def test_partitions_pass_to_others_during_a_recovery() -> None:
 def test_recovery_that_hangs_is_seen_by_the_heartbeat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gap_recovery, "OVERDUE_S", 1.0)
+    monkeypatch.setattr(group, "RECOVERY_OVERDUE_S", 1.0)
     asks, may_end = threading.Event(), threading.Event()
 
     class Hanging(Recorder):

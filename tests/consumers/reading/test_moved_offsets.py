@@ -11,7 +11,7 @@ from consumers.averages.store import AverageStore
 from consumers.handler import AverageHandler
 from consumers.reading.group import LogTrimmedError, OffsetReset
 from consumers.reading.lag import read_lag
-from consumers.reading.topic_watch import TopicReplacedError
+from consumers.reading.watches import TopicReplacedError
 from prices.models import SymbolAverage
 from prices.publishing.kafka_clients import make_admin
 from tests.consumers.running import RunningLoop, committed, make_topic_anew, running

@@ -10,9 +10,9 @@ from confluent_kafka import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.reading import gap_recovery, group, loop, offsets, pipeline
+from consumers.reading import group, loop, offsets, pipeline
 from consumers.reading.loop import ConsumerLoop
-from consumers.reading.topic_watch import TopicWatch
+from consumers.reading.watches import TopicWatch
 from tests.consumers.running import Recorder
 from tests.consumers.scripted_kafka import Rebalance, ScriptedAdmin, ScriptedKafka
 
@@ -70,7 +70,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, heartbeats: None) -> None:
             future.set_result(result)
         return future
 
-    for module in (pipeline, gap_recovery):
+    for module in (pipeline, group):
         monkeypatch.setattr(module, "run_in_thread", run)
     monkeypatch.setattr(pipeline, "MAX_READ", 7)
     monkeypatch.setattr(pipeline, "FIRST_RETRY_S", 0.0)

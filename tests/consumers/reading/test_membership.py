@@ -7,8 +7,8 @@ from contextlib import ExitStack
 import pytest
 from pytest_django import Settings
 
-from consumers.reading import group, stall
-from consumers.reading.stall import OUTSIDE_S, STATISTICS_INTERVAL_S, MembershipWatch
+from consumers.reading import membership
+from consumers.reading.membership import OUTSIDE_S, STATISTICS_INTERVAL_S, MembershipWatch
 from tests.consumers.running import Recorder, RunningLoop, send
 from tests.logged import events_logged
 from tests.waiting import wait_until
@@ -120,7 +120,7 @@ def test_new_consumer_begins_anew(watch: MembershipWatch, clock: Clock) -> None:
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have librdkafka tell how it stands ten times a second."""
-    plain = group.configuration
+    plain = membership.configuration
     monkeypatch.setattr(
         "consumers.reading.loop.configuration",
         lambda **told: {**plain(**told), "statistics.interval.ms": 100},
@@ -133,7 +133,7 @@ def test_consumer_that_has_joined_nothing_is_made_anew(
 ) -> None:
     """As where librdkafka came back from an outage and joined no group, which unsubscribing plays."""
     # Also what a join may take.
-    monkeypatch.setattr(stall, "OUTSIDE_S", 4.0)
+    monkeypatch.setattr(membership, "OUTSIDE_S", 4.0)
     handler = Recorder()
     send([b"1"])
     loop = RunningLoop(handler).start()

@@ -8,9 +8,9 @@ import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from pytest_django import Settings
 
-from consumers.reading import topic_watch
+from consumers.reading import watches
 from consumers.reading.group import starting_positions
-from consumers.reading.topic_watch import TopicReplacedError, TopicWatch
+from consumers.reading.watches import TopicReplacedError, TopicWatch
 from prices.publishing.kafka_clients import make_admin, make_consumer
 from tests.consumers.running import make_topic_anew, topic_was_made
 from tests.logged import events_logged
@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 @pytest.fixture
 def watch(topic: str, monkeypatch: pytest.MonkeyPatch) -> TopicWatch:
-    monkeypatch.setattr(topic_watch, "LOOK_INTERVAL_S", 0.05)
+    monkeypatch.setattr(watches, "LOOK_INTERVAL_S", 0.05)
     made = TopicWatch()
     # A broker may not have heard yet of a topic that was made just now.
     wait_until(lambda: is_learnt(made))
@@ -73,7 +73,7 @@ def test_missing_topic_is_told_once_and_waited_for(
 
 
 def test_kafka_away_raises(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
-    monkeypatch.setattr(topic_watch, "ANSWER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(watches, "ANSWER_TIMEOUT_S", 0.3)
     settings.KAFKA_BOOTSTRAP_SERVERS = "127.0.0.1:1"
     with pytest.raises(KafkaException):
         TopicWatch().learn()
