@@ -47,14 +47,14 @@ class OffsetReset(StrEnum):
 
 
 class UnreadBecause(StrEnum):
-    """Why a message before the position may have been read by nobody."""
+    """Why a message before the position may have been read by nobody; the value is its event in the log."""
 
     # Kafka has deleted messages that the group never read.
-    TRIMMED = "trimmed"
+    TRIMMED = "log.trimmed"
     # The position was not committed by a consumer: an operator has set it, or `--from` has.
-    MOVED = "moved"
+    MOVED = "offsets.moved"
     # The group has no offset of the topic: it is new, or was deleted, or the topic was deleted and made anew.
-    NO_OFFSETS = "no offsets"
+    NO_OFFSETS = "offsets.missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +220,7 @@ class GapRecovery:
         ours = {number: start for number, start in gaps.items() if self._gaps.get(number) is start}
         by_gap = _by_gap(ours)
         if rows is None and by_gap[UnreadBecause.TRIMMED]:
-            raise unread_log(by_gap[UnreadBecause.TRIMMED])
+            raise _unread_log(by_gap[UnreadBecause.TRIMMED])
         self.drop(ours)
         if rows is None and not _by_gap(gaps)[UnreadBecause.MOVED]:
             # The first start of all.
@@ -253,7 +253,7 @@ def _by_gap(starts: Mapping[int, Start]) -> dict[UnreadBecause, list[TopicPartit
     return {gap: [each.position for each in starts.values() if each.gap is gap] for gap in UnreadBecause}
 
 
-def unread_log(positions: Sequence[TopicPartition]) -> LogTrimmedError:
+def _unread_log(positions: Sequence[TopicPartition]) -> LogTrimmedError:
     """Return the error for partitions that the group never read, and whose first messages are gone."""
     group, topic = settings.KAFKA_CONSUMER_GROUP, settings.KAFKA_TOPIC
     begins = ", ".join(f"{each.partition} at {each.offset}" for each in positions)

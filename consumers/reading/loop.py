@@ -8,7 +8,6 @@ is dropped, and every partition is read again from what is stored. So no offset 
 and nothing is ever paused in librdkafka, which loses what it was told while a pause is on its way.
 """
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,23 +17,13 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from django.conf import settings
 
-from consumers.reading.group import (
-    GapRecovery,
-    OffsetReset,
-    Start,
-    UnreadBecause,
-    numbers_of,
-    position_of,
-    starting_positions,
-    trimmed_log,
-)
-from consumers.reading.membership import MembershipWatch, configuration, is_final, is_passing
+from consumers.reading.group import GapRecovery, OffsetReset, numbers_of, position_of, trimmed_log
+from consumers.reading.membership import Member, is_final, is_passing
 from consumers.reading.offsets import OffsetCommitter
 from consumers.reading.pipeline import AnyBatch, Backoff, BatchHandler, Pipeline, RetryLaterError
-from consumers.reading.watches import StallWatch, TopicWatch
+from consumers.reading.watches import StallWatch
 from prices.heartbeat import touch_heartbeat
 from prices.outage_log import Outage
-from prices.publishing.kafka_clients import make_consumer
 
 log = structlog.get_logger(__name__)
 
@@ -47,17 +36,6 @@ CLOSE_S = 2.0
 TOUCH_INTERVAL_S = 1.0
 # How long to wait between two looks at whether the handler may be asked again.
 IDLE_S = 0.05
-# Kafka is asked for where to begin in the middle of a rebalance, which does not wait for ever.
-POSITIONS_RETRY_S = 0.2
-POSITIONS_TIMEOUT_S = 30.0
-# How the log tells what was made good.
-_EVENTS = {
-    UnreadBecause.TRIMMED: "log.trimmed",
-    UnreadBecause.MOVED: "offsets.moved",
-    UnreadBecause.NO_OFFSETS: "offsets.missing",
-}
-# Between a consumer that was ended for good and the next one.
-REJOIN_S = 1.0
 
 
 class ConsumerLoop(Generic[AnyBatch]):
@@ -71,10 +49,13 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._reset = reset
         self._topic = settings.KAFKA_TOPIC
         self._offsets = OffsetCommitter(self._topic)
-        self._watch = TopicWatch()
-        self._membership = MembershipWatch()
-        self._topic_id = ""
-        self._kafka = Outage(began="kafka.away", ended="kafka.back")
+        self._member = Member(
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+            on_commit=self._offsets.on_commit,
+        )
+        self._kafka = self._member.kafka
         self._backoff = Backoff(Outage(began="batch.refused", ended="batch.accepted"))
         self._pipeline = Pipeline(handler, on_stored=self._on_stored)
         # Whether what comes from Kafka is dropped until each partition was sought to what is stored.
@@ -84,7 +65,6 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._taken: dict[int, int] = {}
         self._is_drained = False
         self._stalls = StallWatch()
-        self._consumer = self._make_consumer()
         self._last_touch = 0.0
         self._stopping = False
 
@@ -103,7 +83,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         """
         log.info("consumer.started", topic=self._topic, group=settings.KAFKA_CONSUMER_GROUP)
         try:
-            self._subscribe()
+            self._member.join()
             while not self._stopping:
                 try:
                     self._turn()
@@ -117,33 +97,9 @@ class ConsumerLoop(Generic[AnyBatch]):
             self._leave()
         log.info("consumer.stopped")
 
-    def _make_consumer(self) -> Consumer:
-        return make_consumer(
-            configuration(
-                on_error=self._on_error,
-                on_commit=self._offsets.on_commit,
-                on_statistics=self._on_statistics,
-            )
-        )
-
-    def _subscribe(self) -> None:
-        self._consumer.subscribe(
-            [self._topic],
-            on_assign=self._on_assign,
-            on_revoke=self._on_revoke,
-            on_lost=self._on_lost,
-        )
-
     def _rejoin(self) -> None:
-        """Go on with another consumer: librdkafka has ended this one for good, or lost it."""
-        # What refused this one may refuse the next.
-        time.sleep(REJOIN_S)
-        # Without a word to the old one: its `close` would never end, and librdkafka turn at full speed in it.
-        # What it had passes to others once its session ends, if Kafka has not taken it away already.
-        self._consumer = self._make_consumer()
+        self._member.rejoin()
         self._release(self._offsets.positions)
-        self._membership.begin()
-        self._subscribe()
 
     def _turn(self) -> None:
         self._touch_if_due()
@@ -157,10 +113,10 @@ class ConsumerLoop(Generic[AnyBatch]):
             self._read()
             self._step()
             self._seek_stalled()
-        self._offsets.commit_if_due(self._consumer)
-        self._watch.look()
-        if self._membership.is_lost():
-            log.warning("membership.lost", state=self._membership.state)
+        self._offsets.commit_if_due(self._member.consumer)
+        self._member.topic.look()
+        if self._member.watch.is_lost():
+            log.warning("membership.lost", state=self._member.watch.state)
             self._rejoin()
 
     def _touch_if_due(self) -> None:
@@ -172,7 +128,7 @@ class ConsumerLoop(Generic[AnyBatch]):
 
     def _wait(self) -> None:
         """Serve rebalances, and drop the messages that come with it: they are read again."""
-        self._take(self._consumer.consume(1, timeout=0))
+        self._take(self._member.consumer.consume(1, timeout=0))
         time.sleep(IDLE_S)
 
     def _rewind(self) -> None:
@@ -180,7 +136,7 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._pipeline.clear()
         for position in self._offsets.positions:
             try:
-                self._consumer.seek(position)
+                self._member.consumer.seek(position)
             except KafkaException as error:
                 # A partition that is not begun yet will be at its position, of which nothing was read.
                 if error.args[0].code() != KafkaError._STATE:
@@ -208,17 +164,17 @@ class ConsumerLoop(Generic[AnyBatch]):
             return
         self._backoff.accept()
         for each in done:
-            log.warning(_EVENTS[each.gap], partitions=numbers_of(each.positions), recovered=each.rows)
+            log.warning(each.gap.value, partitions=numbers_of(each.positions), recovered=each.rows)
             self._offsets.mark_stored({at.partition: at.offset for at in each.positions})
 
     def _read(self) -> None:
         # Also where there is no capacity: rebalances are served from inside here.
-        first = self._consumer.consume(1, timeout=self._pipeline.wait_for_capacity())
+        first = self._member.consumer.consume(1, timeout=self._pipeline.wait_for_capacity())
         self._is_drained = not first
         has_some = self._take(first)
         capacity = self._pipeline.capacity
         if has_some and capacity:
-            more = self._consumer.consume(capacity, timeout=self._pipeline.collect_s)
+            more = self._member.consumer.consume(capacity, timeout=self._pipeline.collect_s)
             self._is_drained = len(more) < capacity
             self._take(more)
 
@@ -249,7 +205,7 @@ class ConsumerLoop(Generic[AnyBatch]):
             self._on_end(position_of(message))
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
-            raise trimmed_log(self._consumer, position_of(message))
+            raise trimmed_log(self._member.consumer, position_of(message))
         if is_final(error):
             raise KafkaException(error)
         self._kafka.begin(error.str())
@@ -267,7 +223,7 @@ class ConsumerLoop(Generic[AnyBatch]):
                 log.warning("partition.stalled", partition=partition, position=self._taken[partition])
                 # Where that fails, too, nothing comes, and the next look ends the loop.
                 with suppress(KafkaException):
-                    self._consumer.seek(TopicPartition(self._topic, partition, self._taken[partition]))
+                    self._member.consumer.seek(TopicPartition(self._topic, partition, self._taken[partition]))
 
     def _step(self) -> None:
         if self._must_rewind:
@@ -299,35 +255,16 @@ class ConsumerLoop(Generic[AnyBatch]):
             consumer.incremental_assign([])
             return
         self._flush(timeout_s=FLUSH_S)
-        starts = self._starts(partitions)
+        starts = self._member.starts(partitions, reset=self._reset, is_stopped=lambda: self._stopping)
         consumer.incremental_assign([start.position for start in starts])
         self._offsets.assign(
             [start.position for start in starts],
-            topic_id=self._topic_id,
+            topic_id=self._member.topic_id,
             uncommitted=[start.position.partition for start in starts if start.is_new],
         )
         self._gaps.add(starts)
         self._drop_unstored()
         log.info("partitions.assigned", partitions=numbers_of(partitions))
-
-    def _starts(self, partitions: list[TopicPartition]) -> list[Start]:
-        """Return where to begin. The loop does not turn meanwhile, so the heartbeat is not touched."""
-        deadline = time.monotonic() + POSITIONS_TIMEOUT_S
-        while not self._stopping:
-            try:
-                self._topic_id = self._watch.learn()
-                starts = starting_positions(
-                    self._consumer, partitions, topic_id=self._topic_id, reset=self._reset
-                )
-            except KafkaException as error:
-                if not is_passing(error.args[0]) or time.monotonic() > deadline:
-                    raise
-                self._kafka.begin(error.args[0].str())
-                time.sleep(POSITIONS_RETRY_S)
-            else:
-                self._kafka.end()
-                return starts
-        return []
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._flush(timeout_s=FLUSH_S)
@@ -350,18 +287,8 @@ class ConsumerLoop(Generic[AnyBatch]):
         self._pipeline.clear()
         self._must_rewind = True
 
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION):
-            self._kafka.begin(error.str())
-
-    def _on_statistics(self, statistics: str) -> None:
-        self._membership.note(statistics, kafka_answers=self._watch.is_answered)
-
     def _leave(self) -> None:
         self._gaps.close(timeout_s=CLOSE_S)
-        # Revokes, and so commits; in a thread, because it waits for that as long as Kafka is away.
-        closing = threading.Thread(target=self._consumer.close, daemon=True)
-        closing.start()
-        closing.join(CLOSE_S)
+        self._member.leave(timeout_s=CLOSE_S)
         if not self._pipeline.is_writing:
             self._handler.close()

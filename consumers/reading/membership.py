@@ -6,12 +6,26 @@ names none while it shuts down (kafka_clients.py); so its own statistics are loo
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from threading import Thread
+from typing import Any, TypeAlias
 
 import msgspec
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from django.conf import settings
 
+from consumers.reading.group import OffsetReset, Start, starting_positions
+from consumers.reading.watches import TopicWatch
+from prices.outage_log import Outage
+from prices.publishing.kafka_clients import make_consumer
+
+OnPartitions: TypeAlias = Callable[[Consumer, list[TopicPartition]], None]
+OnCommit: TypeAlias = Callable[[KafkaError | None, list[TopicPartition]], None]
+
+# Between a consumer that was ended for good and the next one.
+REJOIN_S = 1.0
+# Kafka is asked for where to begin in the middle of a rebalance, which does not wait for ever.
+POSITIONS_RETRY_S = 0.2
+POSITIONS_TIMEOUT_S = 30.0
 # A rebalance waits for a member for a minute (`max.poll.interval.ms`).
 OUTSIDE_S = 90.0
 # How often librdkafka tells how it stands. While the loop does something long, it tells nothing.
@@ -68,10 +82,7 @@ _PASSING = {
 
 
 def configuration(
-    *,
-    on_error: Callable[[KafkaError], None],
-    on_commit: Callable[[KafkaError | None, list[TopicPartition]], None],
-    on_statistics: Callable[[str], None],
+    *, on_error: Callable[[KafkaError], None], on_commit: OnCommit, on_statistics: Callable[[str], None]
 ) -> dict[str, Any]:
     """Return the settings of a consumer that commits by itself and never skips a message."""
     return _PROTOCOLS[settings.KAFKA_GROUP_PROTOCOL] | {
@@ -93,6 +104,84 @@ def configuration(
         "on_commit": on_commit,
         "stats_cb": on_statistics,
     }
+
+
+class Member:
+    """A member of the group for as long as the process lives, by one consumer of librdkafka after another.
+
+    consumer  the present one
+    topic     whether the topic is still the same; topic_id is what Kafka told when partitions were last begun
+    watch     whether the way into the group is lost
+    kafka     whether Kafka is away
+    """
+
+    def __init__(
+        self, *, on_assign: OnPartitions, on_revoke: OnPartitions, on_lost: OnPartitions, on_commit: OnCommit
+    ) -> None:
+        self._on_partitions = {"on_assign": on_assign, "on_revoke": on_revoke, "on_lost": on_lost}
+        self._on_commit = on_commit
+        self.topic, self.topic_id = TopicWatch(), ""
+        self.watch = MembershipWatch()
+        self.kafka = Outage(began="kafka.away", ended="kafka.back")
+        self.consumer = self._make_consumer()
+
+    def join(self) -> None:
+        """Ask for partitions of KAFKA_TOPIC; all that the consumer has to tell comes within its calls."""
+        self.consumer.subscribe([settings.KAFKA_TOPIC], **self._on_partitions)
+
+    def rejoin(self) -> None:
+        """Go on with another consumer: librdkafka has ended this one for good, or lost it."""
+        # What refused this one may refuse the next.
+        time.sleep(REJOIN_S)
+        # Without a word to the old one: its `close` would never end, and librdkafka turn at full speed in it.
+        # What it had passes to others once its session ends, if Kafka has not taken it away already.
+        self.consumer = self._make_consumer()
+        self.watch.begin()
+        self.join()
+
+    def leave(self, *, timeout_s: float) -> None:
+        """Give up all partitions, and wait a while for that."""
+        # Revokes, and so commits; in a thread, because it waits for that as long as Kafka is away.
+        closing = Thread(target=self.consumer.close, daemon=True)
+        closing.start()
+        closing.join(timeout_s)
+
+    def starts(
+        self, partitions: list[TopicPartition], *, reset: OffsetReset | None, is_stopped: Callable[[], bool]
+    ) -> list[Start]:
+        """Return where these partitions are begun; none, where it is stopped. Waits for Kafka, up to 30 s.
+
+        The loop does not turn meanwhile, so the heartbeat is not touched. Raises what `starting_positions`
+        and `TopicWatch.learn` raise.
+        """
+        deadline = time.monotonic() + POSITIONS_TIMEOUT_S
+        while not is_stopped():
+            try:
+                self.topic_id = self.topic.learn()
+                starts = starting_positions(self.consumer, partitions, topic_id=self.topic_id, reset=reset)
+            except KafkaException as error:
+                if not is_passing(error.args[0]) or time.monotonic() > deadline:
+                    raise
+                self.kafka.begin(error.args[0].str())
+                time.sleep(POSITIONS_RETRY_S)
+            else:
+                self.kafka.end()
+                return starts
+        return []
+
+    def _make_consumer(self) -> Consumer:
+        return make_consumer(
+            configuration(
+                on_error=self._on_error, on_commit=self._on_commit, on_statistics=self._on_statistics
+            )
+        )
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._ALL_BROKERS_DOWN, KafkaError._AUTHENTICATION):
+            self.kafka.begin(error.str())
+
+    def _on_statistics(self, statistics: str) -> None:
+        self.watch.note(statistics, kafka_answers=self.topic.is_answered)
 
 
 class MembershipWatch:

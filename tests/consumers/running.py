@@ -91,12 +91,12 @@ class RunningLoop:
     @property
     def consumer(self) -> Consumer:
         """The consumer that the loop reads by."""
-        return self._loop._consumer
+        return self._loop._member.consumer
 
     @property
     def membership(self) -> MembershipWatch:
         """What the loop knows of its membership."""
-        return self._loop._membership
+        return self._loop._member.watch
 
     def start(self) -> Self:
         self._thread.start()

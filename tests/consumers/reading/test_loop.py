@@ -607,7 +607,7 @@ def test_answers_that_come_at_once_do_not_make_a_hot_loop(
         raise KafkaException(KafkaError(code))
 
     monkeypatch.setattr(TopicWatch, "learn", refuse)
-    monkeypatch.setattr("consumers.reading.loop.POSITIONS_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("consumers.reading.membership.POSITIONS_TIMEOUT_S", 1.0)
     loop = RunningLoop(Recorder()).start()
     with pytest.raises(KafkaException):
         loop.join()

@@ -122,7 +122,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have librdkafka tell how it stands ten times a second."""
     plain = membership.configuration
     monkeypatch.setattr(
-        "consumers.reading.loop.configuration",
+        "consumers.reading.membership.configuration",
         lambda **told: {**plain(**told), "statistics.interval.ms": 100},
     )
 

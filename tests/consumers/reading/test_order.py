@@ -10,7 +10,7 @@ from confluent_kafka import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from consumers.reading import group, loop, offsets, pipeline
+from consumers.reading import group, loop, membership, offsets, pipeline
 from consumers.reading.loop import ConsumerLoop
 from consumers.reading.watches import TopicWatch
 from tests.consumers.running import Recorder
@@ -30,7 +30,7 @@ class Played:
         self.handler.on_write = self._note
         self.kafka = ScriptedKafka(LENGTH, rebalances, self._check)
         admin: Any = ScriptedAdmin(self.kafka)
-        loop.make_consumer = lambda _options: self.kafka  # type: ignore[attr-defined,assignment,return-value]
+        membership.make_consumer = lambda _options: self.kafka  # type: ignore[attr-defined,assignment,return-value]
         group.make_admin = lambda _options=None: admin  # type: ignore[attr-defined,assignment]
         self.loop = ConsumerLoop(self.handler)
 
@@ -77,7 +77,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch, heartbeats: None) -> None:
     monkeypatch.setattr(pipeline, "LAST_RETRY_S", 0.0)
     monkeypatch.setattr(offsets, "COMMIT_INTERVAL_S", 0.0)
     monkeypatch.setattr(loop, "IDLE_S", 0.0)
-    monkeypatch.setattr(loop, "make_consumer", None)
+    monkeypatch.setattr(membership, "make_consumer", None)
     monkeypatch.setattr(group, "make_admin", None)
     monkeypatch.setattr(TopicWatch, "learn", lambda _: "an-id")
     monkeypatch.setattr(TopicWatch, "look", lambda _: None)
