@@ -151,7 +151,7 @@ def recover_averages(
         if missing is None:
             return 0
         rebuilt = rebuild_averages(since=time_of_id(missing), is_stopped=is_stopped)
-    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+    except (psycopg.OperationalError, psycopg.InterfaceError, errors.TransactionTimeout) as error:
         raise RebuildError(str(error).partition("\n")[0]) from error
     if not rebuilt.is_complete:
         raise RebuildError("stopped before the end")

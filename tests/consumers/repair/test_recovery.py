@@ -54,6 +54,14 @@ def test_empty_partition_leaves_out_no_price_whatever_this_hosts_clock_says(topi
     assert recover(before) == 1
 
 
+def test_search_that_takes_too_long_is_told_as_one_to_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    point(0)
+    monkeypatch.setattr(rebuild, "_SEARCH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(rebuild, "_REACHES_BACK", "SELECT pg_sleep(5) IS NOT NULL AND %s::uuid IS NOT NULL")
+    with pytest.raises(RebuildError, match="transaction timeout"):
+        recover()
+
+
 def test_points_that_wait_in_the_outbox_are_left() -> None:
     point(0)
     point(1, published=False)
