@@ -5,8 +5,10 @@ without middleware, on granian's WSGI with 16 threads. wrk keeps 16 connections 
 round by round, with the view that they are measured against; then the first once more while jobs are polled.
 
 latest      GET /prices/latest of a stored price, 500 symbols in turn
+batch       GET /prices/latest of 100 symbols, five hundreds in turn
 jobs        GET /jobs of 10 active jobs
-averages    GET /averages?limit=1000, against psycopg's own read of a thousand rows, encoded
+history     GET /prices/history?limit=1000, against psycopg's own read of a thousand rows, encoded
+averages    GET /averages?limit=1000, against the same
 """
 
 import json
@@ -84,9 +86,12 @@ class Plan:
 def cases_of(symbols: int) -> dict[str, Case]:
     """Return what is measured."""
     names = [f"SIM-A{number}" for number in range(1, symbols + 1)]
+    hundreds = [names[begin : begin + 100] for begin in range(0, symbols, 100)]
     return {
         "latest": Case([f"/prices/latest?symbol={name}" for name in names], REDIS, rate=0.75, p99=1.5),
+        "batch": Case([f"/prices/latest?symbols={','.join(some)}" for some in hundreds], REDIS, rate=0.25),
         "jobs": Case(["/jobs?limit=10"], REDIS, rate=0.3),
+        "history": Case(["/prices/history?limit=1000"], ROWS, rate=0.5),
         "averages": Case(["/averages?limit=1000"], ROWS, rate=0.5),
     }
 

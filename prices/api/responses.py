@@ -1,16 +1,18 @@
 """What the calls answer, as plain data."""
 
+import functools
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 
+import msgspec
 from django.conf import settings
 
-from prices.api.renderers import number, time
+from prices.api.renderers import encode_json, number, time
 from prices.latest.errors import Failure
 from prices.latest.services import Served
-from prices.latest.stored import known_time, point_freshness
+from prices.latest.stored import point_freshness
 from prices.ledger.reports import MissedRange, SlotCounts
 from prices.models import PollJob, PollRun, PricePoint
 from prices.quota import NotConfigured, Plan, all_blockers, plain_plan
@@ -21,23 +23,31 @@ from providers.rate_limits.permits import is_metered
 from providers.registry import missing_setting
 
 
-def latest(served: Served, *, expand: bool, now: datetime) -> dict[str, Any]:
+def latest(served: Served, *, expand: bool, now: datetime) -> dict[str, Any] | msgspec.Raw:
     """Return a price; `timestamp` is the provider's own time, or ours where it gives none."""
-    point = served.point
-    found = {
+    return _price(served.point) | _quality(served, now=now) if expand else _encoded_price(served.point)
+
+
+def _price(point: PricePoint) -> dict[str, Any]:
+    return {
         "symbol": point.symbol,
         "price": number(point.price),
         "timestamp": time(point.observed_at or point.received_at),
         "provider": point.provider,
     }
-    return found | _quality(served, now=now) if expand else found
+
+
+@functools.lru_cache(maxsize=4_096)
+def _encoded_price(point: PricePoint) -> msgspec.Raw:
+    # A point never changes, and one that is served is mostly served again.
+    return msgspec.Raw(encode_json(_price(point)))
 
 
 def _quality(served: Served, *, now: datetime) -> dict[str, Any]:
     """Return how good a price is: its times, its age by the provider's time, and what that means."""
     point = served.point
     found = point_freshness(point, now=now)
-    known = known_time(point)
+    known = point.known_time
     age_s = None if known is None else age_seconds(known, now=now)
     return {
         "observed_at": time(point.observed_at),

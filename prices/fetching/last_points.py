@@ -31,6 +31,7 @@ from redis.retry import Retry
 from prices.database.identity import database_id
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, epoch_ms, made_at_ms
 from prices.models import PricePoint
+from prices.models.price_point import newest_first
 from providers.rate_limits.redis_errors import redis_problem
 from providers.rate_limits.redis_scripts import (
     ANSWER_TIMEOUT_S,
@@ -128,10 +129,6 @@ class _Decoded(NamedTuple):
     last_id_ms: int
     last_received_at: datetime
 
-    def is_to_come(self, now: datetime) -> bool:
-        """Return whether times of a point are still to come, as IS_OF_TIME_UNTIL_NOW has it."""
-        return self.last_id_ms > epoch_ms(now) or self.last_received_at > now + CLOCKS_AGREE_WITHIN
-
 
 class Begun:
     """Entries that the caller has begun, and is to complete."""
@@ -152,19 +149,23 @@ class Begun:
 
 
 def read_entries(symbols: Sequence[str], *, now: datetime) -> dict[str, tuple[PricePoint, ...]]:
-    """Return the points of the symbols that have an entry, those of one provider the newest first.
+    """Return the points of the symbols that have an entry, by the provider's time, the newest first.
 
     An entry counts as none where a point's times are still to come, and LATEST_REUSE_S after it was made,
     whatever Redis' clock says. Raises SharedStateError where Redis is away.
     """
     keys = _keys(symbols)
     made_after = now - timedelta(seconds=settings.LATEST_REUSE_S)
+    # As IS_OF_TIME_UNTIL_NOW has it.
+    now_ms, latest = epoch_ms(now), now + CLOCKS_AGREE_WITHIN
     entries = {}
     try:
         values = _read(keys)
         for symbol, key, value in zip(symbols, keys, values, strict=True):
             found = None if value is None else _decoded_or_none(key, value)
-            if found and found.made_at > made_after and not found.is_to_come(now):
+            if found is None or found.made_at <= made_after:
+                continue
+            if found.last_id_ms <= now_ms and found.last_received_at <= latest:
                 entries[symbol] = found.points
     except redis.RedisError as error:
         raise SharedStateError(f"Redis {redis_problem(error)}") from error
@@ -222,14 +223,14 @@ def _decoded(value: bytes) -> _Decoded | None:
     entry = _decoder.decode(value)
     if entry.made_at is None or not entry.points:
         return None
-    points = tuple(
+    points = newest_first(
         PricePoint(**{name: getattr(record, name) for name in record.__struct_fields__})
         for records in entry.points.values()
         for record in records
     )
     return _Decoded(
         entry.made_at,
-        points,
+        tuple(points),
         last_id_ms=max(made_at_ms(point.id) for point in points),
         last_received_at=max(point.received_at for point in points),
     )

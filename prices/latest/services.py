@@ -28,13 +28,12 @@ from prices.latest.single_flight import single_flight
 from prices.latest.stored import (
     COMPARED_WITHIN,
     STANDS_IN_WITHIN,
-    known_time,
     last_points,
-    newest_first,
     stand_in,
     stored_points,
 )
 from prices.models import PricePoint
+from prices.models.price_point import newest_first
 from prices.symbols import is_simulated
 from providers.base import NotConfiguredError
 from providers.keys import SIMULATED
@@ -120,8 +119,10 @@ def _stored(
     for symbol, points in last_points(symbols, now=now).items():
         of_provider = [point for point in points if provider in {None, point.provider}]
         # What is older than a day does not lie in Redis.
-        older = of_provider or stored_points(symbol, provider, received_after=now - STANDS_IN_WITHIN)
-        newest = next(iter(newest_first(older)), None)
+        older = of_provider or newest_first(
+            stored_points(symbol, provider, received_after=now - STANDS_IN_WITHIN)
+        )
+        newest = next(iter(older), None)
         found[symbol] = NothingStoredError(symbol) if newest is None else Served(newest)
     return found
 
@@ -163,7 +164,7 @@ def _too_old(fetched: PricePoint, *, provider: str | None, max_age_s: int) -> Ol
 
 
 def _age_error(point: PricePoint, *, max_age_s: int, now: datetime) -> OldPriceError | None:
-    observed_at = known_time(point)
+    observed_at = point.known_time
     if observed_at is None:
         return OldPriceError(None)
     age_s = age_seconds(observed_at, now=now)
@@ -178,14 +179,17 @@ def _recent(
     reuse_s: float,
     now: datetime,
 ) -> PricePoint | None:
-    """Return what is served without asking anybody, where whoever would be asked first has just answered."""
+    """Return what is served without asking anybody, where whoever would be asked first has just answered.
+
+    The points are the newest first.
+    """
     first = provider or next(iter(configured), None)
     after = now - timedelta(seconds=reuse_s)
-    lately = [point for point in points if point.received_at > after and first in {None, point.provider}]
-    if not lately:
-        return None
-    # Of the provider that is named, what it answered lately; of several, whatever is of the latest moment.
-    return newest_first(lately if provider is not None else points)[0]
+    for point in points:
+        if point.received_at > after and first in {None, point.provider}:
+            # Of the provider that is named, what it answered lately; of several, the latest moment's.
+            return points[0] if provider is None else point
+    return None
 
 
 def _asked_in_turn(symbol: str, provider: str | None) -> Sequence[str]:

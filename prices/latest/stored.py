@@ -5,15 +5,15 @@ Of each provider the last few points are looked at, found by an index however ma
 set right) is left out until that time.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import structlog
 
 from prices.database.uuid7 import IS_OF_TIME_UNTIL_NOW, first_id_received
 from prices.fetching.last_points import LOOKED_AT, begin_entries, read_entries
 from prices.models import PricePoint
-from prices.models.price_point import Precision
+from prices.models.price_point import newest_first
 from prices.symbols import is_simulated
 from providers.keys import SIMULATED
 from providers.markets.freshness import Freshness, FreshnessState, freshness_of
@@ -28,7 +28,6 @@ COMPARED_WITHIN = timedelta(days=1)
 # partitions that are read. One that is still fresh by its own time after longer there is none.
 STANDS_IN_WITHIN = timedelta(days=7)
 
-_NEVER = datetime.min.replace(tzinfo=UTC)
 _LAST_OF_EACH = f"""
 SELECT last.* FROM unnest(%(symbols)s::text[], %(providers)s::text[]) AS asked (symbol, name)
 CROSS JOIN LATERAL (
@@ -41,7 +40,7 @@ CROSS JOIN LATERAL (
 
 
 def last_points(symbols: Sequence[str], *, now: datetime) -> dict[str, Sequence[PricePoint]]:
-    """Return the last points of each symbol that were received within a day, of each provider.
+    """Return the last points of each symbol that were received within a day, of each provider, newest first.
 
     From Redis, where they lie there; else from the table.
     """
@@ -73,21 +72,6 @@ def stored_prices(
         return {}
     points = _read([(symbol, provider) for symbol in symbols], received_after=received_after)
     return {point.symbol: point for point in reversed(newest_first(points))}
-
-
-def known_time(point: PricePoint) -> datetime | None:
-    """Return when the price was true at the latest, None where that is not known.
-
-    A price of a day that was not over when it came has the time of its receipt, for want of a better one: it
-    may be of any moment of the day, and so has no age.
-    """
-    by_running_day = point.precision == Precision.DAY and point.observed_at == point.received_at
-    return None if by_running_day else point.observed_at
-
-
-def newest_first(points: Iterable[PricePoint]) -> list[PricePoint]:
-    """Put points in order by the provider's time; those of which it is not known are last."""
-    return sorted(points, key=lambda point: (known_time(point) or _NEVER, point.id), reverse=True)
 
 
 def stand_in(symbol: str, provider: str | None, *, now: datetime) -> PricePoint | None:
@@ -138,6 +122,6 @@ def _providers_of(symbol: str) -> list[str]:
 
 def _of_each(symbols: Sequence[str], points: Sequence[PricePoint]) -> dict[str, Sequence[PricePoint]]:
     found: dict[str, list[PricePoint]] = {symbol: [] for symbol in symbols}
-    for point in points:
+    for point in newest_first(points):
         found[point.symbol].append(point)
     return dict(found)

@@ -1,9 +1,14 @@
 """price_points: one row for each price that a provider gave; its id is the event's id."""
 
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
 from django.db import models
 from django.db.models import Q
 
 from prices.database.fields import ExactDecimalField, UuidV7, price_is_sound
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 class Precision(models.TextChoices):
@@ -53,3 +58,18 @@ class PricePoint(models.Model):
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.price:f} ({self.provider})"
+
+    @property
+    def known_time(self) -> datetime | None:
+        """When the price was true at the latest, None where that is not known.
+
+        A price of a day that was not over when it came has the time of its receipt, for want of a better one:
+        it may be of any moment of the day, and so has no age.
+        """
+        by_running_day = self.precision == Precision.DAY and self.observed_at == self.received_at
+        return None if by_running_day else self.observed_at
+
+
+def newest_first(points: Iterable[PricePoint]) -> list[PricePoint]:
+    """Put points in order by the provider's time; those of which it is not known are last."""
+    return sorted(points, key=lambda point: (point.known_time or _NEVER, point.id), reverse=True)

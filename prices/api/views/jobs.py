@@ -21,7 +21,7 @@ from prices.api.serializers import (
     StopRequest,
     validated,
 )
-from prices.clock import database_now
+from prices.clock import database_now, recent_now
 from prices.jobs.services import get_job, stop_job
 from prices.ledger.reports import count_last_day
 from prices.models import PollJob
@@ -78,7 +78,7 @@ class JobsView(APIView):
     def get(self, request: Request) -> Response:
         """Return the jobs, newest first."""
         query = validated(PageRequest, request.query_params)
-        now = database_now()
+        now = recent_now()
         jobs = PollJob.objects.select_related("periodic_task")
         return page(request, query, jobs, lambda row: answers.job(row, plan_of_active(row, now=now)))
 

@@ -12,8 +12,9 @@ from prices.fetching.last_points import LOOKED_AT
 from prices.latest.errors import NoPriceError
 from prices.latest.services import Served
 from prices.latest.single_flight import single_flight
-from prices.latest.stored import known_time, newest_first, stand_in, stored_points, stored_prices
+from prices.latest.stored import stand_in, stored_points, stored_prices
 from prices.models import PricePoint
+from prices.models.price_point import newest_first
 from providers.base import NotConfiguredError
 from tests.prices.one_price import latest_price
 from tests.prices.two_providers import TwoProviders, add_point
@@ -57,7 +58,7 @@ def test_time_of_a_price_of_the_running_day_is_not_known(
 ) -> None:
     observed_at = None if observed_h_ago is None else NOON - timedelta(hours=observed_h_ago)
     point = PricePoint(observed_at=observed_at, precision=precision, received_at=NOON)
-    assert known_time(point) == (observed_at if is_known else None)
+    assert point.known_time == (observed_at if is_known else None)
 
 
 def test_price_of_the_running_day_comes_after_those_of_a_known_time() -> None:
