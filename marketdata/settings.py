@@ -250,6 +250,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 60.0,
         "options": {"queue": "maintenance", "expire_seconds": None},
     },
+    "make bars": {
+        "task": "prices.tasks.make_bars",
+        "schedule": 10.0,
+        "options": {"queue": "maintenance", "expire_seconds": None},
+    },
     "make partitions": {
         "task": "prices.tasks.make_partitions",
         # What could not be locked is tried again soon; where all are there, this is a look.

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from celery import Task, shared_task
 
+from prices.bars import making
 from prices.clock import database_now
 from prices.jobs.services import provider_of_queue
 from prices.ledger import accounting
@@ -58,6 +59,13 @@ def abandon_overdue_runs() -> None:
 def account_slots() -> None:
     """Account for the slots that can no longer be claimed."""
     accounting.account_slots()
+
+
+@shared_task
+@without_database_errors
+def make_bars() -> None:
+    """Make bars of the points that have come."""
+    making.make_bars()
 
 
 @shared_task

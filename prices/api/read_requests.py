@@ -14,6 +14,9 @@ from prices.api.fields import (
     WordField,
     parse_uuid,
 )
+from prices.bars.reading import LENGTHS
+from prices.clock import recent_now
+from prices.database.uuid7 import EPOCH
 from prices.history.query import Position, Query
 from prices.symbols import normalise_symbol
 
@@ -90,3 +93,24 @@ class AveragesRequest(RowsRequest):
     """The query of GET /averages."""
 
     expand = WordField("inputs", required=False, default=None)
+
+
+class BarsRequest(serializers.Serializer[Any]):
+    """The query of GET /prices/bars."""
+
+    symbol = SymbolField()
+    interval = WordField(*LENGTHS)
+    provider = ProviderField()
+    since = MomentField("; bars that begin then or later", required=False, default=None)
+    until = MomentField("; bars that begin before then; left out: now", required=False, default=None)
+    limit = WholeNumberField(1, MAX_ROWS, required=False, default=DEFAULT_ROWS)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what was left out. Refuse times in the wrong order."""
+        until = attrs["until"] or recent_now()
+        # As many as fit before `until`; nothing is older than 1970.
+        span = min(attrs["limit"] * LENGTHS[attrs["interval"]], until - EPOCH)
+        since = attrs["since"] or until - span
+        if since >= until:
+            raise serializers.ValidationError({"since": ["is not before until"]})
+        return attrs | {"since": since, "until": until}

@@ -10,6 +10,7 @@ import msgspec
 from django.conf import settings
 
 from prices.api.renderers import encode_json, number, time
+from prices.bars.reading import Bar
 from prices.latest.errors import Failure
 from prices.latest.services import Served
 from prices.latest.stored import point_freshness
@@ -190,6 +191,24 @@ def missed_range(found: MissedRange) -> dict[str, Any]:
         "slots": found.slots,
         "reason": found.reason,
         "kind": found.kind,
+    }
+
+
+def bar(bar: Bar) -> dict[str, Any]:
+    """Return a bar; that of a day begins at the midnight in UTC of its date."""
+    return {
+        "start": time(bar.start),
+        "open": number(bar.open),
+        "high": number(bar.high),
+        "low": number(bar.low),
+        "close": number(bar.close),
+        "samples": bar.samples,
+        "first_observed_at": time(bar.first_observed_at),
+        "last_observed_at": time(bar.last_observed_at),
+        "provider": bar.provider,
+        "currency": bar.currency or None,
+        "final": bar.is_final,
+        "revision": bar.revision,
     }
 
 

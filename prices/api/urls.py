@@ -4,7 +4,7 @@ from django.urls import URLPattern, re_path
 from django.views import View
 
 from prices.api.fields import UUID_PATTERN
-from prices.api.views.history import AveragesView, HistoryView
+from prices.api.views.history import AveragesView, BarsView, HistoryView
 from prices.api.views.jobs import JobsView, JobView, PollView, StopView
 from prices.api.views.ledger import GapsView, RunsView
 from prices.api.views.prices import LatestView, ProvidersView
@@ -17,6 +17,7 @@ def either(pattern: str, view: type[View], name: str) -> URLPattern:
 
 urlpatterns = [
     either("prices/latest", LatestView, "latest"),
+    either("prices/bars", BarsView, "bars"),
     either("prices/history", HistoryView, "history"),
     either("prices/poll", PollView, "poll"),
     either("prices/stop", StopView, "stop"),

@@ -53,6 +53,14 @@ class UuidV7(Func):
     output_field = models.UUIDField()
 
 
+class CurrentTransaction(Func):
+    """The id of the writing transaction: what a reader of the table can resume from."""
+
+    template = "(pg_current_xact_id()::text)::bigint"
+    arity = 0
+    output_field = models.BigIntegerField()
+
+
 class Scale(Func):
     """The number of decimals of a numeric."""
 

@@ -15,7 +15,6 @@ from django.db import migrations, models
 
 import prices.database.fields
 import prices.models.raw_market_data
-import prices.models.symbol_average
 
 RAW_MARKET_DATA = """
 CREATE TABLE raw_market_data (
@@ -398,9 +397,7 @@ class Migration(migrations.Migration):
                         ),
                         (
                             "tx",
-                            models.BigIntegerField(
-                                db_default=prices.models.symbol_average.CurrentTransaction()
-                            ),
+                            models.BigIntegerField(db_default=prices.database.fields.CurrentTransaction()),
                         ),
                     ],
                     options={

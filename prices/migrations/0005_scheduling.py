@@ -3,7 +3,7 @@
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
-import prices.models.symbol_average
+import prices.database.fields
 
 _NOTE_CHANGES = """
 CREATE FUNCTION poll_jobs_note_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -47,7 +47,7 @@ class Migration(migrations.Migration):
             model_name="polljob",
             name="changed",
             field=models.BigIntegerField(
-                db_default=prices.models.symbol_average.CurrentTransaction(), editable=False
+                db_default=prices.database.fields.CurrentTransaction(), editable=False
             ),
         ),
         migrations.AddField(

@@ -6,11 +6,14 @@ from prices.models.dead_letter import DeadLetter
 from prices.models.poll_gap import PollGap
 from prices.models.poll_job import JobStatus, PollJob
 from prices.models.poll_run import PollRun, RunState
+from prices.models.price_bar import BarInterval, BarProgress, PriceBar
 from prices.models.price_point import Precision, PricePoint
 from prices.models.raw_market_data import Outcome, RawMarketData
 from prices.models.symbol_average import SymbolAverage
 
 __all__ = [
+    "BarInterval",
+    "BarProgress",
     "BeatTerm",
     "ClockDifference",
     "DeadLetter",
@@ -20,6 +23,7 @@ __all__ = [
     "PollJob",
     "PollRun",
     "Precision",
+    "PriceBar",
     "PricePoint",
     "RawMarketData",
     "RunState",

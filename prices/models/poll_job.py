@@ -7,8 +7,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
-from prices.database.fields import UuidV7
-from prices.models.symbol_average import CurrentTransaction
+from prices.database.fields import CurrentTransaction, UuidV7
 from providers.rate_limits.limits import time_in_words
 
 MAX_SYMBOLS = 100

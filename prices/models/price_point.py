@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import Q
 
-from prices.database.fields import ExactDecimalField, UuidV7, price_is_sound
+from prices.database.fields import CurrentTransaction, ExactDecimalField, UuidV7, price_is_sound
 
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
@@ -20,7 +21,10 @@ class Precision(models.TextChoices):
 
 
 class PricePoint(models.Model):
-    """A stored quote. `published_at` null means that Kafka has yet to confirm it: the outbox."""
+    """A stored quote. `published_at` null means that Kafka has yet to confirm it: the outbox.
+
+    `tx` is the transaction that stored it: what a reader of the table can resume from.
+    """
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
     symbol = models.TextField()
@@ -34,6 +38,7 @@ class PricePoint(models.Model):
     published_at = models.DateTimeField(
         null=True, help_text="When Kafka confirmed it; empty: still to publish."
     )
+    tx = models.BigIntegerField(db_default=CurrentTransaction(), editable=False)
 
     class Meta:
         db_table = "price_points"
@@ -51,9 +56,11 @@ class PricePoint(models.Model):
         indexes = [
             models.Index(fields=["symbol", "id"], name="price_points_symbol_id"),
             models.Index(fields=["symbol", "provider", "id"], name="price_points_symbol_provider"),
+            models.Index(fields=["symbol", "provider", "observed_at", "id"], name="price_points_observed"),
             models.Index(
                 fields=["id"], condition=Q(published_at__isnull=True), name="price_points_unpublished"
             ),
+            BrinIndex(fields=["tx"], name="price_points_tx"),
         ]
 
     def __str__(self) -> str:

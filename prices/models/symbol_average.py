@@ -2,20 +2,12 @@
 
 from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
-from django.db.models import F, Func, Q, Value
+from django.db.models import F, Q, Value
 from django.db.models.functions import Coalesce, Now
 
-from prices.database.fields import ExactDecimalField, price_is_sound
+from prices.database.fields import CurrentTransaction, ExactDecimalField, price_is_sound
 
 WINDOW_POINTS = 5
-
-
-class CurrentTransaction(Func):
-    """The id of the writing transaction: what a reader of the table can resume from."""
-
-    template = "(pg_current_xact_id()::text)::bigint"
-    arity = 0
-    output_field = models.BigIntegerField()
 
 
 class SymbolAverage(models.Model):

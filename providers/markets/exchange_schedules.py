@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any
 
 # Jakarta's later holidays are missing from the library: its calendar would call them trading days.
@@ -21,9 +21,10 @@ class Schedule:
     """One exchange in one year and the December before it; times are in UTC and ascend.
 
     `opens` and `closes` are those of trading, which a lunch break interrupts. `is_usual`: holidays and short
-    days of at least a part of the year are not known.
+    days of at least a part of the year are not known. `zone` is the exchange's own clock.
     """
 
+    zone: tzinfo
     opens: Sequence[datetime]
     closes: Sequence[datetime]
     session_opens: Sequence[datetime]
@@ -97,6 +98,7 @@ def _to_schedule(calendar: Any, *, usual_from: date, usual_until: date) -> Sched
             lunches.append(_usual_time(calendar, calendar.break_start_times, day))
             lunch_ends.append(_usual_time(calendar, calendar.break_end_times, day))
     return Schedule(
+        zone=calendar.tz,
         opens=sorted(opens + lunch_ends),
         closes=sorted(closes + lunches),
         session_opens=opens,

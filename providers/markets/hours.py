@@ -104,27 +104,28 @@ def day_close(symbol: str, *, provider: str, day: date, received_at: datetime) -
 
 def _currency_hours(moment: datetime) -> MarketHours:
     return MarketHours(
-        opened_at=_last_five_pm(moment, {SUNDAY}),
-        closed_at=_last_five_pm(moment, {FRIDAY}),
-        session_opened_at=_last_five_pm(moment, {SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY}),
-        session_closed_at=_last_five_pm(moment, {MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY}),
+        opened_at=_lastfive_pm(moment, {SUNDAY}),
+        closed_at=_lastfive_pm(moment, {FRIDAY}),
+        session_opened_at=_lastfive_pm(moment, {SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY}),
+        session_closed_at=_lastfive_pm(moment, {MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY}),
     )
 
 
 def _currency_weeks(start: datetime, end: datetime) -> list[Session]:
     first = start.astimezone(NEW_YORK).date() - timedelta(days=8)
     days = (first + timedelta(days=number) for number in range((end - start).days + 11))
-    return [(_five_pm(day), _five_pm(day + timedelta(days=5))) for day in days if day.weekday() == SUNDAY]
+    return [(five_pm(day), five_pm(day + timedelta(days=5))) for day in days if day.weekday() == SUNDAY]
 
 
-def _five_pm(day: date) -> datetime:
+def five_pm(day: date) -> datetime:
+    """Return when the currency market's day of this date ends: 17:00 in New York."""
     return datetime.combine(day, time(17), tzinfo=NEW_YORK).astimezone(UTC)
 
 
-def _last_five_pm(moment: datetime, weekdays: set[int]) -> datetime:
+def _lastfive_pm(moment: datetime, weekdays: set[int]) -> datetime:
     today = moment.astimezone(NEW_YORK).date()
     days = (today - timedelta(days=back) for back in range(8))
-    evenings = (_five_pm(day) for day in days if day.weekday() in weekdays)
+    evenings = (five_pm(day) for day in days if day.weekday() in weekdays)
     return next(evening for evening in evenings if evening <= moment)
 
 

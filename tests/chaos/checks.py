@@ -11,6 +11,7 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from tests.chaos.averages import wrong_averages
+from tests.chaos.bars import wrong_bars
 from tests.chaos.faults import CLOCK_AHEAD
 from tests.chaos.log import Position
 from tests.chaos.poison import Poison
@@ -179,6 +180,7 @@ CHECKS = [
     Check("average rows without a point", rows_of(_FOREIGN)),
     Check(AVERAGES_WRONG, wrong_averages),
     Check("averages not right by verify_averages", differences_told),
+    Check("bars wrong by the definition", wrong_bars),
     Check("slots fetched twice for a symbol", rows_of(_FETCHED_TWICE)),
     Check("symbols with more or fewer requests than slots", rows_of(_REQUESTS_AND_SLOTS)),
     Check("requests without a claimed slot", rows_of(_UNCLAIMED)),

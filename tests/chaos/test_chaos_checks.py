@@ -43,6 +43,10 @@ SPOILT = {
     "average rows without a point": "DELETE FROM price_points WHERE price = 98",
     "averages wrong by the definition": "UPDATE symbol_averages SET average = average + 1 WHERE price = 98",
     "averages not right by verify_averages": "UPDATE symbol_averages SET average = 1 WHERE price = 98",
+    "bars wrong by the definition": "INSERT INTO price_bars (symbol, interval, start, provider, currency,"
+    " open, high, low, close, samples, first_observed_at, last_observed_at, revision)"
+    " SELECT symbol, '1m', now(), provider, '', price, price, price, price, 1, now(), now(), 1"
+    " FROM price_points LIMIT 1",
     "slots fetched twice for a symbol": "INSERT INTO raw_market_data"
     f" {COPY} FROM raw_market_data one LIMIT 1",
     "symbols with more or fewer requests than slots": "UPDATE poll_runs SET state = 'shared'",

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from random import Random
@@ -31,6 +32,9 @@ TURN_S = 0.1
 POINTS_A_TURN = 4
 HELD_BACK, SENT_TWICE, POISONED = 0.15, 0.15, 0.1  # shares
 LONGEST_HOLD_S = 12.0
+# Shares of the provider's times: so many lie up to an hour back, so many have whole seconds, which repeat.
+OBSERVED_LATE, OBSERVED_BY_SECOND = 0.06, 0.5
+LATEST_S = 3_600
 BURST = {"duplicates": 300, "late": 100, "poison": 30}
 BACK_DATED_MS = 60_000
 DELIVERY_S = 30
@@ -38,10 +42,10 @@ SENT_AHEAD_MS = 30_000
 
 _STORE = """
     INSERT INTO price_points (id, symbol, provider, price, currency, observed_at, precision, received_at, raw)
-    SELECT id, symbol, %(provider)s, price, currency, at, 'second', at, id
+    SELECT id, symbol, %(provider)s, price, currency, observed, 'second', received, id
     FROM unnest(%(ids)s::uuid[], %(symbols)s::text[], %(prices)s::numeric[], %(currencies)s::text[],
-                %(times)s::timestamptz[])
-        point (id, symbol, price, currency, at)
+                %(observed)s::timestamptz[], %(received)s::timestamptz[])
+        point (id, symbol, price, currency, observed, received)
     ON CONFLICT DO NOTHING
 """
 _MARK = "UPDATE price_points SET published_at = now() WHERE id = ANY(%s) AND published_at IS NULL"
@@ -149,7 +153,8 @@ class Traffic:
             "symbols": [point.symbol for point in points],
             "prices": [point.price for point in points],
             "currencies": [point.currency for point in points],
-            "times": [point.received_at for point in points],
+            "observed": [point.observed_at for point in points],
+            "received": [point.received_at for point in points],
         }
         self._database.rows(_STORE, columns | {"provider": PROVIDER})
         # The others are left to the sweep: by now the consumer would refuse them.
@@ -204,13 +209,19 @@ class Traffic:
                 provider=PROVIDER,
                 price=Decimal(self._rng.randint(1, 10**11)).scaleb(-self._rng.randrange(17)),
                 currency=self._rng.choice(CURRENCIES),
-                observed_at=at,
+                observed_at=self._observed(at),
                 precision="second",
                 received_at=at,
                 raw=each,
             )
             for each in ids
         ]
+
+    def _observed(self, at: datetime) -> datetime:
+        """Return the provider's time of a price that comes now: sometimes long ago, and told before."""
+        if self._rng.random() < OBSERVED_LATE:
+            at -= timedelta(seconds=self._rng.randrange(LATEST_S))
+        return at.replace(microsecond=0) if self._rng.random() < OBSERVED_BY_SECOND else at
 
 
 def _now_ms() -> int:

@@ -60,6 +60,37 @@ class AveragesPage(serializers.Serializer[Any]):
     next = serializers.URLField(allow_null=True, help_text="The next page.")
 
 
+class BarRow(serializers.Serializer[Any]):
+    """A bar of one provider and one currency."""
+
+    start = serializers.DateTimeField(help_text="Of a day: the midnight in UTC of the session's date.")
+    open = ExactNumber()
+    high = ExactNumber()
+    low = ExactNumber()
+    close = ExactNumber()
+    samples = serializers.IntegerField(help_text="Different times of the provider.")
+    first_observed_at = serializers.DateTimeField()
+    last_observed_at = serializers.DateTimeField()
+    provider = serializers.CharField()
+    currency = serializers.CharField(allow_null=True)
+    final = serializers.BooleanField(
+        help_text="Over for two minutes, and each slot that was due in it has its outcome."
+    )
+    revision = serializers.IntegerField(
+        help_text="0 while it is made as it is read, then 1; higher by one for each later change."
+    )
+
+
+class BarsPage(serializers.Serializer[Any]):
+    """Bars in the order of time."""
+
+    symbol = serializers.CharField()
+    interval = serializers.ChoiceField(["1m", "5m", "1h", "1d"])
+    kind = serializers.CharField()
+    results = BarRow(many=True)
+    next = serializers.URLField(allow_null=True, help_text="The next page, of later ones.")
+
+
 def files(header: str) -> dict[tuple[int, str], OpenApiResponse]:
     """Return the answers of the other forms."""
     return {

@@ -1,15 +1,20 @@
 """Points and averages as they were received."""
 
+from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from prices.api.read_requests import AveragesRequest, HistoryRequest
+from prices.api import responses as answers
+from prices.api.pagination import next_address
+from prices.api.read_requests import AveragesRequest, BarsRequest, HistoryRequest
+from prices.api.renderers import json_response, time
 from prices.api.rows import rows_response
 from prices.api.schema import history as schema
 from prices.api.schema.common import problems
 from prices.api.serializers import validated
+from prices.bars.reading import read_bars
 from prices.clock import recent_now
 from prices.history.tables import AVERAGES, AVERAGES_WITH_INPUTS, POINTS
 
@@ -56,3 +61,34 @@ class AveragesView(APIView):
         query = validated(AveragesRequest, request.query_params)
         table = AVERAGES_WITH_INPUTS if query["expand"] else AVERAGES
         return rows_response(request, table, query, now=recent_now())
+
+
+class BarsView(APIView):
+    """GET /prices/bars."""
+
+    @extend_schema(
+        operation_id="bars",
+        parameters=[BarsRequest],
+        responses={200: schema.BarsPage, **problems(400)},
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """Return open, high, low and close of a symbol's prices in intervals, by the provider's times.
+
+        They are samples of quotes and not trades, so there is no volume. Each bar is of one provider and one
+        currency: of the named provider, or of the first of PROVIDER_ORDER that has samples in it. Days are
+        those of the listing's exchange. Where `since` is left out it is `limit` intervals before `until`.
+        """
+        query = validated(BarsRequest, request.query_params)
+        # One more tells where the next page begins.
+        bars = read_bars(**query | {"limit": query["limit"] + 1}, now=recent_now())
+        starts = list(dict.fromkeys(bar.start for bar in bars))
+        following = starts[query["limit"]] if len(starts) > query["limit"] else None
+        return json_response(
+            {
+                "symbol": query["symbol"],
+                "interval": query["interval"],
+                "kind": "samples of quotes, not trades: there is no volume",
+                "results": [answers.bar(bar) for bar in bars if bar.start != following],
+                "next": following and next_address(request, since=str(time(following))),
+            }
+        )

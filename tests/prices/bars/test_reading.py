@@ -1,0 +1,200 @@
+"""Bars as callers read them: one provider each, open ones too, and honest about what may still change."""
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import groupby
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_django import Settings
+from rest_framework.test import APIClient
+
+from prices.bars import making
+from prices.bars.making import make_bars
+from prices.bars.reading import LENGTHS, Bar, read_bars
+from prices.clock import database_now
+from prices.models import BarProgress, PollJob, PriceBar, PricePoint
+from tests.conftest import MakeJob
+from tests.prices.bars.definition import NOON, SECOND, Key, Values, bars_of, store
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ORDER = ["finnhub", "yfinance", "alpha_vantage"]
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def order(settings: Settings) -> None:
+    settings.PROVIDER_ORDER = ORDER
+
+
+def read(interval: str = "1m", symbol: str = "AAPL", **asked: Any) -> list[Bar]:
+    defaults = {"since": NOON - 7 * DAY, "until": NOON + 30 * DAY, "provider": None, "limit": 10_000}
+    return read_bars(symbol, interval, **{**defaults, "now": database_now(), **asked})
+
+
+def expected(points: list[PricePoint], interval: str, symbol: str) -> list[tuple[datetime, str, str, Values]]:
+    """Return the bars by the definition: of each start those of the first provider."""
+    stored = "1m" if interval == "5m" else interval
+    found = [
+        (_start(key, interval), key[3], key[4], values)
+        for key, values in bars_of(points).items()
+        if (key[0], key[1]) == (symbol, stored)
+    ]
+    parts: dict[tuple[datetime, str, str], list[Values]] = defaultdict(list)
+    for start, provider, currency, values in found:
+        parts[start, provider, currency].append(values)
+    joined = sorted((*key, _join(values)) for key, values in parts.items())
+    chosen = []
+    for _, bars in groupby(joined, key=lambda bar: bar[0]):
+        of_start = list(bars)
+        first = min((provider for _, provider, _, _ in of_start), key=ORDER.index)
+        chosen += [bar for bar in of_start if bar[1] == first]
+    return chosen
+
+
+def _start(key: Key, interval: str) -> datetime:
+    return key[2] - timedelta(minutes=key[2].minute % 5) if interval == "5m" else key[2]
+
+
+def _join(parts: list[Values]) -> Values:
+    parts.sort(key=lambda part: part.first)
+    return Values(
+        parts[0].open,
+        max(part.high for part in parts),
+        min(part.low for part in parts),
+        parts[-1].close,
+        sum(part.samples for part in parts),
+        parts[0].first,
+        parts[-1].last,
+    )
+
+
+def values_of(bars: list[Bar]) -> list[tuple[datetime, str, str, Values]]:
+    return sorted(
+        (
+            bar.start,
+            bar.provider,
+            bar.currency,
+            Values(
+                bar.open,
+                bar.high,
+                bar.low,
+                bar.close,
+                bar.samples,
+                bar.first_observed_at,
+                bar.last_observed_at,
+            ),
+        )
+        for bar in bars
+    )
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["finnhub", "yfinance"]),
+            st.sampled_from(["USD", None]),
+            st.sampled_from([0, 1, 59, 60, 240, 300, 3599, 3600, 7 * 3600]),
+            st.integers(1, 3),
+        ),
+        max_size=10,
+    ),
+    st.sampled_from(["AAPL", "RELIANCE.NS", "NO.SUCHPLACE"]),
+    st.integers(-2, 10),
+)
+def test_bars_are_those_of_the_definition_wherever_hours_are_open(
+    points: list[tuple[str, str | None, int, int]], symbol: str, hours_until: int
+) -> None:
+    PricePoint.objects.all().delete()
+    PriceBar.objects.all().delete()
+    make_bars()
+    # From here on hours and days are made as they are read.
+    open_from = NOON + timedelta(hours=hours_until)
+    BarProgress.objects.update(hours_until=open_from)
+    stored = [
+        store(NOON + offset * SECOND, symbol=symbol, provider=provider, currency=currency, price=f"{price}")
+        for provider, currency, offset, price in points
+    ]
+    with patch.object(making, "database_now", return_value=open_from):
+        make_bars()
+    for interval in LENGTHS:
+        found = values_of(read(interval, symbol, now=NOON + timedelta(hours=10)))
+        assert found == expected(stored, interval, symbol), interval
+
+
+def test_open_minute_is_made_of_points_at_once(api: APIClient) -> None:
+    make_bars()
+    now = database_now()
+    store(now - 2 * SECOND, price="5", received_at=now)
+    store(now - SECOND, price="6", received_at=now)
+    for interval in LENGTHS:
+        last = api.get(f"/prices/bars?symbol=AAPL&interval={interval}").json()["results"][-1]
+        assert (last["close"], last["final"], last["revision"]) == (6, False, 0), interval
+
+
+def test_bar_is_final_once_nothing_can_come_any_more(make_job: MakeJob) -> None:
+    job = make_job(["SIM-A"], interval=60)
+    now = database_now()
+    minute = (now - timedelta(minutes=10)).replace(second=0, microsecond=0)
+    store(minute, symbol="SIM-A", provider="simulated")
+    make_bars()
+    asked: dict[str, Any] = {"symbol": "SIM-A", "since": minute, "until": now}
+    PollJob.objects.update(accounted_until=minute)
+    assert [bar.is_final for bar in read(**asked)] == [False]
+    PollJob.objects.update(accounted_until=now)
+    assert [bar.is_final for bar in read(**asked)] == [True]
+    job.runs.create(id=job.id, due_at=minute, state="claimed", started_at=now)
+    assert [bar.is_final for bar in read(**asked)] == [False]
+
+
+def test_named_provider_has_its_own_bars() -> None:
+    store(provider="finnhub")
+    store(provider="yfinance", price="11")
+    make_bars()
+    assert [bar.provider for bar in read()] == ["finnhub"]
+    (bar,) = read(provider="yfinance")
+    assert (bar.provider, bar.close) == ("yfinance", Decimal(11))
+
+
+def test_pages_have_every_bar(api: APIClient) -> None:
+    for minute in range(7):
+        store(NOON + 60 * minute * SECOND)
+        store(NOON + 60 * minute * SECOND, currency="EUR")
+    make_bars()
+    address = "/prices/bars?symbol=AAPL&interval=1m&since=2026-11-23&until=2026-11-24&limit=3"
+    starts = []
+    while address:
+        body = api.get(address).json()
+        starts += [bar["start"] for bar in body["results"]]
+        address = body["next"]
+    assert starts == [f"2026-11-23T17:0{minute}:00Z" for minute in range(7) for _ in range(2)]
+
+
+def test_answer_says_what_it_is(api: APIClient) -> None:
+    store(price="10.50", currency=None)
+    make_bars()
+    body = api.get("/prices/bars?symbol=aapl&interval=1d&since=2026-11-01&until=2026-12-01").json()
+    assert body["kind"] == "samples of quotes, not trades: there is no volume"
+    (bar,) = body["results"]
+    assert (bar["start"], bar["open"], bar["currency"]) == ("2026-11-23T00:00:00Z", 10.5, None)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("interval=1m", "symbol"),
+        ("symbol=AAPL", "interval"),
+        ("symbol=AAPL&interval=2m", "interval"),
+        ("symbol=AAPL&interval=1m&since=2026-11-02&until=2026-11-01", "since"),
+        ("symbol=AAPL&interval=1m&until=1970-01-01", "since"),
+        ("symbol=AAPL&interval=1m&limit=0", "limit"),
+    ],
+)
+def test_fault_is_named(api: APIClient, query: str, field: str) -> None:
+    answer = api.get(f"/prices/bars?{query}")
+    assert answer.status_code == 400
+    assert [error["field"] for error in answer.json()["errors"]] == [field]
