@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from prices.api import responses as answers
 from prices.api.renderers import ExactJSONRenderer
 from prices.database.errors import DatabaseTrouble, database_trouble
+from prices.history.errors import NoAverageError
 from prices.jobs.services import JobNotFoundError, JobStoppedError
 from prices.latest.errors import (
     BUDGET_REFUSALS,
@@ -144,7 +145,7 @@ def _problem_of(error: Exception) -> _Problem | None:
     """Return what to say of an error; None for one that is a bug."""
     if trouble := database_trouble(error):
         return _database_problem(trouble, error)
-    return _request_problem(error) or _job_problem(error) or _price_problem(error)
+    return _request_problem(error) or _job_problem(error) or _stored_problem(error) or _price_problem(error)
 
 
 def _request_problem(error: Exception) -> _Problem | None:
@@ -183,6 +184,13 @@ def _job_problem(error: Exception) -> _Problem | None:
             )
             more = {"shortest_interval": plan.shortest_interval}
             return _Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "beyond-budget", detail, more)
+    return None
+
+
+def _stored_problem(error: Exception) -> _Problem | None:
+    match error:
+        case NoAverageError():
+            return _Problem(HTTPStatus.NOT_FOUND, "no-average", f"There is no average of {error}.")
     return None
 
 

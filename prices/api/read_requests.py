@@ -114,3 +114,20 @@ class BarsRequest(serializers.Serializer[Any]):
         if since >= until:
             raise serializers.ValidationError({"since": ["is not before until"]})
         return attrs | {"since": since, "until": until}
+
+
+class NewestAveragesRequest(serializers.Serializer[Any]):
+    """The query of GET /averages/latest."""
+
+    symbol = SymbolField(required=False, default=None)
+    symbols = SymbolListField(required=False, default=None)
+    expand = WordField("inputs", required=False, default=None)
+    numbers = WordField("number", "string", required=False, default="number")
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse a symbol beside symbols, and neither."""
+        if attrs["symbol"] and attrs["symbols"]:
+            raise serializers.ValidationError({"symbols": ["is given together with symbol"]})
+        if not attrs["symbol"] and not attrs["symbols"]:
+            raise serializers.ValidationError({"symbols": ["is required"]})
+        return attrs | {"symbols": attrs["symbols"] or [attrs["symbol"]]}

@@ -4,7 +4,7 @@ from django.urls import URLPattern, re_path
 from django.views import View
 
 from prices.api.fields import UUID_PATTERN
-from prices.api.views.history import AveragesView, BarsView, HistoryView
+from prices.api.views.history import AveragesView, BarsView, HistoryView, NewestAveragesView
 from prices.api.views.jobs import JobsView, JobView, PollView, StopView
 from prices.api.views.ledger import GapsView, RunsView
 from prices.api.views.prices import LatestView, ProvidersView
@@ -22,6 +22,7 @@ urlpatterns = [
     either("prices/poll", PollView, "poll"),
     either("prices/stop", StopView, "stop"),
     either("averages", AveragesView, "averages"),
+    either("averages/latest", NewestAveragesView, "newest_averages"),
     either("providers", ProvidersView, "providers"),
     either("jobs", JobsView, "jobs"),
     either(f"jobs/(?P<job_id>{UUID_PATTERN})", JobView, "job"),

@@ -6,7 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
-from prices.api.schema.common import ExactNumber
+from prices.api.schema.common import ExactNumber, Problem
 from prices.models import Precision
 
 
@@ -89,6 +89,22 @@ class BarsPage(serializers.Serializer[Any]):
     kind = serializers.CharField()
     results = BarRow(many=True)
     next = serializers.URLField(allow_null=True, help_text="The next page, of later ones.")
+
+
+class AveragesOfSymbol(serializers.Serializer[Any]):
+    """A symbol's newest averages, or in `problem` why there is none."""
+
+    symbol = serializers.CharField()
+    averages = Average(
+        many=True, required=False, help_text="One for each currency, that of the newest price first."
+    )
+    problem = Problem(required=False, help_text="As the body of an error.")
+
+
+class NewestAverages(serializers.Serializer[Any]):
+    """The newest averages of each symbol, in the order of `symbols`."""
+
+    results = AveragesOfSymbol(many=True)
 
 
 def files(header: str) -> dict[tuple[int, str], OpenApiResponse]:

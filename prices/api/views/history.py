@@ -1,5 +1,8 @@
 """Points and averages as they were received."""
 
+from typing import Any
+
+import msgspec
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from drf_spectacular.utils import extend_schema
@@ -7,8 +10,9 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
+from prices.api.errors import NOT_KEPT, problem_of
 from prices.api.pagination import next_address
-from prices.api.read_requests import AveragesRequest, BarsRequest, HistoryRequest
+from prices.api.read_requests import AveragesRequest, BarsRequest, HistoryRequest, NewestAveragesRequest
 from prices.api.renderers import json_response, time
 from prices.api.rows import rows_response
 from prices.api.schema import history as schema
@@ -16,6 +20,9 @@ from prices.api.schema.common import problems
 from prices.api.serializers import validated
 from prices.bars.reading import read_bars
 from prices.clock import recent_now
+from prices.history.columns import json_line
+from prices.history.errors import NoAverageError
+from prices.history.newest_averages import newest_averages
 from prices.history.tables import AVERAGES, AVERAGES_WITH_INPUTS, POINTS
 
 
@@ -92,3 +99,32 @@ class BarsView(APIView):
                 "next": following and next_address(request, since=str(time(following))),
             }
         )
+
+
+class NewestAveragesView(APIView):
+    """GET /averages/latest."""
+
+    @extend_schema(
+        operation_id="newest_averages",
+        parameters=[NewestAveragesRequest],
+        responses={200: schema.NewestAverages, **problems(400)},
+    )
+    def get(self, request: Request) -> HttpResponse:
+        """Return the newest average of each symbol, in the order asked for, or why there is none.
+
+        Each symbol has one entry. Its `averages` hold one for each currency of which it had a price in the
+        last 32 days, the newest first; where it had none for so long, the newest that there is. An average is
+        null before the fifth point, as in /averages.
+        """
+        query = validated(NewestAveragesRequest, request.query_params)
+        table = AVERAGES_WITH_INPUTS if query["expand"] else AVERAGES
+        line = json_line(table.columns, prices_as_text=query["numbers"] == "string")
+        found = newest_averages(query["symbols"], line, now=recent_now())
+        results = [_newest_of(symbol, found.get(symbol)) for symbol in query["symbols"]]
+        return json_response({"results": results}, NOT_KEPT)
+
+
+def _newest_of(symbol: str, rows: list[str] | None) -> dict[str, Any]:
+    if rows is None:
+        return {"symbol": symbol, "problem": problem_of(NoAverageError(symbol))}
+    return {"symbol": symbol, "averages": [msgspec.Raw(row.encode()) for row in rows]}

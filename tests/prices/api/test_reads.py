@@ -167,6 +167,7 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/prices/poll",
         "/prices/stop",
         "/averages",
+        "/averages/latest",
         "/providers",
         "/jobs",
         "/jobs/{job_id}",
