@@ -16,7 +16,7 @@ from django.conf import settings as django_settings
 from django.test import Client
 from rest_framework.test import APIClient
 
-from prices.models import PollRun, PricePoint, SymbolAverage
+from prices.models import PollRun, PricePoint, RawMarketData, SymbolAverage
 from tests.canary_search import (
     Place,
     admin_pages,
@@ -149,6 +149,7 @@ def answers_of_rest(address: str, job_ids: Iterable[str]) -> Iterator[Place]:
     ]
     paths += ["/", "/nowhere", "/prices/latest", "/prices/latest?symbol=LATEST-GZIP&provider=nobody"]
     paths += [f"/jobs/{job_id}" for job_id in job_ids]
+    paths += [f"/raw/{raw_id}" for raw_id in RawMarketData.objects.values_list("id", flat=True)]
     with requests.Session() as session:
         for path in paths:
             yield from answer_of(path, session.get(f"http://{address}{path}", timeout=10))

@@ -16,7 +16,7 @@ from rest_framework.response import Response
 from prices.api import responses as answers
 from prices.api.renderers import ExactJSONRenderer
 from prices.database.errors import DatabaseTrouble, database_trouble
-from prices.history.errors import NoAverageError
+from prices.history.errors import NoAverageError, RawAnswerGoneError, UnknownRawAnswerError
 from prices.jobs.services import JobNotFoundError, JobStoppedError
 from prices.latest.errors import (
     BUDGET_REFUSALS,
@@ -191,6 +191,12 @@ def _stored_problem(error: Exception) -> _Problem | None:
     match error:
         case NoAverageError():
             return _Problem(HTTPStatus.NOT_FOUND, "no-average", f"There is no average of {error}.")
+        case UnknownRawAnswerError():
+            detail = "There is no raw answer of this raw_response_id."
+            return _Problem(HTTPStatus.NOT_FOUND, "unknown-raw-answer", detail)
+        case RawAnswerGoneError(oldest=oldest):
+            detail = f"Raw answers of that time are no longer kept: the oldest are of {oldest}."
+            return _Problem(HTTPStatus.GONE, "gone", detail)
     return None
 
 

@@ -1,5 +1,6 @@
 """What the calls answer, as plain data."""
 
+import base64
 import functools
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,11 +12,12 @@ from django.conf import settings
 
 from prices.api.renderers import encode_json, number, time
 from prices.bars.reading import Bar
+from prices.history.raw_answers import AnswerWithBody
 from prices.latest.errors import Failure
 from prices.latest.services import Served
 from prices.latest.stored import point_freshness
 from prices.ledger.reports import MissedRange, SlotCounts
-from prices.models import PollJob, PollRun, PricePoint
+from prices.models import PollJob, PollRun, PricePoint, RawMarketData
 from prices.quota import NotConfigured, Plan, all_blockers, plain_plan
 from providers.markets.freshness import age_seconds
 from providers.rate_limits.breaker import breaker_state
@@ -181,6 +183,41 @@ def run(run: PollRun) -> dict[str, Any]:
         "finished_at": time(run.finished_at),
         "delay_s": (run.started_at - run.due_at).total_seconds(),
     }
+
+
+def raw_answer(row: RawMarketData) -> dict[str, Any]:
+    """Return a provider's answer without its body."""
+    return {
+        "id": str(row.id),
+        "provider": row.provider,
+        "symbols": row.symbols,
+        "url": row.url,
+        "status": row.status,
+        "outcome": row.outcome,
+        "message": row.message or None,
+        "received_at": time(row.received_at),
+        "latency_ms": row.latency_ms,
+        "poll_id": row.poll and str(row.poll),
+        "is_fallback": row.is_fallback,
+    }
+
+
+def raw_answer_with_body(answer: AnswerWithBody) -> dict[str, Any]:
+    """Return a provider's answer; its body is JSON with every digit, or else a string."""
+    body, encoding = _body(answer)
+    return raw_answer(answer.row) | {"body": body, "body_encoding": encoding}
+
+
+def _body(answer: AnswerWithBody) -> tuple[msgspec.Raw | str | None, str | None]:
+    if answer.payload is not None:
+        return msgspec.Raw(answer.payload.encode()), "json"
+    if answer.row.body is None:
+        return None, None
+    data = bytes(answer.row.body)
+    try:
+        return data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(data).decode(), "base64"
 
 
 def missed_range(found: MissedRange) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""The shapes of raw answers."""
+
+from typing import Any
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from prices.models import Outcome
+
+
+class RawAnswer(serializers.Serializer[Any]):
+    """A request to a provider and what came of it."""
+
+    id = serializers.UUIDField(help_text="The `raw_response_id` of its prices.")
+    provider = serializers.CharField()
+    symbols = serializers.ListField(child=serializers.CharField(), help_text="Which were asked for.")
+    url = serializers.CharField(help_text="What was asked, without the key.")
+    status = serializers.IntegerField(allow_null=True, help_text="HTTP status; null where no answer came.")
+    outcome = serializers.ChoiceField(Outcome.values, help_text="quote: it has a price; else what is wrong.")
+    message = serializers.CharField(allow_null=True, help_text="The error in words.")
+    received_at = serializers.DateTimeField()
+    latency_ms = serializers.FloatField()
+    poll_id = serializers.UUIDField(
+        allow_null=True, help_text="The run that asked; null where GET /prices/latest did."
+    )
+    is_fallback = serializers.BooleanField(help_text="The job's own provider had failed.")
+
+
+@extend_schema_field(OpenApiTypes.ANY)
+class AnyValue(serializers.JSONField):
+    """Any JSON."""
+
+
+class RawAnswerWithBody(RawAnswer):
+    """A raw answer with its body."""
+
+    body = AnyValue(allow_null=True, help_text="With every digit. What is no JSON is cut to 64 KiB.")
+    body_encoding = serializers.ChoiceField(
+        ["json", "utf-8", "base64"],
+        allow_null=True,
+        help_text="json: the body is that JSON. utf-8, base64: a string of it. Null: no body came.",
+    )
