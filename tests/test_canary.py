@@ -150,6 +150,7 @@ def answers_of_rest(address: str, job_ids: Iterable[str]) -> Iterator[Place]:
     paths += ["/", "/nowhere", "/prices/latest", "/prices/latest?symbol=LATEST-GZIP&provider=nobody"]
     paths += [f"/jobs/{job_id}" for job_id in job_ids]
     paths += [f"/raw/{raw_id}" for raw_id in RawMarketData.objects.values_list("id", flat=True)]
+    paths += [f"/prices/{event_id}" for event_id in PricePoint.objects.values_list("id", flat=True)]
     with requests.Session() as session:
         for path in paths:
             yield from answer_of(path, session.get(f"http://{address}{path}", timeout=10))

@@ -16,7 +16,12 @@ from rest_framework.response import Response
 from prices.api import responses as answers
 from prices.api.renderers import ExactJSONRenderer
 from prices.database.errors import DatabaseTrouble, database_trouble
-from prices.history.errors import NoAverageError, RawAnswerGoneError, UnknownRawAnswerError
+from prices.history.errors import (
+    NoAverageError,
+    RawAnswerGoneError,
+    UnknownPriceError,
+    UnknownRawAnswerError,
+)
 from prices.jobs.services import JobNotFoundError, JobStoppedError
 from prices.latest.errors import (
     BUDGET_REFUSALS,
@@ -191,6 +196,8 @@ def _stored_problem(error: Exception) -> _Problem | None:
     match error:
         case NoAverageError():
             return _Problem(HTTPStatus.NOT_FOUND, "no-average", f"There is no average of {error}.")
+        case UnknownPriceError():
+            return _Problem(HTTPStatus.NOT_FOUND, "unknown-price", "There is no price of this event_id.")
         case UnknownRawAnswerError():
             detail = "There is no raw answer of this raw_response_id."
             return _Problem(HTTPStatus.NOT_FOUND, "unknown-raw-answer", detail)

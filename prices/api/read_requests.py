@@ -131,3 +131,9 @@ class NewestAveragesRequest(serializers.Serializer[Any]):
         if not attrs["symbol"] and not attrs["symbols"]:
             raise serializers.ValidationError({"symbols": ["is required"]})
         return attrs | {"symbols": attrs["symbols"] or [attrs["symbol"]]}
+
+
+class PriceRequest(serializers.Serializer[Any]):
+    """The query of GET /prices/{event_id}."""
+
+    numbers = WordField("number", "string", required=False, default="number")

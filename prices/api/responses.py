@@ -12,6 +12,7 @@ from django.conf import settings
 
 from prices.api.renderers import encode_json, number, time
 from prices.bars.reading import Bar
+from prices.history.evidence import Evidence
 from prices.history.raw_answers import AnswerWithBody
 from prices.latest.errors import Failure
 from prices.latest.services import Served
@@ -182,6 +183,18 @@ def run(run: PollRun) -> dict[str, Any]:
         "started_at": time(run.started_at),
         "finished_at": time(run.finished_at),
         "delay_s": (run.started_at - run.due_at).total_seconds(),
+    }
+
+
+def price_with_evidence(found: Evidence) -> dict[str, Any]:
+    """Return a price with the raw answer that it is from, the run that asked, and its average."""
+    members = msgspec.json.decode(found.point, type=dict[str, msgspec.Raw])
+    return members | {
+        "average": None if found.average is None else msgspec.Raw(found.average.encode()),
+        "raw": None if found.raw is None else raw_answer(found.raw),
+        "raw_gone": found.raw is None,
+        "run": None if found.run is None else run(found.run),
+        "job_id": None if found.run is None else str(found.run.job_id),
     }
 
 

@@ -4,7 +4,7 @@ from django.urls import URLPattern, re_path
 from django.views import View
 
 from prices.api.fields import UUID_PATTERN
-from prices.api.views.evidence import RawAnswerView
+from prices.api.views.evidence import PriceView, RawAnswerView
 from prices.api.views.history import AveragesView, BarsView, HistoryView, NewestAveragesView
 from prices.api.views.jobs import JobsView, JobView, PollView, StopView
 from prices.api.views.ledger import GapsView, RunsView
@@ -22,6 +22,7 @@ urlpatterns = [
     either("prices/history", HistoryView, "history"),
     either("prices/poll", PollView, "poll"),
     either("prices/stop", StopView, "stop"),
+    either(f"prices/(?P<event_id>{UUID_PATTERN})", PriceView, "price"),
     either(f"raw/(?P<raw_response_id>{UUID_PATTERN})", RawAnswerView, "raw_answer"),
     either("averages", AveragesView, "averages"),
     either("averages/latest", NewestAveragesView, "newest_averages"),

@@ -1,1 +1,1 @@
-"""Stored points and averages as they were received: pages, and downloads of any length."""
+"""What is stored: pages, downloads of any length, newest averages, one price's evidence, raw answers."""

@@ -7,6 +7,10 @@ class NoAverageError(LookupError):
     """The symbol has no average."""
 
 
+class UnknownPriceError(LookupError):
+    """There is no price of this id."""
+
+
 class UnknownRawAnswerError(LookupError):
     """There is no raw answer of this id, and was none as far as can be told."""
 

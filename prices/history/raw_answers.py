@@ -37,6 +37,11 @@ def read_answer(raw_id: UUID) -> AnswerWithBody:
     return AnswerWithBody(row, row.text)
 
 
+def find_answer(raw_id: UUID) -> RawMarketData | None:
+    """Return the raw answer of this id without its body, None where it is not there any more."""
+    return RawMarketData.objects.filter(id=raw_id).defer("payload", "body").first()
+
+
 def _missing(raw_id: UUID) -> Exception:
     days = days_with_partitions("raw_market_data")
     oldest = day_of(days[0]) if days else date.min

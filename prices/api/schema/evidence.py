@@ -1,4 +1,4 @@
-"""The shapes of raw answers."""
+"""The shapes of a price with its evidence, and of raw answers."""
 
 from typing import Any
 
@@ -6,6 +6,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from prices.api.schema.history import Average, Point
+from prices.api.schema.ledger import Run
 from prices.models import Outcome
 
 
@@ -41,3 +43,16 @@ class RawAnswerWithBody(RawAnswer):
         allow_null=True,
         help_text="json: the body is that JSON. utf-8, base64: a string of it. Null: no body came.",
     )
+
+
+class PriceWithEvidence(Point):
+    """A stored price and where it came from."""
+
+    published_at = serializers.DateTimeField(
+        allow_null=True, help_text="When Kafka confirmed it; null: still to publish."
+    )
+    average = Average(allow_null=True, help_text="Null until the consumer has computed it.")
+    raw = RawAnswer(allow_null=True, help_text="Without its body, which GET /raw/{id} gives.")
+    raw_gone = serializers.BooleanField(help_text="The raw answer is no longer kept.")
+    run = Run(allow_null=True, help_text="As in /jobs/{job_id}/runs; null once it is no longer kept.")
+    job_id = serializers.UUIDField(allow_null=True, help_text="The job of the run.")

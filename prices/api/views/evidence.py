@@ -1,4 +1,4 @@
-"""Where a price came from: raw answers."""
+"""Where a price came from: the price with its evidence, and raw answers."""
 
 from uuid import UUID
 
@@ -8,11 +8,32 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
+from prices.api.read_requests import PriceRequest
 from prices.api.renderers import json_response
 from prices.api.schema import evidence as schema
 from prices.api.schema.common import problems
 from prices.api.serializers import NoQuery, validated
+from prices.history.evidence import read_evidence
 from prices.history.raw_answers import read_answer
+
+
+class PriceView(APIView):
+    """GET /prices/{event_id}."""
+
+    @extend_schema(
+        operation_id="price",
+        parameters=[OpenApiParameter("event_id", UUID, OpenApiParameter.PATH), PriceRequest],
+        responses={200: schema.PriceWithEvidence, **problems(400, 404)},
+    )
+    def get(self, request: Request, event_id: str) -> HttpResponse:
+        """Return a stored price, with the raw answer that it is from, the run that asked for it, its average.
+
+        Raw answers and runs are dropped after days, prices are not: `raw` is then null and `raw_gone` true.
+        `run` and `job_id` are null where no job asked, but GET /prices/latest.
+        """
+        query = validated(PriceRequest, request.query_params)
+        found = read_evidence(UUID(event_id), prices_as_text=query["numbers"] == "string")
+        return json_response(answers.price_with_evidence(found))
 
 
 class RawAnswerView(APIView):

@@ -166,6 +166,7 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/prices/history",
         "/prices/poll",
         "/prices/stop",
+        "/prices/{event_id}",
         "/raw/{raw_response_id}",
         "/averages",
         "/averages/latest",
