@@ -7,7 +7,9 @@ latest         GET /prices/latest of a stored price
 latest, late   the same of a symbol that has no price since long ago, as the table is asked
 averages       GET /averages?symbol= of 10 rows
 averages, late the same of a symbol whose newest row lies far back
+newest         GET /averages/latest of 100 symbols with recent rows
 jobs           GET /jobs of 10 active jobs
+symbols        the first page of GET /symbols, and its search for a text that no symbol has
 sweep          the outbox's look for what was not published
 cold           the consumer's read of the last points of 500 series that it has not cached
 lists          the admin's first page of each table
@@ -120,6 +122,7 @@ def _cases(plan: Plan, *, now: datetime) -> dict[str, Case]:
     admin.login(username="bench", password="bench")
     run_id = UUID(int=first_id_at(now - timedelta(days=3)).int | 1)
     series = [(f"SIM-G{number}", "USD") for number in range(1, plan.symbols + 1)]
+    not_late = [f"SIM-G{number}" for number in range(1, plan.symbols + 1) if number % 20 != 7]
 
     def get(path: str, by: Client = client) -> Case:
         def ask() -> None:
@@ -148,7 +151,10 @@ def _cases(plan: Plan, *, now: datetime) -> dict[str, Case]:
         "averages": get("/averages?symbol=SIM-G1&limit=10"),
         "averages, late": get("/averages?symbol=SIM-G7&limit=10"),
         "averages of all": get("/averages?limit=10"),
+        "newest": get(f"/averages/latest?symbols={','.join(not_late[:100])}"),
         "jobs": get("/jobs?limit=10"),
+        "symbols": get("/symbols"),
+        "symbols, none": get("/symbols?q=NOPE"),
         "sweep": sweep,
         "cold": read_cold,
         **pages,
@@ -177,7 +183,7 @@ def _median_ms(case: Case, *, rounds: int) -> float:
 
 
 def _is_met(name: str, small_ms: float, large_ms: float) -> bool:
-    if name.startswith(("list", "search")):
+    if name.startswith(("list", "search", "symbols")):
         return large_ms < LIST_MS
     return large_ms < max(MOST_RATIO * small_ms, FAST_ENOUGH_MS)
 

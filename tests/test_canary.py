@@ -142,6 +142,7 @@ def answers_of_rest(address: str, job_ids: Iterable[str]) -> Iterator[Place]:
         "/jobs?limit=1000",
         "/providers",
         "/averages?limit=1000",
+        "/symbols?limit=1000",
         "/readyz",
         "/livez",
         "/api/schema",

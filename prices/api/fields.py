@@ -60,6 +60,21 @@ class SymbolField(StrictField[str]):
         return symbol
 
 
+@extend_schema_field({"type": "string", "example": "AAP"})
+class SymbolPartField(StrictField[str]):
+    """A symbol or a part of one, upper-cased."""
+
+    def __init__(self, allowed: str, **kwargs: Any) -> None:
+        super().__init__(help_text=allowed, **kwargs)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return the part in the case of stored symbols."""
+        part = normalise_symbol(str(data))
+        if part is None:
+            raise serializers.ValidationError("is no part of a symbol")
+        return part
+
+
 @extend_schema_field(
     {
         "type": "array",

@@ -5,11 +5,13 @@ from typing import Any
 from rest_framework import serializers
 
 from prices.api.fields import (
+    SYMBOL_ALLOWED,
     MomentField,
     ProviderField,
     StrictField,
     SymbolField,
     SymbolListField,
+    SymbolPartField,
     WholeNumberField,
     WordField,
     parse_uuid,
@@ -22,6 +24,8 @@ from prices.symbols import normalise_symbol
 
 MAX_ROWS = 10_000
 DEFAULT_ROWS = 1_000
+MAX_SYMBOLS_LISTED = 1_000
+DEFAULT_SYMBOLS_LISTED = 100
 
 
 class CursorField(StrictField[Position]):
@@ -137,3 +141,11 @@ class PriceRequest(serializers.Serializer[Any]):
     """The query of GET /prices/{event_id}."""
 
     numbers = WordField("number", "string", required=False, default="number")
+
+
+class SymbolsRequest(serializers.Serializer[Any]):
+    """The query of GET /symbols."""
+
+    q = SymbolPartField(f"a part of the symbol in any case: {SYMBOL_ALLOWED}", required=False, default="")
+    limit = WholeNumberField(1, MAX_SYMBOLS_LISTED, required=False, default=DEFAULT_SYMBOLS_LISTED)
+    cursor = SymbolPartField("what `next` of the page before has", required=False, default="")

@@ -15,6 +15,7 @@ from prices.bars.reading import Bar
 from prices.history.evidence import Evidence
 from prices.history.raw_answers import AnswerWithBody
 from prices.latest.errors import Failure
+from prices.latest.known_symbols import KnownSymbol
 from prices.latest.services import Served
 from prices.latest.stored import point_freshness
 from prices.ledger.reports import MissedRange, SlotCounts
@@ -29,7 +30,9 @@ from providers.registry import missing_setting
 
 def latest(served: Served, *, expand: bool, now: datetime) -> dict[str, Any] | msgspec.Raw:
     """Return a price; `timestamp` is the provider's own time, or ours where it gives none."""
-    return _price(served.point) | _quality(served, now=now) if expand else _encoded_price(served.point)
+    if not expand:
+        return _encoded_price(served.point)
+    return _price(served.point) | _quality(served.point, now=now) | {"attempts": attempts(served.failures)}
 
 
 def _price(point: PricePoint) -> dict[str, Any]:
@@ -47,9 +50,8 @@ def _encoded_price(point: PricePoint) -> msgspec.Raw:
     return msgspec.Raw(encode_json(_price(point)))
 
 
-def _quality(served: Served, *, now: datetime) -> dict[str, Any]:
+def _quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:
     """Return how good a price is: its times, its age by the provider's time, and what that means."""
-    point = served.point
     found = point_freshness(point, now=now)
     known = point.known_time
     age_s = None if known is None else age_seconds(known, now=now)
@@ -63,7 +65,25 @@ def _quality(served: Served, *, now: datetime) -> dict[str, Any]:
         "freshness": str(found.state),
         "freshness_rule": found.rule,
         "raw_response_id": str(point.raw),
-        "attempts": attempts(served.failures),
+    }
+
+
+def known_symbol(found: KnownSymbol, *, now: datetime) -> dict[str, Any]:
+    """Return a symbol, who polls it, its last price and average."""
+    last, average = found.last, found.average
+    return {
+        "symbol": found.symbol,
+        "providers": found.providers,
+        "last_price": None if last is None else _price(last) | _quality(last, now=now),
+        "last_average": None
+        if average is None
+        else {
+            "event_id": str(average.event_id),
+            "average": number(average.average),
+            "currency": average.currency,
+            "window_size": average.window_size,
+        },
+        "jobs": [{"job_id": str(job.job_id), "status": job.status} for job in found.jobs],
     }
 
 

@@ -9,6 +9,7 @@ from prices.api.views.history import AveragesView, BarsView, HistoryView, Newest
 from prices.api.views.jobs import JobsView, JobView, PollView, StopView
 from prices.api.views.ledger import GapsView, RunsView
 from prices.api.views.prices import LatestView, ProvidersView
+from prices.api.views.symbols import SymbolsView
 
 
 def either(pattern: str, view: type[View], name: str) -> URLPattern:
@@ -26,6 +27,7 @@ urlpatterns = [
     either(f"raw/(?P<raw_response_id>{UUID_PATTERN})", RawAnswerView, "raw_answer"),
     either("averages", AveragesView, "averages"),
     either("averages/latest", NewestAveragesView, "newest_averages"),
+    either("symbols", SymbolsView, "symbols"),
     either("providers", ProvidersView, "providers"),
     either("jobs", JobsView, "jobs"),
     either(f"jobs/(?P<job_id>{UUID_PATTERN})", JobView, "job"),

@@ -58,6 +58,14 @@ def last_points(symbols: Sequence[str], *, now: datetime) -> dict[str, Sequence[
     return found
 
 
+def last_points_of_week(symbols: Sequence[str], *, now: datetime) -> dict[str, Sequence[PricePoint]]:
+    """Return the last points of each symbol of STANDS_IN_WITHIN, of each provider, newest first.
+
+    In one query, and not from Redis: that keeps what callers ask for, one by one.
+    """
+    return _of_each(symbols, _read_all(symbols, received_after=now - STANDS_IN_WITHIN))
+
+
 def stored_points(symbol: str, provider: str | None, *, received_after: datetime) -> list[PricePoint]:
     """Return the last points that were received after a time, of the named provider or of each."""
     providers = _providers_of(symbol) if provider is None else [provider]
@@ -96,8 +104,12 @@ def _may_stand_in(point: PricePoint, now: datetime) -> bool:
 
 
 def _read_day(symbols: Sequence[str], *, now: datetime) -> list[PricePoint]:
+    return _read_all(symbols, received_after=now - COMPARED_WITHIN)
+
+
+def _read_all(symbols: Sequence[str], *, received_after: datetime) -> list[PricePoint]:
     pairs = [(symbol, name) for symbol in symbols for name in _providers_of(symbol)]
-    return _read(pairs, received_after=now - COMPARED_WITHIN)
+    return _read(pairs, received_after=received_after)
 
 
 def _read(pairs: Sequence[tuple[str, str]], *, received_after: datetime) -> list[PricePoint]:

@@ -170,6 +170,7 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/raw/{raw_response_id}",
         "/averages",
         "/averages/latest",
+        "/symbols",
         "/providers",
         "/jobs",
         "/jobs/{job_id}",
@@ -197,6 +198,7 @@ def test_docs_use_local_assets_only(api: APIClient) -> None:
 def test_front_page_leads_to_what_there_is(api: APIClient) -> None:
     page = api.get("/").content.decode()
     for address in [
+        "/symbols",
         "/averages?limit=20",
         "/jobs",
         "/providers",
