@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from prices.api.fields import (
@@ -28,6 +29,7 @@ MAX_SYMBOLS_LISTED = 1_000
 DEFAULT_SYMBOLS_LISTED = 100
 
 
+@extend_schema_field({"type": "string"})
 class CursorField(StrictField[Position]):
     """Where a page begins, as `next` of the page before has it."""
 
