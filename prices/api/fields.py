@@ -1,6 +1,7 @@
 """The fields of requests: each takes one type and converts nothing. Its help text says what is allowed."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
@@ -10,7 +11,6 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from prices.database.uuid7 import EPOCH
-from prices.models import RunState
 from prices.models.poll_job import MAX_SYMBOLS
 from prices.symbols import MAX_SYMBOL_LENGTH, SYMBOL_ALPHABET, normalise_symbol, unique_symbols
 from providers.keys import SIMULATED_PREFIX
@@ -29,7 +29,6 @@ _TIME = re.compile(
 )
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 TIME_ALLOWED = "a time from 1970 on with its offset, as 2026-11-22T14:30:00Z (in a query + is written %2B)"
-STATES_ALLOWED = f"one or more of {', '.join(RunState.values)}, with commas between"
 _T = TypeVar("_T")
 
 
@@ -131,8 +130,8 @@ class WholeNumberField(StrictField[int]):
 class ProviderField(StrictField[str]):
     """A provider's name in any case, or null."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        allowed = f"one of {', '.join(PROVIDER_NAMES)}; or left out"
+    def __init__(self, more: str = "", **kwargs: Any) -> None:
+        allowed = f"one of {', '.join(PROVIDER_NAMES)}{more}; or left out"
         super().__init__(help_text=allowed, required=False, allow_null=True, default=None, **kwargs)
 
     def to_internal_value(self, data: Any) -> str:
@@ -240,17 +239,19 @@ class SymbolListField(StrictField[list[str]]):
         return unique
 
 
-@extend_schema_field({"type": "string", "example": "failed,skipped"})
-class StatesField(StrictField[list[str]]):
-    """States of runs, with commas between."""
+class WordListField(StrictField[list[str]]):
+    """One or more of some words with commas between; `noun` is what each of them is."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text=STATES_ALLOWED, **kwargs)
+    def __init__(self, words: Sequence[str], *, noun: str, example: str, **kwargs: Any) -> None:
+        super().__init__(help_text=f"one or more of {', '.join(words)}, with commas between", **kwargs)
+        self._words = words
+        self._noun = noun
+        set_override(self, "field", {"type": "string", "example": example})
 
     def to_internal_value(self, data: Any) -> list[str]:
-        """Return the states."""
-        states = str(data).split(",")
-        unknown = next((state for state in states if state not in RunState.values), None)
+        """Return the words."""
+        found = str(data).split(",")
+        unknown = next((word for word in found if word not in self._words), None)
         if unknown is not None:
-            raise serializers.ValidationError(f"{unknown!r:.60} is not a state")
-        return states
+            raise serializers.ValidationError(f"{unknown!r:.60} is not a {self._noun}")
+        return found

@@ -11,7 +11,6 @@ from prices.api.errors import InvalidRequestError
 from prices.api.fields import (
     IdField,
     ProviderField,
-    StatesField,
     SwitchField,
     SymbolField,
     SymbolListField,
@@ -19,9 +18,11 @@ from prices.api.fields import (
     TimeField,
     WholeNumberField,
     WordField,
+    WordListField,
 )
 from prices.clock import database_now
 from prices.ledger.reports import DAY, LONGEST_WINDOW
+from prices.models import JobStatus, RunState
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.symbols import is_simulated
 from providers.keys import SIMULATED
@@ -109,11 +110,21 @@ class PageRequest(serializers.Serializer[Any]):
     before = IdField("a uuid: only older rows than this one", required=False, default=None)
 
 
+class JobsRequest(PageRequest):
+    """The query of GET /jobs."""
+
+    status = WordListField(
+        JobStatus.values, noun="status", example="active,paused", required=False, default=()
+    )
+    provider = ProviderField(", which the job names or, where it names none, which served it last")
+    symbol = SymbolField(required=False, default=None)
+
+
 class RunsRequest(PageRequest):
     """The query of GET /jobs/{job_id}/runs."""
 
     before = IdField("the poll_id of a run: only older ones", required=False, default=None)
-    state = StatesField(required=False, default=())
+    state = WordListField(RunState.values, noun="state", example="failed,skipped", required=False, default=())
     since = TimeField("; slots due then or later", required=False, default=None)
     until = TimeField("; slots due before then", required=False, default=None)
 

@@ -2,13 +2,12 @@
 
 from django.apps.registry import Apps
 from django.contrib.postgres.indexes import GinIndex
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.models import Q
 from psycopg.sql import SQL
 
-from prices.database.online_indexes import make_index
+from prices.database.online_indexes import AddIndexOnline, make_index
 
 
 def make_raw_indexes(_apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
@@ -45,7 +44,7 @@ class Migration(migrations.Migration):
                 ),
             ],
         ),
-        AddIndexConcurrently(
+        AddIndexOnline(
             "polljob",
             models.Index(fields=["changed"], condition=~Q(status="stopped"), name="poll_jobs_going_on"),
         ),

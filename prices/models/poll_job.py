@@ -1,9 +1,10 @@
 """poll_jobs: what users asked to be polled. The truth about a job; its PeriodicTask follows."""
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
-from django.db.models import Q
-from django.db.models.functions import Now
+from django.db.models import F, Q
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
@@ -68,6 +69,9 @@ class PollJob(models.Model):
             models.Index(fields=["status", "id"], name="poll_jobs_status_id"),
             models.Index(fields=["changed"], name="poll_jobs_changed"),
             models.Index(fields=["changed"], condition=~Q(status="stopped"), name="poll_jobs_going_on"),
+            models.Index(fields=["id"], condition=~Q(status="stopped"), name="poll_jobs_going_on_id"),
+            models.Index(Coalesce("provider", "served_by"), F("id"), name="poll_jobs_provider_id"),
+            GinIndex(fields=["symbols"], name="poll_jobs_symbols"),
         ]
 
     def __str__(self) -> str:

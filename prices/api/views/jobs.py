@@ -14,14 +14,15 @@ from prices.api.schema import jobs as schema
 from prices.api.schema.common import problems
 from prices.api.serializers import (
     ChangeRequest,
+    JobsRequest,
     NoQuery,
-    PageRequest,
     PollQuery,
     PollRequest,
     StopRequest,
     validated,
 )
 from prices.clock import database_now, recent_now
+from prices.jobs.listing import select_jobs
 from prices.jobs.services import get_job, stop_job
 from prices.ledger.reports import count_last_day
 from prices.models import PollJob
@@ -72,14 +73,17 @@ class JobsView(APIView):
 
     @extend_schema(
         operation_id="jobs",
-        parameters=[PageRequest],
+        parameters=[JobsRequest],
         responses={200: schema.JobsPage, **problems(400)},
     )
     def get(self, request: Request) -> Response:
-        """Return the jobs, newest first."""
-        query = validated(PageRequest, request.query_params)
+        """Return the jobs, newest first: all of them, or those of a status, a provider and a symbol.
+
+        `provider` finds the jobs that name it, and of those that name none the ones that it served last.
+        """
+        query = validated(JobsRequest, request.query_params)
         now = recent_now()
-        jobs = PollJob.objects.select_related("periodic_task")
+        jobs = select_jobs(statuses=query["status"], provider=query["provider"], symbol=query["symbol"])
         return page(request, query, jobs, lambda row: answers.job(row, plan_of_active(row, now=now)))
 
 

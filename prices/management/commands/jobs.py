@@ -9,10 +9,11 @@ from uuid import UUID
 
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 
 from prices.api import responses as answers
 from prices.clock import database_now
+from prices.jobs.listing import select_jobs
 from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
 from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
 from prices.ledger.reports import DAY, count_last_day, missed_slots, runs_of
@@ -84,7 +85,7 @@ class Command(BaseCommand):
         self, *, status: str | None, provider: str | None, limit: int, json: bool, **options: Any
     ) -> None:
         chosen, now = _chosen(status, provider), database_now()
-        jobs = list(chosen.select_related("periodic_task").order_by("-id")[:limit])
+        jobs = list(chosen.order_by("-id")[:limit])
         if json:
             self._write([answers.job(job, plan_of_active(job, now=now)) for job in jobs])
             return
@@ -145,16 +146,11 @@ class Command(BaseCommand):
 
 
 def _chosen(status: str | None, provider: str | None) -> QuerySet[PollJob]:
-    jobs = PollJob.objects.all()
-    if status is not None:
-        jobs = jobs.filter(status=status)
-    if provider is None:
-        return jobs
     try:
-        name = normalise_name(provider)
+        name = None if provider is None else normalise_name(provider)
     except UnknownProviderError as error:
         raise CommandError(f"--provider: {error}", returncode=2) from error
-    return jobs.filter(Q(provider=name) | Q(provider=None, served_by=name))
+    return select_jobs(statuses=[] if status is None else [status], provider=name)
 
 
 def _positive(text: str) -> int:

@@ -149,7 +149,7 @@ def test_latest_with_wrong_query_names_the_field(api: APIClient, query: Any, fie
             "/averages?",
             "symbol, symbols, provider, since, until, order, limit, cursor, numbers, format, expand",
         ),
-        ("/jobs?", "limit, before"),
+        ("/jobs?", "limit, before, status, provider, symbol"),
         (f"/jobs/{UNKNOWN_JOB}?", "none"),
         (f"/jobs/{UNKNOWN_JOB}/runs?", "limit, before, state, since, until"),
         (f"/jobs/{UNKNOWN_JOB}/gaps?", "limit, since, until"),

@@ -146,6 +146,42 @@ def test_jobs_are_newest_first_over_pages(api: APIClient, make_job: MakeJob) -> 
     assert second["next"] is None
 
 
+def test_jobs_are_chosen_and_pages_keep_the_choice(api: APIClient, make_job: MakeJob) -> None:
+    jobs = [make_job(["SIM-A", "SIM-&B"]) for _ in range(3)]
+    stop_job(jobs[1].id)
+    make_job(["SIM-C"])
+    make_job(["AAPL"], provider="finnhub")
+    first = api.get("/jobs?status=active,paused&provider=Simulated&symbol=sim-%26b&limit=1").json()
+    assert [job["job_id"] for job in first["results"]] == [str(jobs[2].id)]
+    second = api.get(first["next"]).json()
+    assert [job["job_id"] for job in second["results"]] == [str(jobs[0].id)]
+    assert second["next"] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "problem", "allowed"),
+    [
+        (
+            "status=active,ended",
+            "status",
+            "'ended' is not a status",
+            "one or more of active, paused, stopped",
+        ),
+        ("status=", "status", "'' is not a status", "one or more of active, paused, stopped"),
+        ("provider=bloomberg", "provider", "is not a provider", "which served it last"),
+        ("symbol=%C3%84", "symbol", "is not a symbol", "1 to 32 letters"),
+    ],
+)
+def test_jobs_with_wrong_choice_name_it(
+    api: APIClient, query: str, field: str, problem: str, allowed: str
+) -> None:
+    answer = api.get(f"/jobs?{query}")
+    assert answer.status_code == 400
+    (error,) = answer.json()["errors"]
+    assert (error["field"], error["problem"]) == (field, problem)
+    assert allowed in error["allowed"]
+
+
 def test_jobs_cost_no_query_a_row(
     api: APIClient, make_job: MakeJob, django_assert_max_num_queries: DjangoAssertNumQueries
 ) -> None:

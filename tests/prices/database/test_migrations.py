@@ -16,6 +16,7 @@ from psycopg.sql import SQL, Identifier
 from prices.database import lock_waits
 from prices.database.errors import DatabaseTrouble, database_trouble
 from prices.maintenance.partitions import PARTITIONED_TABLES
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db
 MADE_BY_POSTGRESQL = ("_pkey", "_check", "_not_null")
@@ -116,6 +117,31 @@ def migrate_in_thread() -> None:
         call_command("migrate", verbosity=0)
     finally:
         connection.close()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_index_broken_off_is_made_anew_however_long_others_take() -> None:
+    call_command("migrate", "prices", "0014", verbosity=0)
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE INDEX poll_jobs_symbols ON poll_jobs USING gin (symbols)")
+        cursor.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'poll_jobs_symbols'::regclass"
+        )
+    with ThreadPoolExecutor() as pool:
+        with reader_of("poll_jobs") as reader:
+            migrating = pool.submit(migrate_in_thread)
+            wait_until(lambda: _is_waiting_for(reader.info.backend_pid))
+            reader.execute("SELECT pg_sleep(0.5)")
+        migrating.result()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT bool_and(indisvalid) FROM pg_index WHERE indrelid = 'poll_jobs'::regclass")
+        assert cursor.fetchone() == (True,)
+
+
+def _is_waiting_for(pid: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))", [pid])
+        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db(transaction=True)
