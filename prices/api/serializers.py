@@ -103,6 +103,10 @@ class NoQuery(serializers.Serializer[Any]):
     """The query of a call that takes no parameters."""
 
 
+class NoBody(serializers.Serializer[Any]):
+    """The body of a call that takes no fields: none, or an empty object."""
+
+
 class PageRequest(serializers.Serializer[Any]):
     """The query of a list: newest first, `limit` a page, going on before an id."""
 

@@ -6,7 +6,7 @@ from django.views import View
 from prices.api.fields import UUID_PATTERN
 from prices.api.views.evidence import PriceView, RawAnswerView
 from prices.api.views.history import AveragesView, BarsView, HistoryView, NewestAveragesView
-from prices.api.views.jobs import JobsView, JobView, PollView, StopView
+from prices.api.views.jobs import JobsView, JobView, PauseView, PollView, ResumeView, StopView
 from prices.api.views.ledger import GapsView, RunsView
 from prices.api.views.prices import LatestView, ProvidersView
 from prices.api.views.symbols import SymbolsView
@@ -31,6 +31,8 @@ urlpatterns = [
     either("providers", ProvidersView, "providers"),
     either("jobs", JobsView, "jobs"),
     either(f"jobs/(?P<job_id>{UUID_PATTERN})", JobView, "job"),
+    either(f"jobs/(?P<job_id>{UUID_PATTERN})/pause", PauseView, "pause"),
+    either(f"jobs/(?P<job_id>{UUID_PATTERN})/resume", ResumeView, "resume"),
     either(f"jobs/(?P<job_id>{UUID_PATTERN})/runs", RunsView, "runs"),
     either(f"jobs/(?P<job_id>{UUID_PATTERN})/gaps", GapsView, "gaps"),
 ]

@@ -1,4 +1,4 @@
-"""Jobs: created, read, changed, stopped."""
+"""Jobs: created, read, changed, paused, resumed, stopped."""
 
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from prices.api.schema.common import problems
 from prices.api.serializers import (
     ChangeRequest,
     JobsRequest,
+    NoBody,
     NoQuery,
     PollQuery,
     PollRequest,
@@ -23,7 +24,7 @@ from prices.api.serializers import (
 )
 from prices.clock import database_now, recent_now
 from prices.jobs.listing import select_jobs
-from prices.jobs.services import get_job, stop_job
+from prices.jobs.services import get_job, pause_job, resume_job, stop_job
 from prices.ledger.reports import count_last_day
 from prices.models import PollJob
 from prices.quota import Target, change_planned_interval, create_planned_job, plan_of_active
@@ -115,6 +116,47 @@ class JobView(APIView):
         interval = validated(ChangeRequest, request.data)["interval"]
         job = change_planned_interval(UUID(job_id), interval, strict=strict, now=database_now())
         return Response(_detail_of(job, fresh=True))
+
+
+class PauseView(APIView):
+    """POST /jobs/{job_id}/pause."""
+
+    @extend_schema(
+        operation_id="pause_job",
+        request=None,
+        parameters=[_JOB_ID],
+        responses={200: schema.JobDetail, **problems(400, 404, 408, 409, 413, 415)},
+    )
+    def post(self, request: Request, job_id: str) -> Response:
+        """Stop polling until the job is resumed. Once this is answered, no fetch starts for it.
+
+        What is due meanwhile counts as a gap. Pausing a paused job changes nothing.
+        """
+        _refuse_input(request)
+        return Response(_detail_of(pause_job(UUID(job_id)), fresh=True))
+
+
+class ResumeView(APIView):
+    """POST /jobs/{job_id}/resume."""
+
+    @extend_schema(
+        operation_id="resume_job",
+        request=None,
+        parameters=[_JOB_ID],
+        responses={200: schema.JobDetail, **problems(400, 404, 408, 409, 413, 415)},
+    )
+    def post(self, request: Request, job_id: str) -> Response:
+        """Poll a paused job again, at once. Resuming an active job changes nothing.
+
+        One whose periodic task was switched off by hand is switched on.
+        """
+        _refuse_input(request)
+        return Response(_detail_of(resume_job(UUID(job_id)), fresh=True))
+
+
+def _refuse_input(request: Request) -> None:
+    validated(NoQuery, request.query_params)
+    validated(NoBody, request.data)
 
 
 def _detail_of(job: PollJob, *, fresh: bool) -> dict[str, Any]:

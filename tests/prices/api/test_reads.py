@@ -210,11 +210,16 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/providers",
         "/jobs",
         "/jobs/{job_id}",
+        "/jobs/{job_id}/pause",
+        "/jobs/{job_id}/resume",
         "/jobs/{job_id}/runs",
         "/jobs/{job_id}/gaps",
     }
     change = schema["paths"]["/jobs/{job_id}"]["patch"]
     assert set(change["responses"]) == {"200", "400", "404", "408", "409", "413", "415", "422"}
+    for call in ("pause", "resume"):
+        pause = schema["paths"][f"/jobs/{{job_id}}/{call}"]["post"]
+        assert set(pause["responses"]) == {"200", "400", "404", "408", "409", "413", "415"}
     assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {
         *("202", "400", "408", "413", "415", "422")
     }
