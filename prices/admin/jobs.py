@@ -25,7 +25,7 @@ from prices.quota import (
     BeyondBudgetError,
     StrictKeyError,
     all_blockers,
-    change_planned_interval,
+    change_planned_job,
     plan_in_words,
     plan_of_active,
 )
@@ -99,7 +99,7 @@ class PollJobAdmin(ReadOnlyAdmin):
 
     def save_model(self, request: HttpRequest, obj: PollJob, form: Any, change: bool) -> None:
         """Change the interval as every change of it is made."""
-        change_planned_interval(obj.id, obj.interval, strict=False, now=database_now())
+        change_planned_job(obj.id, interval=obj.interval, strict=False, now=database_now())
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         """Show a job's page, or change its interval; say so where that is refused."""

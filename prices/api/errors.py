@@ -14,6 +14,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 
 from prices.api import responses as answers
+from prices.api.fields import SYMBOLS_ALLOWED
 from prices.api.renderers import ExactJSONRenderer
 from prices.database.errors import DatabaseTrouble, database_trouble
 from prices.history.errors import (
@@ -22,7 +23,7 @@ from prices.history.errors import (
     UnknownPriceError,
     UnknownRawAnswerError,
 )
-from prices.jobs.services import JobNotFoundError, JobStoppedError
+from prices.jobs.services import JobNotFoundError, JobStoppedError, UnservedSymbolsError
 from prices.latest.errors import (
     BUDGET_REFUSALS,
     LatestTimeoutError,
@@ -176,6 +177,9 @@ def _job_problem(error: Exception) -> _Problem | None:
             return _Problem(HTTPStatus.NOT_FOUND, "unknown-job", "There is no job of this job_id.")
         case JobStoppedError():
             return _Problem(HTTPStatus.CONFLICT, "job-stopped", "The job has been stopped for good.")
+        case UnservedSymbolsError():
+            errors = [{"field": "symbols", "problem": str(error), "allowed": SYMBOLS_ALLOWED}]
+            return _Problem(HTTPStatus.BAD_REQUEST, "invalid-symbols", _sentence(errors), {"errors": errors})
         case StrictKeyError(plan=plan):
             detail = f"{plan.provider} is {plan}."
             return _Problem(

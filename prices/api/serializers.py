@@ -59,9 +59,22 @@ class PollQuery(serializers.Serializer[Any]):
 
 
 class ChangeRequest(serializers.Serializer[Any]):
-    """The body of PATCH /jobs/{job_id}."""
+    """The body of PATCH /jobs/{job_id}: an interval, symbols, or both."""
 
-    interval = WholeNumberField(MIN_INTERVAL_S, MAX_INTERVAL_S, unit="(seconds)")
+    interval = WholeNumberField(
+        MIN_INTERVAL_S, MAX_INTERVAL_S, unit="(seconds)", required=False, default=None
+    )
+    symbols = SymbolsField(required=False, default=None)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse simulated symbols beside real ones, and a change of nothing."""
+        if attrs["symbols"] is not None:
+            _check_simulated(attrs["symbols"], None, field="symbols")
+        elif attrs["interval"] is None:
+            raise serializers.ValidationError(
+                {"interval": ["is required without symbols"], "symbols": ["is required without interval"]}
+            )
+        return attrs
 
 
 class StopRequest(serializers.Serializer[Any]):

@@ -38,6 +38,13 @@ class JobStoppedError(ValueError):
     """The job has ended for good: it can be neither paused nor resumed."""
 
 
+class UnservedSymbolsError(ValueError):
+    """The provider that the job names does not serve the symbols: of simulated and real ones, the others."""
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(f"cannot be served by {provider}")
+
+
 def queue_of(provider: str) -> str:
     """Return the Celery queue of a provider; each has its own, so that one that hangs delays only itself."""
     return f"poll.{provider}"
@@ -60,9 +67,10 @@ def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
 
 def provider_for(symbols: Sequence[str], *, served_by: str | None) -> str:
     """Return who is asked where no provider is named: who served last, else the first that is configured."""
-    if served_by is not None and missing_setting(served_by) is None:
-        return served_by
-    return choose_provider(symbols, None)
+    chosen = choose_provider(symbols, None)
+    # What the job polls may have been changed from real symbols to simulated ones, or back.
+    fits = served_by is not None and (served_by == SIMULATED) == (chosen == SIMULATED)
+    return served_by if fits and served_by is not None and missing_setting(served_by) is None else chosen
 
 
 def provider_of(job: PollJob) -> str:
@@ -95,7 +103,6 @@ def create_job(
         job.periodic_task = PeriodicTask(
             name=f"poll job {job_id}",
             interval=_interval_schedule(interval),
-            description=f"{', '.join(symbols)}"[:1000],
             **periodic_task_fields(job),
         )
         # Not by `save`, which marks the one row of django-celery-beat's PeriodicTasks: all who create, stop
@@ -110,6 +117,7 @@ def periodic_task_fields(job: PollJob) -> dict[str, Any]:
     """Return what a job's PeriodicTask says besides its name, its interval and whether it is enabled."""
     return {
         "task": POLL_TASK,
+        "description": ", ".join(job.symbols)[:1000],
         "args": f'["{job.id}"]',
         "kwargs": "{}",
         "headers": "{}",
@@ -178,26 +186,41 @@ def wait_for_started_fetches(job_ids: Collection[UUID]) -> None:
         time.sleep(0.01)
 
 
-def change_interval(job_id: UUID, interval: int, *, now: datetime | None = None) -> PollJob:
-    """Poll the job each `interval` seconds, beginning with the first slot after `now` on the new grid.
+def change_job(
+    job_id: UUID,
+    *,
+    interval: int | None = None,
+    symbols: Sequence[str] | None = None,
+    now: datetime | None = None,
+) -> PollJob:
+    """Poll the job each `interval` seconds, or other symbols; None leaves either as it is.
 
-    Raises JobNotFoundError, JobStoppedError.
+    It begins with the first slot after `now` on the new grid, which follows from both. Symbols are
+    normalised, and all simulated or all real. Raises JobNotFoundError, JobStoppedError, UnservedSymbolsError.
     """
     with transaction.atomic():
         job = _locked_job(job_id)
         if job.status == JobStatus.STOPPED:
             raise JobStoppedError(job_id)
-        if job.interval == interval:
-            return job
-        account_for_change(job, now=now or database_now(), cut_off=GapReason.INTERVAL_CHANGED)
-        job.interval = interval
-        job.save(update_fields=["interval"])
-        _change_task(job.periodic_task, interval=_interval_schedule(interval))
-        # The caller's transaction may still refuse it.
-        transaction.on_commit(
-            lambda: log.info("job.interval_changed", job_id=str(job_id), interval_s=interval)
-        )
+        interval, symbols = interval or job.interval, list(symbols or job.symbols)
+        if job.provider is not None and (job.provider == SIMULATED) != is_simulated(symbols[0]):
+            raise UnservedSymbolsError(job.provider)
+        if (interval, symbols) != (job.interval, job.symbols):
+            _change_what_is_polled(job, interval, symbols, now=now or database_now())
     return job
+
+
+def _change_what_is_polled(job: PollJob, interval: int, symbols: list[str], *, now: datetime) -> None:
+    is_interval = interval != job.interval
+    reason = GapReason.INTERVAL_CHANGED if is_interval else GapReason.SYMBOLS_CHANGED
+    account_for_change(job, now=now, cut_off=reason)
+    job.interval, job.symbols = interval, symbols
+    job.save(update_fields=["interval", "symbols"])
+    _change_task(job.periodic_task, interval=_interval_schedule(interval), **periodic_task_fields(job))
+    # The caller's transaction may still refuse it.
+    transaction.on_commit(
+        lambda: log.info("job.changed", job_id=str(job.id), interval_s=interval, symbols=len(symbols))
+    )
 
 
 def _locked_job(job_id: UUID) -> PollJob:
@@ -237,7 +260,7 @@ def _switch_task(task: PeriodicTask, *, on: bool) -> None:
         _change_task(task, enabled=on, last_run_at=task.last_run_at if on else None)
 
 
-def _change_task(task: PeriodicTask, **changes: Any) -> None:
+def _change_task(task: PeriodicTask, /, **changes: Any) -> None:
     # As its `save` would, but for the mark (see `create_job`).
     changes["date_changed"] = timezone.now()
     PeriodicTask.objects.filter(pk=task.pk).update(**changes)

@@ -63,6 +63,7 @@ class GapReason(StrEnum):
     STOPPED = "stopped"
     SWITCHED_OFF = "switched off"
     INTERVAL_CHANGED = "interval changed"
+    SYMBOLS_CHANGED = "symbols changed"
 
 
 @dataclass(frozen=True, slots=True)

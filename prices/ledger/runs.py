@@ -32,12 +32,13 @@ log = structlog.get_logger(__name__)
 _CLAIM = """
     WITH wanted AS (
         SELECT job.id, slot.run_id, slot.due_at
-        FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::int[])
-            AS slot (job_id, run_id, due_at, interval)
+        FROM unnest(%s::uuid[], %s::uuid[], %s::timestamptz[], %s::int[], %s::text[])
+            AS slot (job_id, run_id, due_at, interval, symbols)
         JOIN poll_jobs job ON job.id = slot.job_id
         JOIN django_celery_beat_periodictask task ON task.id = job.periodic_task_id
         WHERE job.status = 'active' AND task.enabled
-          AND slot.due_at > job.accounted_until AND slot.interval = job.interval
+          AND slot.due_at > job.accounted_until
+          AND slot.interval = job.interval AND slot.symbols = array_to_string(job.symbols, ' ')
         ORDER BY job.id
         FOR SHARE OF job
     )
@@ -136,7 +137,11 @@ def claim_slots(job_ids: Sequence[UUID], *, now: datetime | None = None) -> list
     run_ids = {job_id: run_id_of(job_id, due_at) for job_id, due_at in slots.items()}
     with connection.cursor() as cursor:
         intervals = [jobs[job_id].interval for job_id in slots]
-        cursor.execute(_CLAIM, [list(slots), list(run_ids.values()), list(slots.values()), intervals])
+        # As one text: SQL knows no lists of lists of different lengths.
+        symbols = [" ".join(jobs[job_id].symbols) for job_id in slots]
+        cursor.execute(
+            _CLAIM, [list(slots), list(run_ids.values()), list(slots.values()), intervals, symbols]
+        )
         claimed = [row[0] for row in cursor.fetchall()]
     claimed_at = time.monotonic()
     return [Claim(run_ids[job_id], jobs[job_id], slots[job_id], claimed_at) for job_id in claimed]

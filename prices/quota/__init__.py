@@ -3,7 +3,7 @@
 from prices.quota.admission import (
     BeyondBudgetError,
     StrictKeyError,
-    change_planned_interval,
+    change_planned_job,
     create_planned_job,
 )
 from prices.quota.allowance import (
@@ -39,7 +39,7 @@ __all__ = [
     "all_blockers",
     "allowance_of",
     "budget_in_words",
-    "change_planned_interval",
+    "change_planned_job",
     "create_planned_job",
     "figure",
     "forget_allowances",

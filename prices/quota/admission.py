@@ -1,12 +1,13 @@
 """Jobs with their plans; refused where they are strict and the budget or a key does not carry them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
 from django.db import connection, transaction
 
-from prices.jobs.services import change_interval, create_job, get_job
+from prices.jobs.services import change_job, create_job, get_job
 from prices.models import PollJob
 from prices.quota.demand import Target
 from prices.quota.plan import NotConfigured, Plan, QuotaPlan, plan_of
@@ -43,17 +44,26 @@ def create_planned_job(target: Target, *, strict: bool, now: datetime) -> tuple[
     return job, plan
 
 
-def change_planned_interval(job_id: UUID, interval: int, *, strict: bool, now: datetime) -> PollJob:
-    """Change how often a job polls; with `strict`, or QUOTA_STRICT, more often only if that fits in full.
+def change_planned_job(
+    job_id: UUID,
+    *,
+    interval: int | None = None,
+    symbols: Sequence[str] | None = None,
+    strict: bool,
+    now: datetime,
+) -> PollJob:
+    """Change a job as `change_job` does; with `strict`, or QUOTA_STRICT, to more only if that fits in full.
 
-    Raises JobNotFoundError, JobStoppedError, BeyondBudgetError or StrictKeyError; then nothing has changed.
+    More is a shorter interval, or a symbol that was not polled before. Raises JobNotFoundError,
+    JobStoppedError, UnservedSymbolsError, BeyondBudgetError or StrictKeyError; then nothing has changed.
     """
     with transaction.atomic():
         if is_strict := strict or settings.QUOTA_STRICT:
             _one_at_a_time()
-        former = get_job(job_id).interval
-        job = change_interval(job_id, interval, now=now)
-        if is_strict and interval < former:
+        former = get_job(job_id)
+        job = change_job(job_id, interval=interval, symbols=symbols, now=now)
+        is_more = job.interval < former.interval or not set(job.symbols) <= set(former.symbols)
+        if is_strict and is_more:
             _refuse_beyond(plan_of(job, now=now, fresh=True))
     return job
 

@@ -1,4 +1,4 @@
-"""What was due of a job on simulated SIM-A, told apart from what the service wrote, and both compared."""
+"""What was due of a job on simulated symbols, told apart from what the service wrote, and both compared."""
 
 import bisect
 from dataclasses import dataclass, field
@@ -14,13 +14,15 @@ Due = datetime
 
 @dataclass
 class Grid:
-    """A time in which a job has one interval: its slots after one moment, and up to another."""
+    """A time in which a job has one interval and its symbols: its slots after one moment, up to another."""
 
     interval: int
     after: datetime
     until: datetime | None = None
+    symbols: tuple[str, ...] = ("SIM-A",)
 
-    def dues(self, phase: timedelta, until: datetime) -> list[Due]:
+    def dues(self, until: datetime) -> list[Due]:
+        phase = phase_of("simulated", self.interval, self.symbols)
         step = timedelta(seconds=self.interval)
         epoch = datetime(1970, 1, 1, tzinfo=UTC) + phase
         first = epoch + ((self.after - epoch) // step + 1) * step
@@ -44,7 +46,7 @@ class History:
         return self.changes[-1][1]
 
     def grid_dues(self, until: datetime) -> list[list[Due]]:
-        return [grid.dues(phase_of("simulated", grid.interval, ["SIM-A"]), until) for grid in self.grids]
+        return [grid.dues(until) for grid in self.grids]
 
     def end_grid(self, now: datetime, reason: str) -> datetime:
         """End the grid at this moment, or at a later slot that a clock ahead has claimed; give when."""

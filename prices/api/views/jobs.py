@@ -27,7 +27,7 @@ from prices.jobs.listing import select_jobs
 from prices.jobs.services import get_job, pause_job, resume_job, stop_job
 from prices.ledger.reports import count_last_day
 from prices.models import PollJob
-from prices.quota import Target, change_planned_interval, create_planned_job, plan_of_active
+from prices.quota import Target, change_planned_job, create_planned_job, plan_of_active
 
 _JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
 
@@ -108,13 +108,15 @@ class JobView(APIView):
         responses={200: schema.JobDetail, **problems(400, 404, 408, 409, 413, 415, 422)},
     )
     def patch(self, request: Request, job_id: str) -> Response:
-        """Change how often a job polls, beginning with the first slot of the new interval.
+        """Change how often a job polls, or what, beginning with its next slot.
 
-        With `strict=true` a shorter interval is refused where the budget does not carry it in full.
+        The slots follow from interval and symbols, so the next one comes after as much as a whole interval.
+        With `strict=true` a shorter interval, and symbols that were not polled before, are refused where the
+        budget does not carry the job in full.
         """
         strict = validated(PollQuery, request.query_params)["strict"]
-        interval = validated(ChangeRequest, request.data)["interval"]
-        job = change_planned_interval(UUID(job_id), interval, strict=strict, now=database_now())
+        change = validated(ChangeRequest, request.data)
+        job = change_planned_job(UUID(job_id), **change, strict=strict, now=database_now())
         return Response(_detail_of(job, fresh=True))
 
 

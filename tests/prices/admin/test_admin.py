@@ -30,7 +30,7 @@ from prices.models import (
     RawMarketData,
     SymbolAverage,
 )
-from prices.quota import change_planned_interval
+from prices.quota import change_planned_job
 from tests.conftest import MakeJob
 from tests.prices.slots_of_a_job import add_gap, add_runs
 from tests.redis_troubles import admin_of, full
@@ -338,11 +338,11 @@ def test_job_stopped_while_its_page_is_saved_says_so(
 ) -> None:
     job = make_job(interval=60)
 
-    def stop_first(job_id: UUID, interval: int, **options: Any) -> PollJob:
+    def stop_first(job_id: UUID, **options: Any) -> PollJob:
         stop_job(job_id)
-        return change_planned_interval(job_id, interval, **options)
+        return change_planned_job(job_id, **options)
 
-    monkeypatch.setattr("prices.admin.jobs.change_planned_interval", stop_first)
+    monkeypatch.setattr("prices.admin.jobs.change_planned_job", stop_first)
     answer = admin_client.post(f"/admin/prices/polljob/{job.pk}/change/", {"interval": "5"}, follow=True)
     assert "The job was stopped for good." in answer.content.decode()
 

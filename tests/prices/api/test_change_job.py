@@ -8,6 +8,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from prices.jobs.services import stop_job
+from prices.models import PollJob
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db
@@ -26,6 +27,37 @@ def test_interval_is_changed_and_the_job_answered(api: APIClient, make_job: Make
     assert (job.interval, job.periodic_task.interval.every) == (5, 5)
 
 
+def test_symbols_are_changed_and_the_job_answered(api: APIClient, make_job: MakeJob) -> None:
+    job = make_job(["SIM-A"], interval=60)
+    answer = change(api, job.id, {"symbols": ["sim-c", "SIM-B", "SIM-C"]})
+    assert (answer.status_code, answer.json()) == (200, api.get(f"/jobs/{job.id}").json())
+    assert (answer.json()["symbols"], answer.json()["interval"]) == (["SIM-C", "SIM-B"], 60)
+    answer = change(api, job.id, {"symbols": ["SIM-D"], "interval": 5})
+    assert (answer.json()["symbols"], answer.json()["interval"]) == (["SIM-D"], 5)
+    job.refresh_from_db()
+    assert (job.periodic_task.interval.every, job.periodic_task.description) == (5, "SIM-D")
+
+
+def test_job_that_names_no_provider_may_go_over_to_simulated_symbols(
+    api: APIClient, make_job: MakeJob, settings: Settings
+) -> None:
+    settings.FINNHUB_API_KEY = "key"
+    settings.PROVIDER_ORDER = ["finnhub"]
+    job = make_job(["AAPL"], provider=None)
+    PollJob.objects.filter(id=job.id).update(served_by="finnhub")
+    assert change(api, job.id, {"symbols": ["SIM-A"]}).json()["quota_plan"]["provider"] == "simulated"
+    job.refresh_from_db()
+    assert job.periodic_task.queue == "poll.simulated"
+    PollJob.objects.filter(id=job.id).update(served_by="simulated")
+    assert change(api, job.id, {"symbols": ["AAPL"]}).json()["quota_plan"]["provider"] == "finnhub"
+
+
+def test_symbols_that_the_named_provider_does_not_serve_are_told(api: APIClient, make_job: MakeJob) -> None:
+    problem = change(api, make_job(["AAPL"], provider="finnhub").id, {"symbols": ["SIM-A"]}).json()
+    assert problem["type"] == "urn:marketdata:invalid-symbols"
+    assert problem["detail"] == "symbols: cannot be served by finnhub."
+
+
 @pytest.mark.django_db(transaction=True)
 def test_plan_answered_is_that_of_the_new_interval(
     api: APIClient, make_job: MakeJob, settings: Settings
@@ -40,22 +72,31 @@ def test_plan_answered_is_that_of_the_new_interval(
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "interval"),
+        ({}, "interval symbols"),
         ({"interval": 0}, "interval"),
         ({"interval": 86_401}, "interval"),
         ({"interval": "60"}, "interval"),
-        ({"interval": 5, "symbols": ["SIM-B"]}, "symbols"),
+        ({"interval": None}, "interval"),
+        ({"interval": 5, "symbols": []}, "symbols"),
+        ({"symbols": None}, "symbols"),
+        ({"symbols": "SIM-B"}, "symbols"),
+        ({"symbols": ["SIM-B", "A B"]}, "symbols"),
+        ({"symbols": [f"SIM-{number}" for number in range(101)]}, "symbols"),
+        ({"symbols": ["SIM-B", "AAPL"]}, "symbols"),
+        ({"symbols": ["AAPL"], "interval": 5}, "symbols"),
+        ({"interval": 5, "provider": "finnhub"}, "provider"),
     ],
 )
-def test_wrong_body_names_the_field_and_changes_nothing(
+def test_wrong_body_names_the_fields_and_changes_nothing(
     api: APIClient, make_job: MakeJob, body: Any, field: str
 ) -> None:
     job = make_job(interval=60)
     answer = change(api, job.id, body)
     assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
-    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    assert [error["field"] for error in answer.json()["errors"]] == field.split()
+    assert all(error["allowed"] for error in answer.json()["errors"])
     job.refresh_from_db()
-    assert job.interval == 60
+    assert (job.interval, job.symbols) == (60, ["SIM-A"])
 
 
 def test_unknown_parameter_is_refused(api: APIClient, make_job: MakeJob) -> None:
@@ -76,6 +117,11 @@ def test_strict_change_beyond_the_budget_is_422_and_changes_nothing(
     assert answer.json()["shortest_interval"] == 4320
     job.refresh_from_db()
     assert (job.interval, job.periodic_task.interval.every) == (8640, 8640)
+    # As many symbols more would be too much as well.
+    answer = api.patch(f"/jobs/{job.id}{query}", {"symbols": ["AAPL", *"ABCD"]}, format="json")
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:marketdata:beyond-budget")
+    job.refresh_from_db()
+    assert job.symbols == ["AAPL"]
     # Rarer than before is always granted.
     for interval in (4320, 8640):
         answer = api.patch(f"/jobs/{job.id}{query}", {"interval": interval}, format="json")

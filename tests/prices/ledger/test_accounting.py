@@ -12,7 +12,7 @@ from django_celery_beat.models import PeriodicTask
 from pytest_django import DjangoAssertNumQueries
 
 from prices import tasks
-from prices.jobs.services import change_interval, create_job, pause_job, resume_job, stop_job
+from prices.jobs.services import change_job, create_job, pause_job, resume_job, stop_job
 from prices.ledger import accounting
 from prices.ledger import runs as claims
 from prices.ledger.accounting import account_slots
@@ -247,7 +247,7 @@ def test_job_switched_off_by_hand_says_so(job: PollJob) -> None:
 def test_change_of_interval_cuts_off_the_current_slot(job: PollJob) -> None:
     led(-5, 100)
     poll(job, 0)
-    changed = change_interval(job.id, 7, now=at(23))
+    changed = change_job(job.id, interval=7, now=at(23))
     assert gaps() == [(10, 10, 1, NOT_POLLED), (20, 20, 1, "interval changed")]
     assert claim_slots([job.id], now=at(23)) == []
     first = next_slot(at(23), 7, phase_of("simulated", 7, ["SIM-A"]))
@@ -256,8 +256,18 @@ def test_change_of_interval_cuts_off_the_current_slot(job: PollJob) -> None:
     assert (changed.interval, task.interval.every, task.expire_seconds) == (7, 7, None)
 
 
-def test_change_to_the_same_interval_changes_nothing(job: PollJob) -> None:
-    change_interval(job.id, 10, now=at(23))
+def test_change_of_symbols_cuts_off_the_current_slot(job: PollJob) -> None:
+    led(-5, 100)
+    poll(job, 0)
+    change_job(job.id, symbols=["SIM-B", "SIM-A"], now=at(23))
+    assert gaps() == [(10, 10, 1, NOT_POLLED), (20, 20, 1, "symbols changed")]
+    first = next_slot(at(23), 10, phase_of("simulated", 10, ["SIM-A", "SIM-B"]))
+    claims_after = claim_slots([job.id], now=at(23)) + claim_slots([job.id], now=at(33))
+    assert [(claim.due_at, claim.job.symbols) for claim in claims_after] == [(first, ["SIM-B", "SIM-A"])]
+
+
+def test_change_to_the_same_changes_nothing(job: PollJob) -> None:
+    change_job(job.id, interval=10, symbols=["SIM-A"], now=at(23))
     assert gaps() == []
     poll(job, 23)
 
@@ -265,7 +275,7 @@ def test_change_to_the_same_interval_changes_nothing(job: PollJob) -> None:
 def test_slot_claimed_by_a_clock_ahead_belongs_to_the_old_grid(job: PollJob) -> None:
     poll(job, 0)
     poll(job, 10)
-    change_interval(job.id, 1, now=at(9.9))
+    change_job(job.id, interval=1, now=at(9.9))
     account_slots(now=at(20), all_jobs=True)
     phase = phase_of("simulated", 1, ["SIM-A"])
     assert gaps()[0][0] == (next_slot(at(10), 1, phase) - START) / SECOND
@@ -285,7 +295,7 @@ def test_abandoned_runs_of_a_former_interval_are_no_range_of_the_new_one(job: Po
     claim_slots([job.id], now=at(0))
     poll(job, 10)
     claim_slots([job.id], now=at(20))
-    change_interval(job.id, 20, now=at(23))
+    change_job(job.id, interval=20, now=at(23))
     PollRun.objects.update(started_at=at(0))
     assert abandon_overdue_runs(now=at(1000)) == 2
     # As one range of 20 s they would hold the slot that was polled.
@@ -367,8 +377,9 @@ def test_claim_that_waited_for_the_accounting_is_refused(job: PollJob) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_claim_that_waited_for_a_change_of_interval_is_refused(job: PollJob) -> None:
+@pytest.mark.parametrize("change", [{"interval": 7}, {"symbols": ["SIM-B"]}, {"symbols": ["SIM-A", "SIM-B"]}])
+def test_claim_that_waited_for_a_change_is_refused(job: PollJob, change: dict[str, Any]) -> None:
     # By a clock ahead: the slot at 30 s comes after the change.
     with beside(lambda: claim_slots([job.id], now=at(31))) as claimed:
-        change_interval(job.id, 7, now=at(29))
+        change_job(job.id, **change, now=at(29))
     assert claimed == [[]]

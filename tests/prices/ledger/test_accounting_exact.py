@@ -14,7 +14,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
-from prices.jobs.services import change_interval, create_job, pause_job, resume_job, stop_job
+from prices.jobs.services import change_job, create_job, pause_job, resume_job, stop_job
 from prices.ledger.accounting import SETTLED_AFTER, account_slots
 from prices.ledger.gaps import GapReason
 from prices.ledger.runs import Claim, RunOutcome, abandon_overdue_runs, claim_slots, finish
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 START = datetime(2026, 1, 5, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
 INTERVALS = [1, 2, 3, 7, 30, 60]
+SYMBOLS = [("SIM-A",), ("SIM-B",), ("SIM-A", "SIM-B"), ("SIM-B", "SIM-A")]
 
 
 class Accounting(RuleBasedStateMachine):
@@ -107,8 +108,15 @@ class Accounting(RuleBasedStateMachine):
     def change_interval(self, history: History, interval: int) -> None:
         if history.status != "stopped" and interval != history.grids[-1].interval:
             end = history.end_grid(self.now, GapReason.INTERVAL_CHANGED)
-            change_interval(history.job_id, interval, now=self.now)
-            history.grids.append(Grid(interval, end))
+            change_job(history.job_id, interval=interval, now=self.now)
+            history.grids.append(Grid(interval, end, symbols=history.grids[-1].symbols))
+
+    @rule(history=jobs, symbols=st.sampled_from(SYMBOLS))
+    def change_symbols(self, history: History, symbols: tuple[str, ...]) -> None:
+        if history.status != "stopped" and symbols != history.grids[-1].symbols:
+            end = history.end_grid(self.now, GapReason.SYMBOLS_CHANGED)
+            change_job(history.job_id, symbols=symbols, now=self.now)
+            history.grids.append(Grid(history.grids[-1].interval, end, symbols=symbols))
 
     @rule(history=jobs)
     def switch_by_hand(self, history: History) -> None:

@@ -12,7 +12,9 @@ from prices.quota import (
     QuotaPlan,
     StrictKeyError,
     Target,
+    change_planned_job,
     create_planned_job,
+    read_allowance,
 )
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -91,3 +93,29 @@ def test_of_many_strict_jobs_at_once_only_what_fits_is_created() -> None:
     # 10 requests a day each, of 20.
     assert PollJob.objects.count() == 2
     assert len(refused) == 6
+
+
+@pytest.mark.django_db(transaction=True)
+def test_change_of_symbols_changes_what_the_budget_is_shared_among() -> None:
+    job, _ = create_planned_job(FITS, strict=False, now=NOW)
+
+    def symbols_wanted() -> list[tuple[str, ...]]:
+        return [key.symbols for key in read_allowance("alpha_vantage", now=NOW).demands]
+
+    assert symbols_wanted() == [("AAPL", "MSFT")]
+    change_planned_job(job.id, symbols=["IBM"], strict=False, now=NOW)
+    assert symbols_wanted() == [("IBM",)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_strict_change_is_refused_only_where_it_takes_more() -> None:
+    beyond, _ = create_planned_job(FITS._replace(interval=60), strict=False, now=NOW)
+    fitting, _ = create_planned_job(Target(["IBM"], 8640, "alpha_vantage"), strict=False, now=NOW)
+    change_planned_job(beyond.id, symbols=["AAPL"], strict=True, now=NOW)
+    with pytest.raises(BeyondBudgetError):
+        change_planned_job(beyond.id, symbols=["MSFT"], strict=True, now=NOW)
+    with pytest.raises(BeyondBudgetError):
+        change_planned_job(fitting.id, symbols=["IBM", "MSFT"], strict=True, now=NOW)
+    # Two together, in twice the time.
+    change_planned_job(fitting.id, symbols=["IBM", "MSFT"], interval=17_280, strict=True, now=NOW)
+    assert [job.symbols for job in PollJob.objects.order_by("id")] == [["AAPL"], ["IBM", "MSFT"]]

@@ -1,12 +1,14 @@
 """What a beat reads of the jobs."""
 
 import time
+from datetime import timedelta
 
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from prices.jobs.services import pause_job, resume_job, stop_job
+from prices.jobs.services import change_job, pause_job, resume_job, stop_job
+from prices.ledger.grid import phase_of
 from prices.models import PollJob
 from prices.scheduling.due_heap import DueHeap
 from prices.scheduling.job_sync import LOOK_EACH_S, JobSync
@@ -74,3 +76,22 @@ def test_jobs_restored_from_another_cluster_are_read_once(make_job: MakeJob) -> 
     stop_job(jobs[0].id)
     wait_until(lambda: jobs_read(watch) == {jobs[0].id})
     assert len(heap) == 2
+
+
+def test_later_look_moves_a_job_whose_symbols_changed(make_job: MakeJob) -> None:
+    heap = DueHeap()
+    watch = JobSync(heap)
+    job = make_job(["SIM-A"], interval=60)
+    watch.refresh(now())
+    # A new job is due at once, too.
+    heap.pop_due(now())
+    before = heap.next_due()
+
+    def has_moved() -> bool:
+        watch.refresh(now())
+        return heap.next_due() != before
+
+    change_job(job.id, symbols=["SIM-B"])
+    wait_until(has_moved)
+    (due,) = heap.pop_due(heap.next_due() or 0)
+    assert due.key.phase * timedelta(milliseconds=1) == phase_of("simulated", 60, ["SIM-B"])
