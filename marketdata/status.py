@@ -15,9 +15,10 @@ from consumers.reading.lag import PartitionLag, read_lag
 from marketdata.health import PartHealth, check_parts
 from prices.clock import database_now
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at
+from prices.jobs.listing import select_jobs
 from prices.maintenance.ending_calendars import ending_calendars
 from prices.maintenance.partitions import spans_in_default
-from prices.models import BeatTerm, DeadLetter, JobStatus, PollJob, PollRun, PricePoint, SymbolAverage
+from prices.models import BeatTerm, DeadLetter, JobStatus, PollRun, PricePoint, SymbolAverage
 from prices.models.poll_run import RunState
 from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic_settings import look_at_topic
@@ -143,7 +144,7 @@ def _read_stored(problems: list[str], *, now: datetime | None) -> Stored | None:
     )
     runs = PollRun.objects.filter(state=RunState.CLAIMED).order_by("id")
     terms = BeatTerm.objects.order_by("-id").values_list("holder", "renewed_at")
-    counts = PollJob.objects.order_by().values_list("status").annotate(Count("id"))
+    counts = select_jobs().order_by().values_list("status").annotate(Count("id"))
     try:
         # Later ids are of a clock that was ahead, and would stand last until their time comes.
         known = first_id_at((now or database_now()) + CLOCKS_AGREE_WITHIN)

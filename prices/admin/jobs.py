@@ -1,12 +1,13 @@
 """Jobs, to look at, change, pause, resume and stop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,7 +19,14 @@ from django.utils.safestring import SafeString
 from prices.admin.formatting import keeping_units, shortened
 from prices.admin.read_only import ProviderFilter, ReadOnlyAdmin
 from prices.clock import database_now
-from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
+from prices.jobs.services import (
+    JobNotFoundError,
+    JobStoppedError,
+    pause_job,
+    resume_job,
+    stop_job,
+    wait_for_started_fetches,
+)
 from prices.models import JobStatus, PollJob
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.quota import (
@@ -38,6 +46,27 @@ else:
 
 def _blocked_by(job: PollJob) -> str:
     return "; ".join(all_blockers(job, plan_of_active(job, now=timezone.now())))
+
+
+class DeletedFilter(admin.SimpleListFilter):
+    """Leave out the jobs that were deleted, or show those alone."""
+
+    title = "deleted"
+    parameter_name = "deleted"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the one choice besides the default."""
+        return [("yes", "Yes")]
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        """Yield the default by its name: it is not all jobs."""
+        default, *others = super().choices(changelist)
+        yield {**default, "display": "No"}
+        yield from others
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[PollJob]) -> QuerySet[PollJob]:
+        """Return the jobs."""
+        return queryset.filter(deleted_at__isnull=self.value() != "yes")
 
 
 class IntervalForm(ModelForm):
@@ -66,7 +95,7 @@ class PollJobAdmin(ReadOnlyAdmin):
         "short_last_error",
     ]
     list_display_links = ["title"]
-    list_filter = ["status", ProviderFilter]
+    list_filter = ["status", ProviderFilter, DeletedFilter]
     list_select_related = ["periodic_task"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
@@ -81,6 +110,7 @@ class PollJobAdmin(ReadOnlyAdmin):
         "last_error",
         "failures",
         "accounted_until",
+        "deleted_at",
         "periodic_task",
         "blocked_by",
         "quota_plan",
@@ -191,7 +221,7 @@ class PollJobAdmin(ReadOnlyAdmin):
             try:
                 change(job.id)
                 changed += 1
-            except JobStoppedError:
+            except (JobStoppedError, JobNotFoundError):
                 self.message_user(request, f"{job} was stopped for good.", messages.WARNING)
         if changed:
             self.message_user(request, f"{changed} job{'s' * (changed != 1)} {done}.", messages.SUCCESS)

@@ -23,7 +23,12 @@ from prices.history.errors import (
     UnknownPriceError,
     UnknownRawAnswerError,
 )
-from prices.jobs.services import JobNotFoundError, JobStoppedError, UnservedSymbolsError
+from prices.jobs.services import (
+    JobNotFoundError,
+    JobNotStoppedError,
+    JobStoppedError,
+    UnservedSymbolsError,
+)
 from prices.latest.errors import (
     BUDGET_REFUSALS,
     LatestTimeoutError,
@@ -177,6 +182,9 @@ def _job_problem(error: Exception) -> _Problem | None:
             return _Problem(HTTPStatus.NOT_FOUND, "unknown-job", "There is no job of this job_id.")
         case JobStoppedError():
             return _Problem(HTTPStatus.CONFLICT, "job-stopped", "The job has been stopped for good.")
+        case JobNotStoppedError(status=status):
+            detail = f"The job is {status}: stop it first, by POST /prices/stop."
+            return _Problem(HTTPStatus.CONFLICT, "job-not-stopped", detail)
         case UnservedSymbolsError():
             errors = [{"field": "symbols", "problem": str(error), "allowed": SYMBOLS_ALLOWED}]
             return _Problem(HTTPStatus.BAD_REQUEST, "invalid-symbols", _sentence(errors), {"errors": errors})

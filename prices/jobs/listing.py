@@ -13,10 +13,10 @@ def select_jobs(
 ) -> QuerySet[PollJob]:
     """Return the jobs with their PeriodicTasks: those of any of the statuses, the provider and the symbol.
 
-    What is empty or None chooses none. A job is of the provider that it names; one that names none, of the
-    provider that served it last.
+    Those that were deleted are left out; what is empty or None leaves out none. A job is of the provider that
+    it names; one that names none, of the provider that served it last.
     """
-    jobs = PollJob.objects.select_related("periodic_task")
+    jobs = PollJob.objects.select_related("periodic_task").filter(deleted_at=None)
     if statuses:
         jobs = jobs.filter(status__in=set(statuses))
     if provider is not None:

@@ -7,6 +7,7 @@ from uuid import UUID
 from django.db.models import Count, TextField
 from django.db.models.functions import Cast, Left
 
+from prices.jobs.listing import select_jobs
 from prices.models import PollJob
 
 # Less says only in which minute a job was created.
@@ -42,7 +43,8 @@ def short_ids(jobs: Sequence[PollJob]) -> dict[UUID, str]:
     """Return for each job a beginning of its id that names no other job, or its whole id."""
     beginnings = {job.id: str(job.id)[:SHORT_ID_CHARACTERS] for job in jobs}
     shared = (
-        PollJob.objects.order_by()
+        PollJob.objects.filter(deleted_at=None)
+        .order_by()
         .annotate(beginning=Left(Cast("id", TextField()), SHORT_ID_CHARACTERS))
         .values("beginning")
         .filter(beginning__in=set(beginnings.values()))
@@ -59,7 +61,7 @@ def _jobs_beginning_with(text: str) -> PollJob | str:
     if _BEGINNING.fullmatch(digits) is None:
         return f"{text[:60]!r} is no id: give its first {LEAST_CHARACTERS} or more characters"
     bounds = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
-    found = list(PollJob.objects.select_related("periodic_task").filter(id__range=bounds).order_by("id")[:2])
+    found = list(select_jobs().filter(id__range=bounds).order_by("id")[:2])
     if not found:
         return f"there is no job {text}"
     if len(found) > 1:

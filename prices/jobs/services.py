@@ -1,4 +1,4 @@
-"""Polling jobs: create, change, pause, resume, stop. poll_jobs is the truth; the PeriodicTask follows it."""
+"""Jobs: create, change, pause, resume, stop, delete. poll_jobs is the truth; the PeriodicTask follows it."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -14,6 +14,7 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTa
 
 from prices.clock import database_now
 from prices.database.uuid7 import new_ids
+from prices.jobs.listing import select_jobs
 from prices.ledger.accounting import account_for_change
 from prices.ledger.gaps import GapReason
 from prices.ledger.grid import phase_of, slot_at
@@ -31,11 +32,19 @@ FETCH_STARTS_WITHIN_S = 2.0
 
 
 class JobNotFoundError(LookupError):
-    """There is no job of this id."""
+    """There is no job of this id, or it was deleted."""
 
 
 class JobStoppedError(ValueError):
     """The job has ended for good: it can be neither paused nor resumed."""
+
+
+class JobNotStoppedError(ValueError):
+    """The job has not ended, so that it cannot be deleted; `status` is what it does."""
+
+    def __init__(self, job: PollJob) -> None:
+        super().__init__(job.id)
+        self.status = job.status
 
 
 class UnservedSymbolsError(ValueError):
@@ -135,7 +144,7 @@ def periodic_task_fields(job: PollJob) -> dict[str, Any]:
 
 def get_job(job_id: UUID) -> PollJob:
     """Return a job with its PeriodicTask. Raises JobNotFoundError."""
-    job = PollJob.objects.select_related("periodic_task").filter(id=job_id).first()
+    job = select_jobs().filter(id=job_id).first()
     if job is None:
         raise JobNotFoundError(job_id)
     return job
@@ -174,6 +183,20 @@ def stop_job(job_id: UUID, *, now: datetime | None = None, waits: bool = True) -
     `wait_for_started_fetches` once for all of them.
     """
     return _change_status(job_id, JobStatus.STOPPED, now=now or database_now(), waits=waits)
+
+
+def delete_job(job_id: UUID, *, now: datetime | None = None) -> None:
+    """Show a stopped job no more; what it polled and missed stays.
+
+    Raises JobNotFoundError, JobNotStoppedError.
+    """
+    with transaction.atomic():
+        job = _locked_job(job_id)
+        if job.status != JobStatus.STOPPED:
+            raise JobNotStoppedError(job)
+        job.deleted_at = now or database_now()
+        job.save(update_fields=["deleted_at"])
+    log.info("job.deleted", job_id=str(job_id))
 
 
 def wait_for_started_fetches(job_ids: Collection[UUID]) -> None:
@@ -224,7 +247,7 @@ def _change_what_is_polled(job: PollJob, interval: int, symbols: list[str], *, n
 
 
 def _locked_job(job_id: UUID) -> PollJob:
-    job = PollJob.objects.select_for_update().select_related("periodic_task").filter(id=job_id).first()
+    job = select_jobs().select_for_update().filter(id=job_id).first()
     if job is None:
         raise JobNotFoundError(job_id)
     return job

@@ -27,8 +27,9 @@ class JobStatus(models.TextChoices):
 class PollJob(models.Model):
     """A list of symbols that is polled each `interval` seconds.
 
-    `provider` null leaves the choice to the service, which keeps `served_by` until that one fails. Rows are
-    never deleted: runs, gaps and raw answers refer to them.
+    `provider` null leaves the choice to the service, which keeps `served_by` until that one fails. Rows stay,
+    since runs, gaps and raw answers refer to them: a stopped job that its user deletes has `deleted_at`, and
+    is shown no more.
 
     `changed` is the transaction that last changed what is polled, how often, by whom, or whether at all; a
     trigger writes it, so that nobody can forget to. Each slot that was due up to `accounted_until` has its
@@ -52,6 +53,7 @@ class PollJob(models.Model):
     failures = models.PositiveIntegerField(default=0, help_text="Polls that failed since the last good one.")
     changed = models.BigIntegerField(db_default=CurrentTransaction(), editable=False)
     accounted_until = models.DateTimeField(db_default=Now(), editable=False)
+    deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
     periodic_task = models.OneToOneField(PeriodicTask, on_delete=models.PROTECT, related_name="poll_job")
 
     class Meta:
@@ -64,8 +66,13 @@ class PollJob(models.Model):
             models.CheckConstraint(
                 condition=Q(symbols__len__range=(1, MAX_SYMBOLS)), name="poll_jobs_symbols_count"
             ),
+            models.CheckConstraint(
+                condition=Q(deleted_at=None) | Q(status=JobStatus.STOPPED),
+                name="poll_jobs_deleted_are_stopped",
+            ),
         ]
         indexes = [
+            models.Index(fields=["id"], condition=Q(deleted_at=None), name="poll_jobs_kept_id"),
             models.Index(fields=["status", "id"], name="poll_jobs_status_id"),
             models.Index(fields=["changed"], name="poll_jobs_changed"),
             models.Index(fields=["changed"], condition=~Q(status="stopped"), name="poll_jobs_going_on"),

@@ -21,7 +21,7 @@ class PollRun(models.Model):
     """A claimed slot of a job. The id is made of the slot and the job, so a second claim conflicts."""
 
     id = models.UUIDField(primary_key=True, editable=False)
-    # No database constraint: it would lock the job's row at each claim, and jobs are never deleted.
+    # No database constraint: it would lock the job's row at each claim, and rows of jobs are never deleted.
     job = models.ForeignKey(
         PollJob, on_delete=models.PROTECT, related_name="runs", db_constraint=False, db_index=False
     )

@@ -48,7 +48,7 @@ class JobSync:
         self._looked_at = time.monotonic()
 
     def _jobs_to_read(self) -> QuerySet[Any]:
-        # Whether a job is to be taken off matters once it is on the heap. Jobs are never deleted: in time
+        # Whether a job is to be taken off matters once it is on the heap. Their rows stay: in time
         # those that were stopped are most of them.
         return _jobs().filter(status=JobStatus.ACTIVE) if self._is_first else _jobs()
 

@@ -1,4 +1,4 @@
-"""Jobs: created, read, changed, paused, resumed, stopped."""
+"""Jobs: created, read, changed, paused, resumed, stopped, deleted."""
 
 from typing import Any
 from uuid import UUID
@@ -24,7 +24,7 @@ from prices.api.serializers import (
 )
 from prices.clock import database_now, recent_now
 from prices.jobs.listing import select_jobs
-from prices.jobs.services import get_job, pause_job, resume_job, stop_job
+from prices.jobs.services import delete_job, get_job, pause_job, resume_job, stop_job
 from prices.ledger.reports import count_last_day
 from prices.models import PollJob
 from prices.quota import Target, change_planned_job, create_planned_job, plan_of_active
@@ -89,7 +89,7 @@ class JobsView(APIView):
 
 
 class JobView(APIView):
-    """GET and PATCH /jobs/{job_id}."""
+    """GET, PATCH and DELETE /jobs/{job_id}."""
 
     @extend_schema(
         operation_id="job",
@@ -118,6 +118,18 @@ class JobView(APIView):
         change = validated(ChangeRequest, request.data)
         job = change_planned_job(UUID(job_id), **change, strict=strict, now=database_now())
         return Response(_detail_of(job, fresh=True))
+
+    @extend_schema(
+        operation_id="delete_job",
+        request=None,
+        parameters=[_JOB_ID],
+        responses={204: None, **problems(400, 404, 408, 409, 413, 415)},
+    )
+    def delete(self, request: Request, job_id: str) -> Response:
+        """Delete a stopped job: no call knows it any more. Its prices and its ledger stay."""
+        _refuse_input(request)
+        delete_job(UUID(job_id))
+        return Response(status=204)
 
 
 class PauseView(APIView):

@@ -18,7 +18,7 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask
 from pytest_django import Settings
 
 from prices.database.uuid7 import new_ids
-from prices.jobs.services import FETCH_STARTS_WITHIN_S, stop_job
+from prices.jobs.services import FETCH_STARTS_WITHIN_S, delete_job, stop_job
 from prices.ledger.runs import claim_slots
 from prices.models import (
     BeatTerm,
@@ -440,3 +440,19 @@ def test_action_on_an_id_that_is_none_changes_nothing(admin_client: Client, make
     assert "Nothing was done" in page
     job.refresh_from_db()
     assert job.status == "active"
+
+
+def test_deleted_job_is_in_no_list_but_that_of_deleted_ones(admin_client: Client, make_job: MakeJob) -> None:
+    kept, deleted = make_job(["SIM-KEPT"]), make_job(["SIM-GONE"])
+    stop_job(deleted.id)
+    delete_job(deleted.id)
+    address = "/admin/prices/polljob/"
+    for query, shown, left_out in (("", kept, deleted), ("?deleted=yes", deleted, kept)):
+        page = admin_client.get(address + query).content.decode()
+        assert f"/{shown.id}/change/" in page
+        assert f"/{left_out.id}/change/" not in page
+    # Polls lead to it still, and nothing can be done with it.
+    assert admin_client.get(f"{address}{deleted.id}/change/").status_code == 200
+    chosen = {"action": "resume", "_selected_action": [str(deleted.id)]}
+    page = admin_client.post(f"{address}?deleted=yes", chosen, follow=True).content.decode()
+    assert "was stopped for good" in page

@@ -23,9 +23,9 @@ _STOPPED_JOBS = """
         RETURNING id
     )
     INSERT INTO poll_jobs (id, symbols, interval, provider, served_by, status, created_at, last_error,
-                           failures, periodic_task_id)
-    SELECT uuidv7(), ARRAY['AAPL', 'S' || id], 60, CASE WHEN id % 2 = 0 THEN 'finnhub' END, 'yfinance',
-           'stopped', now(), '', 0, id
+                           failures, periodic_task_id, deleted_at)
+    SELECT uuidv7(), ARRAY['AAPL', 'S' || id], 60, CASE WHEN id %% 2 = 0 THEN 'finnhub' END, 'yfinance',
+           'stopped', now(), '', 0, id, CASE WHEN %s THEN now() END
     FROM tasks
 """
 
@@ -58,13 +58,13 @@ def test_jobs_are_of_any_of_the_statuses_and_of_the_symbol(make_job: MakeJob) ->
     assert set(select_jobs(symbol="SIM-AB", provider="simulated")) == {other}
 
 
-@pytest.fixture
-def many_stopped_jobs(make_job: MakeJob) -> None:
-    """Store 20,000 jobs that were stopped, all younger than the 3 active ones."""
+@pytest.fixture(params=["kept", "deleted"])
+def many_stopped_jobs(make_job: MakeJob, request: pytest.FixtureRequest) -> None:
+    """Store 20,000 jobs that were stopped, or deleted as well, all younger than the 3 active ones."""
     for _ in range(3):
         make_job(["SIM-A"])
     with connection.cursor() as cursor:
-        cursor.execute(_STOPPED_JOBS)
+        cursor.execute(_STOPPED_JOBS, [request.param == "deleted"])
         cursor.execute("ANALYZE poll_jobs, django_celery_beat_periodictask")
 
 
@@ -75,6 +75,7 @@ def test_jobs_are_found_fast_among_many_that_were_stopped() -> None:
         {"statuses": ["active"]},
         {"statuses": ["active", "paused"]},
         {"statuses": ["paused", "stopped"]},
+        {"statuses": ["stopped"]},
         {"provider": "simulated"},
         {"provider": "alpha_vantage"},
         {"provider": "finnhub", "statuses": ["active"]},

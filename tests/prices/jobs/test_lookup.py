@@ -3,6 +3,7 @@
 from uuid import UUID
 
 import pytest
+from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask
 
 from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
@@ -81,3 +82,12 @@ def test_short_ids_find_their_jobs_again() -> None:
 def test_short_ids_look_at_jobs_that_are_not_shown() -> None:
     first, _ = add_jobs(FIRST, SAME_MILLISECOND)
     assert short_ids([first]) == {FIRST: str(FIRST)}
+
+
+def test_deleted_job_is_not_found_and_makes_no_other_ambiguous() -> None:
+    deleted, kept = add_jobs(FIRST, SAME_MILLISECOND)
+    PollJob.objects.filter(id=deleted.id).update(status="stopped", deleted_at=timezone.now())
+    assert [job.id for job in find_jobs([str(FIRST)[:13]])] == [kept.id]
+    assert short_ids([kept]) == {kept.id: str(kept.id)[:13]}
+    with pytest.raises(JobChoiceError, match=f"there is no job {FIRST}"):
+        find_jobs([str(FIRST)])
