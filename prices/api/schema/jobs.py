@@ -107,3 +107,6 @@ QUOTA_PLAN_HEADER = OpenApiParameter(
         " that are not null; or `not configured: set FINNHUB_API_KEY`."
     ),
 )
+LOCATION_HEADER = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[202], description="The address of the job."
+)

@@ -3,6 +3,7 @@
 from typing import Any
 from uuid import UUID
 
+from django.urls import reverse
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -38,7 +39,7 @@ class PollView(APIView):
     @extend_schema(
         operation_id="poll_prices",
         request=PollRequest,
-        parameters=[PollQuery, schema.QUOTA_PLAN_HEADER],
+        parameters=[PollQuery, schema.QUOTA_PLAN_HEADER, schema.LOCATION_HEADER],
         responses={202: schema.Accepted, **problems(400, 408, 413, 415, 422)},
     )
     def post(self, request: Request) -> Response:
@@ -50,7 +51,10 @@ class PollView(APIView):
         strict = validated(PollQuery, request.query_params)["strict"]
         target = Target(**validated(PollRequest, request.data))
         job, plan = create_planned_job(target, strict=strict, now=database_now())
-        headers = {"Quota-Plan": answers.quota_plan_header(plan)}
+        headers = {
+            "Quota-Plan": answers.quota_plan_header(plan),
+            "Location": reverse("job", kwargs={"job_id": job.id}),
+        }
         return Response(answers.accepted(job), status=202, headers=headers)
 
 

@@ -188,6 +188,20 @@ def test_poll_answers_exactly_the_contracts_keys(api: APIClient, path: str) -> N
     assert (job.symbols, job.interval, job.provider) == (["AAPL", "MSFT"], 60, "alpha_vantage")
 
 
+@pytest.mark.parametrize("path", ["/prices/poll", "/prices/poll/"])
+def test_poll_leads_to_its_job(api: APIClient, path: str) -> None:
+    answer = post(api, path, GOOD)
+    job = PollJob.objects.get()
+    assert answer["Location"] == f"/jobs/{job.id}"
+    assert (
+        answer.content
+        == (
+            f'{{"job_id":"{job.id}","status":"accepted","config":{{"symbols":["AAPL","MSFT"],"interval":60}}}}'
+        ).encode()
+    )
+    assert api.get(answer["Location"]).json()["job_id"] == str(job.id)
+
+
 @pytest.mark.parametrize("provider", [None, ...])
 def test_poll_without_provider_is_accepted(api: APIClient, provider: Any) -> None:
     body = {name: value for name, value in (GOOD | {"provider": provider}).items() if value is not ...}
