@@ -266,6 +266,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(minute="17"),
         "options": {"queue": "maintenance", "expire_seconds": None},
     },
+    "delete expired idempotency keys": {
+        "task": "prices.tasks.delete_expired_idempotency_keys",
+        "schedule": crontab(minute="27"),
+        "options": {"queue": "maintenance", "expire_seconds": None},
+    },
     "drop old runs": {
         "task": "prices.tasks.drop_old_runs",
         "schedule": crontab(minute="47"),

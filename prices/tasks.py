@@ -8,6 +8,7 @@ from celery import Task, shared_task
 
 from prices.bars import making
 from prices.clock import database_now
+from prices.jobs.idempotency import delete_expired_keys
 from prices.jobs.services import provider_of_queue
 from prices.ledger import accounting
 from prices.ledger import runs as claims
@@ -94,6 +95,13 @@ def drop_expired_messages() -> None:
 def drop_old_runs() -> None:
     """Drop what is known of polls that were due over a week ago."""
     retention.drop_old_runs(now=database_now())
+
+
+@shared_task
+@without_database_errors
+def delete_expired_idempotency_keys() -> None:
+    """Forget what requests were answered over a day ago."""
+    delete_expired_keys(now=database_now())
 
 
 def _provider_asked_by(task: Task[Any, Any]) -> str | None:

@@ -23,6 +23,7 @@ from prices.history.errors import (
     UnknownPriceError,
     UnknownRawAnswerError,
 )
+from prices.jobs.idempotency import KeyInUseError, KeyReusedError
 from prices.jobs.services import (
     JobNotFoundError,
     JobNotStoppedError,
@@ -156,7 +157,8 @@ def _problem_of(error: Exception) -> _Problem | None:
     """Return what to say of an error; None for one that is a bug."""
     if trouble := database_trouble(error):
         return _database_problem(trouble, error)
-    return _request_problem(error) or _job_problem(error) or _stored_problem(error) or _price_problem(error)
+    readers = (_request_problem, _key_problem, _job_problem, _stored_problem, _price_problem)
+    return next(filter(None, (read(error) for read in readers)), None)
 
 
 def _request_problem(error: Exception) -> _Problem | None:
@@ -173,6 +175,17 @@ def _request_problem(error: Exception) -> _Problem | None:
             return _Problem(HTTPStatus.METHOD_NOT_ALLOWED, "method-not-allowed", str(error.detail))
         case Http404():
             return _Problem(HTTPStatus.NOT_FOUND, "no-such-address", "There is nothing at this address.")
+    return None
+
+
+def _key_problem(error: Exception) -> _Problem | None:
+    match error:
+        case KeyInUseError():
+            detail = "A request with this Idempotency-Key is still under way."
+            return _Problem(HTTPStatus.CONFLICT, "idempotency-key-in-use", detail, retry_after_s=1)
+        case KeyReusedError():
+            detail = "This Idempotency-Key was used with another request: take a new one for each."
+            return _Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "idempotency-key-reused", detail)
     return None
 
 

@@ -3,6 +3,7 @@
 from prices.models.beat_term import BeatTerm
 from prices.models.clock_difference import ClockDifference
 from prices.models.dead_letter import DeadLetter
+from prices.models.idempotency_key import IdempotencyKey
 from prices.models.poll_gap import PollGap
 from prices.models.poll_job import JobStatus, PollJob
 from prices.models.poll_run import PollRun, RunState
@@ -17,6 +18,7 @@ __all__ = [
     "BeatTerm",
     "ClockDifference",
     "DeadLetter",
+    "IdempotencyKey",
     "JobStatus",
     "Outcome",
     "PollGap",

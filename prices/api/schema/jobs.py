@@ -5,6 +5,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 
+from prices.api.idempotency import HEADER
 from prices.api.schema.ledger import LastDay
 
 
@@ -105,6 +106,16 @@ QUOTA_PLAN_HEADER = OpenApiParameter(
     description=(
         "What the budget gives the job: a dictionary (RFC 9651) of the members of a job's `quota_plan`"
         " that are not null; or `not configured: set FINNHUB_API_KEY`."
+    ),
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    HEADER,
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    OpenApiParameter.HEADER,
+    description=(
+        "The client's own name for this request. For 24 hours the same request with the same key is answered"
+        " as before, and creates no second job; another request with it is refused (422), and so is one while"
+        " the first is under way (409)."
     ),
 )
 LOCATION_HEADER = OpenApiParameter(

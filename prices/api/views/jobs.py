@@ -1,5 +1,7 @@
 """Jobs: created, read, changed, paused, resumed, stopped, deleted."""
 
+from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
+from prices.api.idempotency import key_of
 from prices.api.pagination import page
 from prices.api.schema import jobs as schema
 from prices.api.schema.common import problems
@@ -24,6 +27,7 @@ from prices.api.serializers import (
     validated,
 )
 from prices.clock import database_now, recent_now
+from prices.jobs.idempotency import Answer, answer_once
 from prices.jobs.listing import select_jobs
 from prices.jobs.services import delete_job, get_job, pause_job, resume_job, stop_job
 from prices.ledger.reports import count_last_day
@@ -39,8 +43,8 @@ class PollView(APIView):
     @extend_schema(
         operation_id="poll_prices",
         request=PollRequest,
-        parameters=[PollQuery, schema.QUOTA_PLAN_HEADER, schema.LOCATION_HEADER],
-        responses={202: schema.Accepted, **problems(400, 408, 413, 415, 422)},
+        parameters=[PollQuery, schema.IDEMPOTENCY_KEY, schema.QUOTA_PLAN_HEADER, schema.LOCATION_HEADER],
+        responses={202: schema.Accepted, **problems(400, 408, 409, 413, 415, 422)},
     )
     def post(self, request: Request) -> Response:
         """Create a job that polls the symbols each `interval` seconds.
@@ -50,12 +54,20 @@ class PollView(APIView):
         """
         strict = validated(PollQuery, request.query_params)["strict"]
         target = Target(**validated(PollRequest, request.data))
-        job, plan = create_planned_job(target, strict=strict, now=database_now())
-        headers = {
-            "Quota-Plan": answers.quota_plan_header(plan),
-            "Location": reverse("job", kwargs={"job_id": job.id}),
-        }
-        return Response(answers.accepted(job), status=202, headers=headers)
+        key, now = key_of(request), database_now()
+        accept = partial(_accept, target, strict=strict, now=now)
+        asked = target._asdict() | {"strict": strict}
+        answer = accept() if key is None else answer_once(key, asked, accept, now=now)
+        return Response(answer.body, status=202, headers=answer.headers)
+
+
+def _accept(target: Target, *, strict: bool, now: datetime) -> Answer:
+    job, plan = create_planned_job(target, strict=strict, now=now)
+    headers = {
+        "Quota-Plan": answers.quota_plan_header(plan),
+        "Location": reverse("job", kwargs={"job_id": job.id}),
+    }
+    return Answer(answers.accepted(job), headers)
 
 
 class StopView(APIView):

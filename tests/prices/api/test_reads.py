@@ -221,7 +221,7 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         pause = schema["paths"][f"/jobs/{{job_id}}/{call}"]["post"]
         assert set(pause["responses"]) == {"200", "400", "404", "408", "409", "413", "415"}
     assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {
-        *("202", "400", "408", "413", "415", "422")
+        *("202", "400", "408", "409", "413", "415", "422")
     }
     body = schema["components"]["schemas"]["PollRequest"]
     assert body["required"] == ["interval", "symbols"]

@@ -1,0 +1,19 @@
+"""The header Idempotency-Key (draft-ietf-httpapi-idempotency-key-header)."""
+
+import re
+
+from rest_framework.request import Request
+
+from prices.api.errors import InvalidRequestError
+
+HEADER = "Idempotency-Key"
+ALLOWED = "1 to 255 printable ASCII characters"
+_KEY = re.compile("[ -~]{1,255}")
+
+
+def key_of(request: Request) -> str | None:
+    """Return the request's key as it is written, None where it has none. Raises InvalidRequestError."""
+    key: str | None = request.headers.get(HEADER)
+    if key is not None and _KEY.fullmatch(key) is None:
+        raise InvalidRequestError([{"field": HEADER, "problem": "is not a key", "allowed": ALLOWED}])
+    return key
