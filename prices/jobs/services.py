@@ -76,10 +76,11 @@ def choose_provider(symbols: Sequence[str], provider: str | None) -> str:
 
 def provider_for(symbols: Sequence[str], *, served_by: str | None) -> str:
     """Return who is asked where no provider is named: who served last, else the first that is configured."""
-    chosen = choose_provider(symbols, None)
-    # What the job polls may have been changed from real symbols to simulated ones, or back.
-    fits = served_by is not None and (served_by == SIMULATED) == (chosen == SIMULATED)
-    return served_by if fits and served_by is not None and missing_setting(served_by) is None else chosen
+    # The job may have gone over from real symbols to simulated ones since, or back.
+    is_of_its_kind = (served_by == SIMULATED) == is_simulated(symbols[0])
+    if served_by is not None and is_of_its_kind and missing_setting(served_by) is None:
+        return served_by
+    return choose_provider(symbols, None)
 
 
 def provider_of(job: PollJob) -> str:

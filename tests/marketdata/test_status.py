@@ -23,7 +23,7 @@ from marketdata import health, status
 from marketdata.status import read_status
 from prices.clock import database_now
 from prices.database.uuid7 import first_id_at
-from prices.jobs.services import pause_job
+from prices.jobs.services import delete_job, pause_job, stop_job
 from prices.ledger.runs import claim_slots
 from prices.maintenance.partitions import make_partitions
 from prices.models import BeatTerm, ClockDifference, DeadLetter, PollRun, PricePoint, SymbolAverage
@@ -150,6 +150,10 @@ def test_lead_by_a_clock_that_was_ahead_is_told_as_such(show: Show) -> None:
 def test_status_tells_what_there_is(show: Show, make_job: MakeJob) -> None:
     claim_slots([make_job().id], now=timezone.now())
     pause_job(make_job(["SIM-B"]).id)
+    stop_job(make_job(["SIM-C"]).id)
+    deleted = make_job(["SIM-D"])
+    stop_job(deleted.id)
+    delete_job(deleted.id)
     point(0, published=False)
     PricePoint.objects.update(received_at=timezone.now() - timedelta(seconds=3))
     with running(AverageHandler(AverageStore())):
@@ -157,7 +161,7 @@ def test_status_tells_what_there_is(show: Show, make_job: MakeJob) -> None:
         wait_until(SymbolAverage.objects.exists)
     send([b"x"] * 3, partition=1)
     found = json.loads(show("--json"))
-    assert found["jobs"] == {"active": 1, "paused": 1, "stopped": 0}
+    assert found["jobs"] == {"active": 1, "paused": 1, "stopped": 1}
     assert found["open_runs"] == 1
     assert found["outbox"]["points"] == 1
     assert 3 <= found["outbox"]["oldest_age_s"] < 10
@@ -166,7 +170,7 @@ def test_status_tells_what_there_is(show: Show, make_job: MakeJob) -> None:
     assert (consumer["group"], consumer["lag"]) == (django_settings.KAFKA_CONSUMER_GROUP, 3)
     assert [each["lag"] for each in consumer["partitions"]].count(3) == 1
     text = show()
-    assert "1 active, 1 paused, 0 stopped" in text
+    assert "1 active, 1 paused, 1 stopped" in text
     assert "3 messages behind" in text
     assert ["outbox", "1", "points,"] in [line.split()[:3] for line in text.splitlines()]
 
