@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
 
+from prices import clock
 from prices.clock import database_now, recent_now
 from prices.database.uuid7 import first_id_at, new_ids
 from prices.jobs.services import create_job, stop_job
@@ -201,8 +202,12 @@ def test_pages_are_the_whole_list(
 
 
 def test_page_costs_no_query_a_symbol(
-    api: APIClient, make_job: MakeJob, django_assert_num_queries: DjangoAssertNumQueries
+    api: APIClient,
+    make_job: MakeJob,
+    monkeypatch: pytest.MonkeyPatch,
+    django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
+    monkeypatch.setattr(clock, "READ_AGAIN_S", 3600)
     make_job([f"SIM-{number}" for number in range(20)])
     for number in range(20):
         add(f"S{number}")
