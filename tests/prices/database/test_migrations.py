@@ -121,7 +121,7 @@ def migrate_in_thread() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_index_broken_off_is_made_anew_however_long_others_take() -> None:
-    call_command("migrate", "prices", "0014", verbosity=0)
+    call_command("migrate", "prices", "0015", verbosity=0)
     with connection.cursor() as cursor:
         cursor.execute("CREATE INDEX poll_jobs_symbols ON poll_jobs USING gin (symbols)")
         cursor.execute(
