@@ -17,7 +17,11 @@ migration = import_module("prices.migrations.0009_averages_by_currency")
 @pytest.fixture
 def migrate_back() -> Iterator[Callable[[], None]]:
     """Yield what takes the tables back to before; points are stored earlier, as the model has them now."""
-    yield lambda: call_command("migrate", "prices", "0008", verbosity=0)
+
+    def migrate_back() -> None:
+        call_command("migrate", "prices", "0008", verbosity=0)
+
+    yield migrate_back
     call_command("migrate", verbosity=0)
 
 
