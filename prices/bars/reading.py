@@ -112,7 +112,7 @@ class _Reading:
         # Without a run so far nothing is stored, and only what is new is made.
         read_at = now if progress is None else progress.read_at
         self._new_from = (read_at - _NEWER_THAN).replace(second=0, microsecond=0)
-        self._hours_until = now if progress is None else progress.hours_until
+        self._hours_until = _floor(self._new_from, HOUR) if progress is None else progress.hours_until
 
     def bars(self, providers: Sequence[str]) -> list[Bar]:
         """Return the bars of all these providers, by their start."""

@@ -126,8 +126,10 @@ def test_bars_are_those_of_the_definition_wherever_hours_are_open(
         assert found == expected(stored, interval, symbol), interval
 
 
-def test_open_minute_is_made_of_points_at_once(api: APIClient) -> None:
-    make_bars()
+@pytest.mark.parametrize("has_run", [True, False])
+def test_open_minute_is_made_of_points_at_once(api: APIClient, has_run: bool) -> None:
+    if has_run:
+        make_bars()
     now = database_now()
     store(now - 2 * SECOND, price="5", received_at=now)
     store(now - SECOND, price="6", received_at=now)

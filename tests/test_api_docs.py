@@ -1,0 +1,117 @@
+"""What docs/api.md says is what the service answers."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+from prices.clock import database_now
+from prices.database.uuid7 import new_ids
+from prices.models import PricePoint, RawMarketData, SymbolAverage
+from tests.product import Product
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+PAGE = (Path(settings.BASE_DIR) / "docs" / "api.md").read_text()
+EXAMPLES = re.findall(r"```console\n\$ (.+)\n((?:.*\n)+?)```", PAGE)
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+CHANGING = {
+    UUID: "<uuid>",
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z": "<time>",
+    r'"(age_seconds|latency_ms)":[\d.]+': r'"\1":<number>',
+    r"127\.0\.0\.1:\d+": "<address>",
+}
+PRICES = ["101.25", "101.5", "100.75", "102", "102.50"]
+
+
+def mask(text: str) -> str:
+    for pattern, name in CHANGING.items():
+        text = re.sub(pattern, name, text)
+    return text.replace("\r\n", "\n").strip()
+
+
+def store_prices() -> None:
+    """Store five prices of a symbol, as polls of some seconds ago would have."""
+    now = database_now()
+    # All of one minute, so of one bar.
+    now -= timedelta(seconds=now.second + 1) if now.second < 7 else timedelta(0)
+    for number, (point_id, raw_id) in enumerate(zip(new_ids(5), new_ids(5), strict=True), start=1):
+        price, came = PRICES[number - 1], now - timedelta(seconds=6 - number)
+        common = {"provider": "simulated", "received_at": came}
+        RawMarketData.objects.create(
+            id=raw_id,
+            symbols=["SIM-ACME"],
+            url="simulated://quotes?symbols=SIM-ACME",
+            status=200,
+            outcome="quote",
+            payload={"quotes": [{"symbol": "SIM-ACME", "price": price, "currency": "USD"}]},
+            latency_ms=0.4,
+            **common,
+        )
+        point = PricePoint.objects.create(
+            id=point_id,
+            symbol="SIM-ACME",
+            price=Decimal(price),
+            currency="USD",
+            observed_at=came,
+            precision="second",
+            raw=raw_id,
+            published_at=came,
+            **common,
+        )
+        SymbolAverage.objects.create(
+            event_id=point.id,
+            symbol=point.symbol,
+            price=point.price,
+            currency=point.currency,
+            average=Decimal("101.6") if number == 5 else None,
+            window_size=number,
+            provider=point.provider,
+            observed_at=came,
+        )
+
+
+@pytest.fixture
+def product(partitions: None, topic: str, tmp_path: Path) -> Iterator[Product]:
+    running = Product(tmp_path, LATEST_REUSE_S="3600")
+    try:
+        running.start("web")
+        wait_until(lambda: running.is_healthy("web"), what="web answers")
+        store_prices()
+        yield running
+    finally:
+        running.close()
+
+
+def test_calls_answer_what_the_page_says(product: Product) -> None:
+    # An id of the page, and what it is here.
+    known: dict[str, str] = {}
+    assert len(EXAMPLES) > 20
+    for command, expected in EXAMPLES:
+        told = command.replace("127.0.0.1:8000", product.address)
+        for of_page, here in known.items():
+            told = told.replace(of_page, here)
+        answer = subprocess.run(told, shell=True, capture_output=True, text=True, check=True).stdout
+        assert mask(answer) == mask(expected), command
+        known.update(zip(re.findall(UUID, expected), re.findall(UUID, answer), strict=True))
+
+
+def test_pandas_reads_history_as_the_page_says(product: Product) -> None:
+    (program,) = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
+    told = program.replace("127.0.0.1:8000", product.address)
+    shown = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout
+    assert re.search(r"count +5\.0", shown)
+    assert re.search(r"max +102\.5", shown)
+
+
+def test_answers_of_the_page_are_json_or_csv() -> None:
+    for command, expected in EXAMPLES:
+        if "format=csv" not in command and "http_code" not in command:
+            json.loads(expected)
