@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from django.http import StreamingHttpResponse
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
@@ -20,6 +21,7 @@ from prices.clock import database_now
 from prices.database.uuid7 import first_id_at, new_ids
 from prices.history import download
 from prices.models import PricePoint, SymbolAverage
+from tests.examples import examples
 
 pytestmark = pytest.mark.django_db
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -171,6 +173,7 @@ def test_repeats_of_a_providers_time_are_left_out(api: APIClient) -> None:
     assert len(rows) == 7
 
 
+@hypothesis_settings(max_examples=examples(100))
 @given(
     st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from(["finnhub", "yfinance"])), max_size=12),
     st.sampled_from(["", "A", "B,A"]),

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries
 from rest_framework.test import APIClient
@@ -17,6 +18,7 @@ from prices.database.uuid7 import first_id_at, new_ids
 from prices.jobs.services import create_job, stop_job
 from prices.models import JobStatus, PollJob, PricePoint, SymbolAverage
 from tests.conftest import MakeJob
+from tests.examples import examples
 
 pytestmark = pytest.mark.django_db
 
@@ -178,6 +180,7 @@ def test_part_of_a_symbol_chooses(
         assert names(answer.json()["results"]) == found
 
 
+@hypothesis_settings(max_examples=examples(100))
 @given(
     st.sets(st.text("AB-", min_size=1, max_size=3), max_size=8),
     st.sets(st.text("AB-", min_size=1, max_size=3), min_size=1, max_size=5),

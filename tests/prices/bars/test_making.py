@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.db import connection
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from prices.bars import making
@@ -12,6 +13,7 @@ from prices.bars.making import make_bars
 from prices.clock import database_now
 from prices.database.uuid7 import first_id_at
 from prices.models import BarProgress, PriceBar, PricePoint
+from tests.examples import examples
 from tests.prices.bars.definition import NOON, SECOND, bars_of, store, stored_bars
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -172,6 +174,7 @@ def test_one_process_makes_bars_at_a_time() -> None:
     make()
 
 
+@hypothesis_settings(max_examples=examples(100))
 @given(
     st.lists(
         st.tuples(

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 from rest_framework.test import APIClient
@@ -19,6 +20,7 @@ from prices.bars.reading import LENGTHS, Bar, read_bars
 from prices.clock import database_now
 from prices.models import BarProgress, PollJob, PriceBar, PricePoint
 from tests.conftest import MakeJob
+from tests.examples import examples
 from tests.prices.bars.definition import NOON, SECOND, Key, Values, bars_of, store
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -93,6 +95,7 @@ def values_of(bars: list[Bar]) -> list[tuple[datetime, str, str, Values]]:
     )
 
 
+@hypothesis_settings(max_examples=examples(100))
 @given(
     st.lists(
         st.tuples(

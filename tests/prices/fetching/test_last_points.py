@@ -16,6 +16,7 @@ import pytest
 import redis
 from django.conf import settings as django_settings
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pytest_django import DjangoAssertNumQueries, Settings
 from structlog.testing import capture_logs
@@ -26,6 +27,7 @@ from prices.fetching import last_points as kept
 from prices.fetching.last_points import LOOKED_AT, add_points, begin_entries, read_entries
 from prices.latest.stored import last_points
 from prices.models import PricePoint
+from tests.examples import examples
 from tests.product import database_url
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -201,6 +203,7 @@ def test_process_that_is_killed_between_its_commit_and_the_entry_hides_its_point
     assert read("SIM-KILLED", later=REUSED) == stored
 
 
+@hypothesis_settings(max_examples=examples(100))
 @given(
     st.lists(st.sampled_from(["store", "store and die", "read", "begin", "complete"]), max_size=12),
     st.randoms(),
