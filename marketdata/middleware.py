@@ -10,7 +10,7 @@ from django.http.response import HttpResponseBase
 from prices.api.errors import MOST_FAULTS, problem_page
 
 # The REST calls of prices/api/urls.py, and the health checks.
-API_ADDRESSES = ("/prices/", "/averages", "/providers", "/jobs", "/livez", "/readyz")
+API_ADDRESSES = ("/prices/", "/averages", "/providers", "/jobs", "/symbols", "/raw/", "/livez", "/readyz")
 
 
 class PageMessages(MessageMiddleware):
