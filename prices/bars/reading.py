@@ -23,6 +23,8 @@ from providers.registry import PROVIDER_NAMES
 LENGTHS = {"1m": MINUTE, "5m": 5 * MINUTE, "1h": HOUR, "1d": timedelta(days=1)}
 # Before the last run's time: a provider's times are behind the database's.
 _NEWER_THAN = 3 * MINUTE
+# Days begin by the clock of their exchange; no price is of a later one.
+_NOTHING_AFTER = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,10 @@ class _Reading:
     ) -> None:
         self._symbol = symbol
         self._interval = interval
-        self._since, self._until = since, until
+        # A bar that is told at all is told whole. Of a day the date counts, which is a midnight.
+        length, latest = LENGTHS[interval], now + _NOTHING_AFTER
+        self._since = _ceiling(min(since, latest), length)
+        self._until = _ceiling(min(until, latest), length)
         self._limit = limit
         self._now = now
         progress = BarProgress.objects.first()
@@ -225,3 +230,7 @@ def _join(one: Bar, other: Bar) -> Bar:
 
 def _floor(moment: datetime, length: timedelta) -> datetime:
     return moment - (moment - EPOCH) % length
+
+
+def _ceiling(moment: datetime, length: timedelta) -> datetime:
+    return moment + (EPOCH - moment) % length

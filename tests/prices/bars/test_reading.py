@@ -108,9 +108,16 @@ def values_of(bars: list[Bar]) -> list[tuple[datetime, str, str, Values]]:
     ),
     st.sampled_from(["AAPL", "RELIANCE.NS", "NO.SUCHPLACE"]),
     st.integers(-2, 3),
+    # What is asked for begins and ends anywhere.
+    st.sampled_from([-DAY, timedelta(0), 59 * SECOND, 90 * SECOND, 3601 * SECOND]),
+    st.sampled_from([30 * DAY, 1 * SECOND, 61 * SECOND, 250 * SECOND, 3700 * SECOND]),
 )
 def test_bars_are_those_of_the_definition_wherever_hours_are_open(
-    points: list[tuple[str, str | None, int, int]], symbol: str, hours_until: int
+    points: list[tuple[str, str | None, int, int]],
+    symbol: str,
+    hours_until: int,
+    since: timedelta,
+    until: timedelta,
 ) -> None:
     PricePoint.objects.all().delete()
     PriceBar.objects.all().delete()
@@ -125,8 +132,10 @@ def test_bars_are_those_of_the_definition_wherever_hours_are_open(
     with patch.object(making, "database_now", return_value=open_from):
         make_bars()
     for interval in LENGTHS:
-        found = values_of(read(interval, symbol, now=NOON + timedelta(hours=3)))
-        assert found == expected(stored, interval, symbol), interval
+        asked: dict[str, Any] = {"since": NOON + since, "until": NOON + until}
+        found = values_of(read(interval, symbol, now=NOON + timedelta(hours=3), **asked))
+        right = [bar for bar in expected(stored, interval, symbol) if NOON + since <= bar[0] < NOON + until]
+        assert found == right, interval
 
 
 @pytest.mark.parametrize("has_run", [True, False])
@@ -186,6 +195,18 @@ def test_answer_says_what_it_is(api: APIClient) -> None:
     assert body["kind"] == "samples of quotes, not trades: there is no volume"
     (bar,) = body["results"]
     assert (bar["start"], bar["open"], bar["currency"]) == ("2026-11-23T00:00:00Z", 10.5, None)
+
+
+@pytest.mark.parametrize("interval", LENGTHS)
+@pytest.mark.parametrize(
+    "moment", ["9999-12-31", "1970-01-02", "9999-12-31T23:59:59.999999Z", "1970-01-01T00:00:01Z"]
+)
+def test_any_time_can_be_asked_for(api: APIClient, interval: str, moment: str) -> None:
+    store()
+    make_bars()
+    for query in (f"until={moment}", f"since={moment}&until=9999-12-31T23:59:59.999999Z"):
+        answer = api.get(f"/prices/bars?symbol=AAPL&interval={interval}&{query}")
+        assert answer.status_code in {200, 400}, answer.content
 
 
 @pytest.mark.parametrize(
