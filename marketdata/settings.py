@@ -299,6 +299,11 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"JobStatus": ["active", "paused", "stopped"]},
+    "OAS_VERSION": "3.1.0",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "prices.api.schema.common.with_summaries",
+    ],
     "PREPROCESSING_HOOKS": ["prices.api.schema.common.without_trailing_slashes"],
 }
 

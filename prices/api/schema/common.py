@@ -62,6 +62,15 @@ def without_trailing_slashes(endpoints: list[Endpoint], **kwargs: Any) -> list[E
     return [(path.rstrip("/"), pattern, method, view) for path, pattern, method, view in endpoints]
 
 
+def with_summaries(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    """Return the schema with the first sentence of each description as the summary of its call."""
+    for operations in result["paths"].values():
+        for operation in operations.values():
+            first = str(operation.get("description", "")).partition("\n\n")[0].replace("\n", " ")
+            operation["summary"] = first.partition(". ")[0].removesuffix(".")
+    return result
+
+
 def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:
     """Return the error answers of a call."""
     return {(status, "application/problem+json"): Problem for status in statuses}

@@ -215,6 +215,9 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
         "/jobs/{job_id}/runs",
         "/jobs/{job_id}/gaps",
     }
+    assert schema["openapi"] == "3.1.0"
+    calls = [call for path in schema["paths"].values() for call in path.values()]
+    assert all(call["summary"] and len(call["summary"]) < 120 for call in calls)
     change = schema["paths"]["/jobs/{job_id}"]["patch"]
     assert set(change["responses"]) == {"200", "400", "404", "408", "409", "413", "415", "422"}
     for call in ("pause", "resume"):
