@@ -5,6 +5,7 @@ it began, from where the run before left off, so it leaves none out however late
 that they changed are made anew, and noted as done in the same transaction.
 """
 
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,12 +15,13 @@ from uuid import UUID
 
 import structlog
 from django.db import connection, transaction
+from django.db.models import Min
 
 from prices.bars import statements
 from prices.clock import database_now
 from prices.database.advisory_locks import try_advisory_lock
-from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at, time_of_id
-from prices.models import BarInterval, BarProgress, PricePoint
+from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at
+from prices.models import BarInterval, BarProgress, PriceBar, PricePoint
 from providers.markets.days import days_between
 from providers.markets.hours import MarketState, market_hours
 
@@ -32,6 +34,9 @@ SETTLES_AFTER = timedelta(minutes=2)
 TRANSACTIONS_AT_ONCE = 20_000
 POINTS_AT_ONCE = 50_000
 BARS_AT_ONCE = 2_000
+# It is called each ten seconds.
+BUSY_FOR_S = 8.0
+LAST_ID = UUID(int=(1 << 128) - 1)
 _LOCK = "make bars"
 
 # Symbol, provider, when the day begins and ends, and the midnight in UTC of its date.
@@ -52,12 +57,13 @@ class Changed:
 def make_bars() -> int:
     """Make the bars of all points that were committed before this call; return how many minutes changed.
 
-    One process does so at a time; a call beside it returns 0.
+    Where there are many, the next call goes on with them after BUSY_FOR_S: a worker that is to end waits no
+    longer. One process does so at a time; a call beside it returns 0.
     """
     changed = 0
     with try_advisory_lock(_LOCK) as lock:
-        is_done = False
-        while lock and not is_done:
+        is_done, busy_until = False, time.monotonic() + BUSY_FOR_S
+        while lock and not is_done and time.monotonic() < busy_until:
             with transaction.atomic():
                 made, is_done = _make_next()
                 changed += made
@@ -68,29 +74,25 @@ def _make_next() -> tuple[int, bool]:
     """Make the next bars; return how many minutes changed, and whether there is nothing more to do."""
     now = database_now()
     progress = BarProgress.objects.select_for_update().first() or _begin(now)
+    # Of a clock that was ahead and is set back: these hours are still to end.
+    progress.hours_until = min(progress.hours_until, _hour_of(now))
     horizon = _horizon()
     end = min(horizon, progress.position + TRANSACTIONS_AT_ONCE)
     changed = _changed(statements.OF_TRANSACTIONS, position=progress.position, horizon=end)
-    if progress.backfilled_until is not None:
-        changed += _backfill(progress, now=now)
+    if progress.backfill_from is not None:
+        changed += _backfill(progress, progress.backfill_from)
     _store(changed, hours_until=progress.hours_until, now=now)
     _store_hours(progress, now=now)
     progress.position = end
     if end == horizon:
         progress.read_at = now
     progress.save()
-    return len(changed), end == horizon and progress.backfilled_until is None
+    return len(changed), end == horizon and progress.backfill_from is None
 
 
 def _begin(now: datetime) -> BarProgress:
-    first = PricePoint.objects.order_by("id").first()
-    hour = now.replace(minute=0, second=0, microsecond=0)
-    return BarProgress(
-        position=_horizon(),
-        read_at=now,
-        hours_until=hour,
-        backfilled_until=None if first is None else time_of_id(first.id),
-    )
+    first = PricePoint.objects.order_by("id").values_list("id", flat=True).first()
+    return BarProgress(position=_horizon(), read_at=now, hours_until=_hour_of(now), backfill_from=first)
 
 
 def _horizon() -> int:
@@ -101,15 +103,11 @@ def _horizon() -> int:
     return int(horizon)
 
 
-def _backfill(progress: BarProgress, *, now: datetime) -> list[Changed]:
+def _backfill(progress: BarProgress, first: UUID) -> list[Changed]:
     """Return what the next points of before the first run have changed."""
-    first = first_id_at(progress.backfilled_until)  # type: ignore[arg-type]  # asked for only then
     ids = PricePoint.objects.filter(id__gte=first).order_by("id").values_list("id", flat=True)
-    following = next(iter(ids[POINTS_AT_ONCE : POINTS_AT_ONCE + 1]), None)
-    # Of a millisecond all or none.
-    end = first_id_at(now + CLOCKS_AGREE_WITHIN) if following is None else first_id_at(time_of_id(following))
-    progress.backfilled_until = None if following is None else time_of_id(end)
-    return _changed(statements.OF_IDS, first=first, end=end)
+    progress.backfill_from = next(iter(ids[POINTS_AT_ONCE : POINTS_AT_ONCE + 1]), None)
+    return _changed(statements.OF_IDS, first=first, end=progress.backfill_from or LAST_ID)
 
 
 def _changed(where: str, **bounds: Any) -> list[Changed]:
@@ -129,16 +127,19 @@ def _store(changed: Sequence[Changed], *, hours_until: datetime, now: datetime) 
 
 def _store_hours(progress: BarProgress, *, now: datetime) -> None:
     """Make the hours that are over, and the days that they are in."""
-    while progress.hours_until + HOUR + SETTLES_AFTER <= now:
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT DISTINCT symbol, provider FROM price_bars"
-                " WHERE interval = '1m' AND start >= %s AND start < %s",
-                [progress.hours_until, progress.hours_until + HOUR],
-            )
-            series = cursor.fetchall()
-        _store_longer([(symbol, provider, progress.hours_until) for symbol, provider in series], now=now)
-        progress.hours_until += HOUR
+    minutes = PriceBar.objects.filter(interval=BarInterval.MINUTE)
+    end = max(_hour_of(now - SETTLES_AFTER), progress.hours_until)
+    while progress.hours_until < end:
+        left = minutes.filter(start__gte=progress.hours_until, start__lt=end)
+        # Where there was nothing for weeks it is not looked at hour by hour.
+        first = left.aggregate(first=Min("start"))["first"]
+        if first is None:
+            progress.hours_until = end
+            break
+        hour = _hour_of(first)
+        of_hour = left.filter(start__lt=hour + HOUR).order_by().values_list("symbol", "provider").distinct()
+        _store_longer([(symbol, provider, hour) for symbol, provider in of_hour], now=now)
+        progress.hours_until = hour + HOUR
 
 
 def _store_longer(moments: Sequence[tuple[str, str, datetime]], *, now: datetime) -> None:

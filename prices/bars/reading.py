@@ -10,7 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Min
+from django.db.models import Min, QuerySet
 
 from prices.bars import statements
 from prices.bars.making import HOUR, MINUTE, SETTLES_AFTER, days_of, minute_values
@@ -18,6 +18,7 @@ from prices.database.uuid7 import EPOCH
 from prices.models import BarInterval, BarProgress, JobStatus, PollJob, PollRun, PriceBar, RunState
 from prices.symbols import is_simulated
 from providers.keys import SIMULATED
+from providers.markets.days import day_over
 from providers.registry import PROVIDER_NAMES
 
 LENGTHS = {"1m": MINUTE, "5m": 5 * MINUTE, "1h": HOUR, "1d": timedelta(days=1)}
@@ -25,6 +26,7 @@ LENGTHS = {"1m": MINUTE, "5m": 5 * MINUTE, "1h": HOUR, "1d": timedelta(days=1)}
 _NEWER_THAN = 3 * MINUTE
 # Days begin by the clock of their exchange; no price is of a later one.
 _NOTHING_AFTER = timedelta(days=2)
+_OVER_IN_ANY_ZONE = timedelta(days=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,10 @@ def read_bars(
     currencies each has its own. `interval` is 1m, 5m, 1h or 1d; the bars of days begin at the midnight in UTC
     of their date.
     """
-    reading = _Reading(symbol, interval, since=since, until=until, limit=limit, now=now)
+    progress = BarProgress.objects.first()
+    reading = _Reading(symbol, interval, progress, since=since, until=until, limit=limit, now=now)
     providers = _providers(symbol, provider)
-    settled = _settled_until(symbol, now=now)
+    settled = _settled_until(symbol, progress, now=now)
     found: list[Bar] = []
     for _start, bars in islice(groupby(reading.bars(providers), key=lambda bar: bar.start), limit):
         of_start = list(bars)
@@ -86,10 +89,9 @@ def _providers(symbol: str, provider: str | None) -> list[str]:
     return [SIMULATED] if is_simulated(symbol) else real
 
 
-def _settled_until(symbol: str, *, now: datetime) -> datetime:
+def _settled_until(symbol: str, progress: BarProgress | None, *, now: datetime) -> datetime:
     """Return up to when all that was due for the symbol has its outcome, and is in the bars."""
-    progress = BarProgress.objects.first()
-    if progress is None or progress.backfilled_until is not None:
+    if progress is None or progress.backfill_from is not None:
         return EPOCH
     jobs = PollJob.objects.exclude(status=JobStatus.STOPPED).filter(symbols__contains=[symbol])
     waited_for = dict(jobs.values_list("id", "accounted_until"))
@@ -103,7 +105,15 @@ class _Reading:
     """One call: what is stored of it, and what is made of points and minutes since the last run."""
 
     def __init__(
-        self, symbol: str, interval: str, *, since: datetime, until: datetime, limit: int, now: datetime
+        self,
+        symbol: str,
+        interval: str,
+        progress: BarProgress | None,
+        *,
+        since: datetime,
+        until: datetime,
+        limit: int,
+        now: datetime,
     ) -> None:
         self._symbol = symbol
         self._interval = interval
@@ -113,7 +123,6 @@ class _Reading:
         self._until = _ceiling(min(until, latest), length)
         self._limit = limit
         self._now = now
-        progress = BarProgress.objects.first()
         # Without a run so far nothing is stored, and only what is new is made.
         read_at = now if progress is None else progress.read_at
         self._new_from = (read_at - _NEWER_THAN).replace(second=0, microsecond=0)
@@ -141,13 +150,20 @@ class _Reading:
                     parts = self._parts_of_day(provider, begin, end)
                     made = _joined(_as_of(bar, date, LENGTHS["1d"]) for bar in parts)
                     stored |= {_key(bar): bar for bar in made}
-        return list(stored.values())
+        return [self._with_its_end(bar) for bar in stored.values()]
+
+    def _with_its_end(self, bar: Bar) -> Bar:
+        """Return a day with the time at which it is over where that is; of old ones it does not matter."""
+        if bar.start < self._now - _OVER_IN_ANY_ZONE:
+            return bar
+        end = day_over(self._symbol, provider=bar.provider, day=bar.start.date())
+        return replace(bar, end=end)
 
     def _parts_of_day(self, provider: str, begin: datetime, end: datetime) -> list[Bar]:
         # Days begin within an hour where clocks differ from UTC by half an hour.
         first_hour = min(_floor(begin + HOUR - MINUTE, HOUR), end)
         hours_end = max(min(self._hours_until, end), first_hour)
-        hours = self._table([provider], BarInterval.HOUR, since=first_hour, end=hours_end, rows=None)
+        hours = self._table([provider], BarInterval.HOUR, since=first_hour, end=hours_end)
         return [
             *self._minutes([provider], since=begin, until=first_hour),
             *hours,
@@ -155,18 +171,21 @@ class _Reading:
         ]
 
     def _stored(self, providers: Sequence[str], *, end: datetime) -> list[Bar]:
-        # Some providers tell several currencies.
-        rows = (self._limit + 1) * len(providers) * 2
-        if self._interval != "5m":
-            return self._table(providers, self._interval, since=self._since, end=end, rows=rows)
-        length = LENGTHS["5m"]
-        minutes = self._table(providers, BarInterval.MINUTE, since=self._since, end=end, rows=5 * rows)
-        return _joined(_as_of(bar, _floor(bar.start, length), length) for bar in minutes)
+        length = LENGTHS[self._interval]
+        interval = BarInterval.MINUTE if self._interval == "5m" else BarInterval(self._interval)
+        rows = self._rows(providers, interval, since=self._since, end=end)
+        # So many times are in as many bars at least; what is beyond them is of the next page.
+        times = self._limit * (length // LENGTHS[interval])
+        beyond = rows.order_by("start").values_list("start", flat=True).distinct()[times : times + 1]
+        for start in beyond:
+            rows = rows.filter(start__lt=_floor(start, length))
+        bars = self._bars(rows, interval)
+        return bars if interval == self._interval else _joined(_part_of(bar, length) for bar in bars)
 
     def _minutes(self, providers: Sequence[str], *, since: datetime, until: datetime) -> list[Bar]:
         """Return the minutes of a time, the newest ones made of points."""
         stored_until = min(self._new_from, until)
-        stored = self._table(providers, BarInterval.MINUTE, since=since, end=stored_until, rows=None)
+        stored = self._table(providers, BarInterval.MINUTE, since=since, end=stored_until)
         begin, end = max(since, self._new_from), min(until, self._now + MINUTE)
         starts = [begin + number * MINUTE for number in range(max(ceil((end - begin) / MINUTE), 0))]
         series = [(provider, start) for provider in providers for start in starts]
@@ -178,18 +197,23 @@ class _Reading:
             return stored + [_made(row) for row in cursor.fetchall()]
 
     def _table(
-        self, providers: Sequence[str], interval: str, *, since: datetime, end: datetime, rows: int | None
+        self, providers: Sequence[str], interval: BarInterval, *, since: datetime, end: datetime
     ) -> list[Bar]:
-        if since >= end:
-            return []
-        found = PriceBar.objects.filter(
+        return self._bars(self._rows(providers, interval, since=since, end=end), interval)
+
+    def _rows(
+        self, providers: Sequence[str], interval: BarInterval, *, since: datetime, end: datetime
+    ) -> QuerySet[PriceBar]:
+        return PriceBar.objects.filter(
             symbol=self._symbol, interval=interval, start__gte=since, start__lt=end, provider__in=providers
         )
-        names = [each.name for each in fields(Bar) if each.name not in {"end", "is_final"}]
+
+    def _bars(self, rows: QuerySet[PriceBar], interval: BarInterval) -> list[Bar]:
         length = LENGTHS[interval]
-        return [
-            Bar(**row, end=row["start"] + length) for row in found.order_by("start").values(*names)[:rows]
-        ]
+        return [Bar(**row, end=row["start"] + length) for row in rows.order_by("start").values(*_COLUMNS)]
+
+
+_COLUMNS = [each.name for each in fields(Bar) if each.name not in {"end", "is_final"}]
 
 
 def _key(bar: Bar) -> tuple[datetime, str, str]:
@@ -198,6 +222,12 @@ def _key(bar: Bar) -> tuple[datetime, str, str]:
 
 def _as_of(bar: Bar, start: datetime, length: timedelta) -> Bar:
     return replace(bar, start=start, end=start + length, revision=0)
+
+
+def _part_of(minute: Bar, length: timedelta) -> Bar:
+    """Return a stored minute as a part of a longer bar, with its revision."""
+    start = _floor(minute.start, length)
+    return replace(minute, start=start, end=start + length)
 
 
 def _made(row: tuple[Any, ...]) -> Bar:
@@ -225,6 +255,8 @@ def _join(one: Bar, other: Bar) -> Bar:
         close=max([one, other], key=lambda bar: bar.last_observed_at).close,
         samples=one.samples + other.samples,
         last_observed_at=max(one.last_observed_at, other.last_observed_at),
+        # Each starts at 1; 0 where one of them is not stored.
+        revision=one.revision + other.revision - 1 if one.revision and other.revision else 0,
     )
 
 

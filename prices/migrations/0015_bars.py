@@ -60,7 +60,7 @@ class Migration(migrations.Migration):
                 ("position", models.BigIntegerField()),
                 ("read_at", models.DateTimeField()),
                 ("hours_until", models.DateTimeField()),
-                ("backfilled_until", models.DateTimeField(null=True)),
+                ("backfill_from", models.UUIDField(null=True)),
             ],
             options={
                 "db_table": "bar_progress",

@@ -57,14 +57,14 @@ class BarProgress(models.Model):
 
     Every point of a transaction before `position` is in its minute's bar; `read_at` is when that was so.
     Hours and days are made of the minutes up to `hours_until`. Until all points of before the first run are
-    read, `backfilled_until` tells how far that is.
+    read, `backfill_from` is the id of the next one.
     """
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     position = models.BigIntegerField()
     read_at = models.DateTimeField()
     hours_until = models.DateTimeField()
-    backfilled_until = models.DateTimeField(null=True)
+    backfill_from = models.UUIDField(null=True)
 
     class Meta:
         db_table = "bar_progress"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 
 from providers.markets.calendars import ALWAYS_OPEN, CURRENCY_WEEK, calendar_of
-from providers.markets.exchange_schedules import schedule_of
+from providers.markets.exchange_schedules import Schedule, schedule_of
 from providers.markets.hours import five_pm
 
 # No exchange rests for longer, holidays and all.
@@ -34,23 +34,36 @@ def days_between(symbol: str, *, provider: str, start: datetime, end: datetime) 
     return before + within + after
 
 
+def day_over(symbol: str, *, provider: str, day: date) -> datetime:
+    """Return when the day of this date is over: at the next midnight on the exchange's clock.
+
+    What belongs to it after that, on a weekend say, was mostly told before.
+    """
+    calendar = calendar_of(symbol, provider=provider)
+    if calendar == CURRENCY_WEEK:
+        return five_pm(day)
+    return _midnight(calendar, day + _DAY)
+
+
 def _begins(calendar: str | None, *, start: datetime, end: datetime) -> Iterator[DayBegin]:
     first, last = (start - _LONGEST_REST).date(), (end + _LONGEST_REST).date()
     days = (first + number * _DAY for number in range((last - first).days + 1))
     if calendar == CURRENCY_WEEK:
         yield from ((five_pm(day - _DAY), day) for day in days if day.weekday() < 5)
-    elif calendar in {None, ALWAYS_OPEN}:
-        yield from ((datetime.combine(day, time(), tzinfo=UTC), day) for day in days)
     else:
-        yield from (_session_begin(str(calendar), day) for day in days if _has_session(str(calendar), day))
+        yield from ((_midnight(calendar, day), day) for day in days if _has_session(calendar, day))
 
 
-def _has_session(code: str, day: date) -> bool:
-    schedule = schedule_of(code, day.year)
+def _has_session(calendar: str | None, day: date) -> bool:
+    schedule = _schedule(calendar, day)
     return schedule is None or day in schedule.close_by_day
 
 
-def _session_begin(code: str, day: date) -> DayBegin:
-    schedule = schedule_of(code, day.year)
+def _midnight(calendar: str | None, day: date) -> datetime:
+    schedule = _schedule(calendar, day)
     zone = UTC if schedule is None else schedule.zone
-    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC), day
+    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
+
+
+def _schedule(calendar: str | None, day: date) -> Schedule | None:
+    return None if calendar is None or calendar == ALWAYS_OPEN else schedule_of(calendar, day.year)

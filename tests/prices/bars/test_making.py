@@ -1,5 +1,6 @@
 """Stored bars are those of their definition, in whatever order points come."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -132,12 +133,44 @@ def test_hours_and_days_are_made_once_they_are_over(monkeypatch: pytest.MonkeyPa
     assert BarProgress.objects.get().hours_until == hour + timedelta(hours=1)
 
 
+def test_hours_without_a_price_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_bars()
+    hour = database_now().replace(minute=0, second=0, microsecond=0)
+    store(hour + 5 * SECOND)
+    years = hour + timedelta(days=3_000)
+    monkeypatch.setattr(making, "database_now", lambda: years + timedelta(minutes=3))
+    began = time.monotonic()
+    make()
+    # Hour by hour it would be 72,000 of them.
+    assert time.monotonic() - began < 20
+    assert BarProgress.objects.get().hours_until == years
+
+
+def test_hours_of_a_clock_that_was_ahead_are_made_again() -> None:
+    make_bars()
+    BarProgress.objects.update(hours_until=database_now() + timedelta(days=300))
+    make_bars()
+    assert BarProgress.objects.get().hours_until <= database_now()
+
+
+def test_work_that_takes_long_is_left_to_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "POINTS_AT_ONCE", 1)
+    monkeypatch.setattr(making, "BUSY_FOR_S", 0.001)
+    for number in range(3):
+        store(NOON + 60 * number * SECOND)
+    make_bars()
+    assert 0 < PriceBar.objects.filter(interval="1m").count() < 3
+    for _ in range(4):
+        make_bars()
+    make()
+
+
 def test_points_of_before_the_first_run_are_read_in_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(making, "POINTS_AT_ONCE", 3)
     for number in range(10):
         store(NOON + number * 40 * SECOND, price=f"{number + 1}")
     make()
-    assert BarProgress.objects.get().backfilled_until is None
+    assert BarProgress.objects.get().backfill_from is None
 
 
 def test_point_that_is_committed_after_younger_ones_were_read_is_not_left_out() -> None:

@@ -165,6 +165,39 @@ def test_bar_is_final_once_nothing_can_come_any_more(make_job: MakeJob) -> None:
     assert [bar.is_final for bar in read(**asked)] == [False]
 
 
+@pytest.mark.parametrize(
+    ("symbol", "day", "over"),
+    [
+        # A Tuesday, and a Friday, whose weekend is mostly told by then.
+        ("AAPL", "2026-11-24", "2026-11-25T05:00"),
+        ("AAPL", "2026-11-27", "2026-11-28T05:00"),
+        ("7203.T", "2026-11-24", "2026-11-24T15:00"),
+        ("SIM-A", "2026-11-24", "2026-11-25T00:00"),
+    ],
+)
+def test_day_is_final_once_it_is_over_on_its_exchange(symbol: str, day: str, over: str) -> None:
+    provider = "simulated" if symbol == "SIM-A" else "finnhub"
+    store(datetime.fromisoformat(f"{day}T12:00Z"), symbol=symbol, provider=provider)
+    over_at = datetime.fromisoformat(f"{over}Z")
+    for after, is_final in [(119 * SECOND, False), (121 * SECOND, True)]:
+        now = over_at + after
+        with patch.object(making, "database_now", return_value=now):
+            make_bars()
+        (bar,) = read("1d", symbol, now=now)
+        assert bar.is_final == is_final
+
+
+def test_five_minutes_have_the_revisions_of_their_minutes() -> None:
+    for minute in range(3):
+        store(NOON + 60 * minute * SECOND)
+    make_bars()
+    assert [bar.revision for bar in read("5m")] == [1]
+    for minute in (0, 2):
+        store(NOON + 60 * minute * SECOND, price="11", received_at=NOON + timedelta(hours=1))
+    make_bars()
+    assert [bar.revision for bar in read("5m")] == [3]
+
+
 def test_named_provider_has_its_own_bars() -> None:
     store(provider="finnhub")
     store(provider="yfinance", price="11")
@@ -176,8 +209,8 @@ def test_named_provider_has_its_own_bars() -> None:
 
 def test_pages_have_every_bar(api: APIClient) -> None:
     for minute in range(7):
-        store(NOON + 60 * minute * SECOND)
-        store(NOON + 60 * minute * SECOND, currency="EUR")
+        for currency in ("USD", "EUR", "GBp", None):
+            store(NOON + 60 * minute * SECOND, currency=currency)
     make_bars()
     address = "/prices/bars?symbol=AAPL&interval=1m&since=2026-11-23&until=2026-11-24&limit=3"
     starts = []
@@ -185,7 +218,25 @@ def test_pages_have_every_bar(api: APIClient) -> None:
         body = api.get(address).json()
         starts += [bar["start"] for bar in body["results"]]
         address = body["next"]
-    assert starts == [f"2026-11-23T17:0{minute}:00Z" for minute in range(7) for _ in range(2)]
+    assert starts == [f"2026-11-23T17:0{minute}:00Z" for minute in range(7) for _ in range(4)]
+
+
+@pytest.mark.parametrize("interval", ["5m", "1h", "1d"])
+def test_pages_of_longer_bars_have_every_bar(api: APIClient, interval: str) -> None:
+    for minute in (0, 1, 4, 5, 21, 22, 61, 62, 63, 125, 1500, 2900, 2901):
+        store(NOON + 60 * minute * SECOND)
+    make_bars()
+    address = f"/prices/bars?symbol=AAPL&interval={interval}&since=2026-11-20&until=2026-11-27"
+    whole = api.get(address).json()["results"]
+    assert sum(bar["samples"] for bar in whole) == 13
+    for limit in (1, 2, 3):
+        following, found = f"{address}&limit={limit}", []
+        while following:
+            body = api.get(following).json()
+            assert len(body["results"]) <= limit
+            found += body["results"]
+            following = body["next"]
+        assert found == whole
 
 
 def test_answer_says_what_it_is(api: APIClient) -> None:
