@@ -38,17 +38,15 @@ CSV_LINE_END = "\r\n"
 
 
 def download(table: Table, query: Query, form: Form, *, limit: int | None, now: datetime) -> Iterator[bytes]:
-    """Yield the file in pieces of some KB; at most `limit` rows, all where it is None."""
-    yield form.header.encode()
-    left, after = limit, query.after
+    """Yield the file in pieces of some KB, rows in the first, too; at most `limit`, all where it is None."""
+    left, after, before = limit, query.after, form.header
     while left is None or left > 0:
         rows = PAGE_ROWS if left is None else min(PAGE_ROWS, left)
         page = read_page(
             table, replace(query, after=after), form.line, limit=rows, separator=form.line_end, now=now
         )
-        if page.text:
-            yield (page.text + form.line_end).encode()
+        yield (before + (page.text and page.text + form.line_end)).encode()
         if page.after is None:
             return
-        after = page.after
+        after, before = page.after, ""
         left = None if left is None else left - rows

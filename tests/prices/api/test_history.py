@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.db import connection
 from django.http import StreamingHttpResponse
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -19,7 +20,7 @@ from rest_framework.test import APIClient
 
 from prices.clock import database_now
 from prices.database.uuid7 import first_id_at, new_ids
-from prices.history import download
+from prices.history import download, query
 from prices.models import PricePoint, SymbolAverage
 from tests.examples import examples
 
@@ -269,6 +270,17 @@ def test_file_reads_no_page_ahead(
     next(pieces)
     with django_assert_num_queries(1):
         next(pieces)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("form", ["json", "csv", "ndjson"])
+def test_what_cannot_be_read_is_a_problem_and_no_file_without_rows(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(query, "_PAGE", "SELECT pg_terminate_backend(pg_backend_pid())")
+    answer = api.get("/prices/history", {"format": form})
+    assert (answer.status_code, answer["Content-Type"]) == (503, "application/problem+json")
+    connection.close()
 
 
 # --- Averages -------------------------------------------------------------------------------------
