@@ -11,9 +11,9 @@ Nobody depends on it: where Redis is away or refuses, the table is read.
 """
 
 import functools
-import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -24,23 +24,15 @@ import msgspec
 import redis
 import structlog
 from django.conf import settings
-from redis.backoff import NoBackoff
-from redis.commands.core import Script
-from redis.retry import Retry
+from django.db import Error as DatabaseError
 
 from prices.database.identity import database_id
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, epoch_ms, made_at_ms
+from prices.fetching.redis_reads import prepared_script, read_values, redis_client
 from prices.models import PricePoint
 from prices.models.price_point import newest_first
 from providers.rate_limits.redis_errors import redis_problem
-from providers.rate_limits.redis_scripts import (
-    ANSWER_TIMEOUT_S,
-    CONNECT_TIMEOUT_S,
-    SharedStateError,
-)
-from providers.rate_limits.redis_scripts import (
-    PREFIX as REDIS_PREFIX,
-)
+from providers.rate_limits.redis_scripts import PREFIX as REDIS_PREFIX
 
 log = structlog.get_logger(__name__)
 
@@ -159,16 +151,12 @@ def read_entries(symbols: Sequence[str], *, now: datetime) -> dict[str, tuple[Pr
     # As IS_OF_TIME_UNTIL_NOW has it.
     now_ms, latest = epoch_ms(now), now + CLOCKS_AGREE_WITHIN
     entries = {}
-    try:
-        values = _read(keys)
-        for symbol, key, value in zip(symbols, keys, values, strict=True):
-            found = None if value is None else _decoded_or_none(key, value)
-            if found is None or found.made_at <= made_after:
-                continue
-            if found.last_id_ms <= now_ms and found.last_received_at <= latest:
-                entries[symbol] = found.points
-    except redis.RedisError as error:
-        raise SharedStateError(f"Redis {redis_problem(error)}") from error
+    for symbol, key, value in zip(symbols, keys, read_values(keys), strict=True):
+        found = None if value is None else _decoded_or_none(key, value)
+        if found is None or found.made_at <= made_after:
+            continue
+        if found.last_id_ms <= now_ms and found.last_received_at <= latest:
+            entries[symbol] = found.points
     return entries
 
 
@@ -179,7 +167,7 @@ def begin_entries(symbols: Sequence[str]) -> Begun:
         return Begun(token, ())
     placeholder = _encoder.encode(_Entry({}, begun_by=token))
     try:
-        with _client(settings.REDIS_URL).pipeline(transaction=False) as pipeline:
+        with redis_client(settings.REDIS_URL).pipeline(transaction=False) as pipeline:
             for key in _keys(symbols):
                 pipeline.set(key, placeholder, nx=True, px=_BEGUN_FOR_MS)
             began = pipeline.execute()
@@ -190,10 +178,15 @@ def begin_entries(symbols: Sequence[str]) -> Begun:
 
 
 def add_points(points: Iterable[PricePoint]) -> None:
-    """Add points that were committed to the entries of their symbols, where there are any."""
+    """Add points that were committed to the entries of their symbols, where there are any; never raises."""
     by_symbol = _by_symbol(points)
-    if by_symbol and settings.LATEST_REUSE_S:
+    if not by_symbol or not settings.LATEST_REUSE_S:
+        return
+    try:
         _run(_ADD, list(by_symbol), [_encoder.encode(records) for records in by_symbol.values()])
+    except DatabaseError as error:
+        # They are stored: whoever stored them has more to do with them.
+        log.warning("last_points.not_kept", reason=str(error).partition("\n")[0])
 
 
 def _by_symbol(points: Iterable[PricePoint]) -> Mapping[str, list[_Point]]:
@@ -212,7 +205,8 @@ def _decoded_or_none(key: str, value: bytes) -> _Decoded | None:
     try:
         return _decoded(value)
     except msgspec.DecodeError:
-        _client(settings.REDIS_URL).delete(key)
+        with suppress(redis.RedisError):
+            redis_client(settings.REDIS_URL).delete(key)
         log.warning("redis.garbage_deleted", names=[key])
         return None
 
@@ -241,36 +235,9 @@ def _keys(symbols: Sequence[str]) -> list[str]:
     return [f"{prefix}:{symbol}" for symbol in symbols]
 
 
-def _read(keys: Sequence[str]) -> list[bytes | None]:
-    """Return what lies under the keys, by a connection of this thread's own.
-
-    The pool of redis-py takes half as long as the rest of the call.
-    """
-    opened = getattr(_threads, settings.REDIS_URL, None)
-    if opened is None:
-        opened = _client(settings.REDIS_URL).connection_pool.make_connection()
-        setattr(_threads, settings.REDIS_URL, opened)
-    try:
-        return _ask(opened, keys)
-    except redis.ConnectionError:
-        # Redis may have closed it since the last call: the next one is a new one.
-        return _ask(opened, keys)
-
-
-def _ask(opened: Any, keys: Sequence[str]) -> list[bytes | None]:
-    try:
-        opened.send_command("MGET", *keys)
-        values: list[bytes | None] = opened.read_response()
-    except redis.RedisError:
-        # Half of an answer may be under way.
-        opened.disconnect()
-        raise
-    return values
-
-
 def _run(script: str, symbols: Sequence[str], arguments: Sequence[Any]) -> None:
     try:
-        _prepared(settings.REDIS_URL, script)(_keys(symbols), [LOOKED_AT, *arguments])
+        prepared_script(settings.REDIS_URL, script)(_keys(symbols), [LOOKED_AT, *arguments])
     except redis.RedisError as error:
         _log(error)
 
@@ -279,21 +246,5 @@ def _log(error: redis.RedisError) -> None:
     log.debug("last_points.not_kept", reason=f"Redis {redis_problem(error)}")
 
 
-@functools.cache
-def _prepared(url: str, script: str) -> Script:
-    return _client(url).register_script(script)
-
-
-@functools.cache
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        url,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=ANSWER_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
-_threads = threading.local()
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(_Entry)

@@ -3,8 +3,10 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import redis
 from django.conf import settings as django_settings
+from django.db import connection
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -27,6 +30,7 @@ from prices.fetching import last_points as kept
 from prices.fetching.last_points import LOOKED_AT, add_points, begin_entries, read_entries
 from prices.latest.stored import last_points
 from prices.models import PricePoint
+from providers.rate_limits.redis_scripts import ANSWER_TIMEOUT_S
 from tests.examples import examples
 from tests.product import database_url
 
@@ -157,6 +161,28 @@ def test_without_redis_the_table_is_read(settings: Settings) -> None:
     with capture_logs() as logs:
         assert read() == ids([point])
     assert [entry["log_level"] for entry in logs] == ["debug"]
+
+
+def test_redis_that_hangs_is_not_waited_for_by_each_caller(settings: Settings) -> None:
+    point = store()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.REDIS_URL = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+        assert read() == ids([point])
+        began = time.monotonic()
+        for _ in range(10):
+            assert read() == ids([point])
+        assert time.monotonic() - began < 5 * ANSWER_TIMEOUT_S
+
+
+def test_postgresql_that_goes_away_after_the_commit_costs_no_more_than_the_entry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    point = store()
+    connection.close()
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setitem(connection.settings_dict, "HOST", "/nowhere")
+        add_points([point])
+    assert [entry["event"] for entry in logs] == ["last_points.not_kept"]
 
 
 def test_connection_that_redis_has_closed_is_made_anew(
