@@ -7,7 +7,8 @@ from django.contrib.messages.middleware import MessageMiddleware
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 
-from prices.api.errors import MOST_FAULTS, problem_page
+from prices.api.errors import problem_page
+from prices.api.problems import MOST_FAULTS
 
 # The REST calls of prices/api/urls.py, and the health checks.
 API_ADDRESSES = ("/prices/", "/averages", "/providers", "/jobs", "/symbols", "/raw/", "/livez", "/readyz")

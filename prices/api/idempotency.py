@@ -4,7 +4,7 @@ import re
 
 from rest_framework.request import Request
 
-from prices.api.errors import InvalidRequestError
+from prices.api.problems import InvalidRequestError
 
 HEADER = "Idempotency-Key"
 ALLOWED = "1 to 255 printable ASCII characters"

@@ -10,7 +10,7 @@ import msgspec
 from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from prices.api.errors import InvalidRequestError
+from prices.api.problems import InvalidRequestError
 
 
 class StrictJSONParser(BaseParser):

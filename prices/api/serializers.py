@@ -7,7 +7,6 @@ from typing import Any
 from django.http import QueryDict
 from rest_framework import serializers
 
-from prices.api.errors import InvalidRequestError
 from prices.api.fields import (
     IdField,
     ProviderField,
@@ -20,6 +19,7 @@ from prices.api.fields import (
     WordField,
     WordListField,
 )
+from prices.api.problems import InvalidRequestError
 from prices.clock import database_now
 from prices.ledger.reports import DAY, LONGEST_WINDOW
 from prices.models import JobStatus, RunState

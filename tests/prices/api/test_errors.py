@@ -15,7 +15,8 @@ from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 
 from dev.pytest_services import Services
-from prices.api.errors import STATUS_OF_KIND, problem_response
+from prices.api.errors import problem_response
+from prices.api.problems import STATUS_OF_KIND
 from prices.jobs.services import JobNotFoundError, JobStoppedError
 from prices.latest.errors import (
     Failure,

@@ -17,7 +17,7 @@ from pytest_httpserver import HTTPServer
 from rest_framework.test import APIClient
 from werkzeug import Request, Response
 
-from prices.api.errors import STATUS_OF_KIND
+from prices.api.problems import STATUS_OF_KIND
 from prices.latest.single_flight import forget_single_flight
 from prices.models import PricePoint, RawMarketData, RunState
 from prices.publishing.kafka_clients import make_admin
