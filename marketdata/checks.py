@@ -10,6 +10,8 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as CheckWarning
 from django.db import connections
 
+from marketdata.env import env_text
+from prices.access.rights import needs_keys
 from prices.publishing.kafka_clients import make_admin
 from providers.keys import KEY_SETTINGS, SIMULATED
 from providers.registry import PROVIDER_NAMES
@@ -18,6 +20,8 @@ MIN_POSTGRESQL = 180000
 # Shorter ones could stand in an answer by chance: hiding them would rewrite prices.
 MIN_KEY_LENGTH = 8
 
+# What a program listens on or calls on its own machine; 0.0.0.0 is no name that another host has.
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - a name, no address to bind
 _HOSTS = {
     "ALPHA_VANTAGE_BASE_URL": "alphavantage.co",
     "FINNHUB_BASE_URL": "finnhub.io",
@@ -78,6 +82,22 @@ def _faults_of_tls() -> list[str]:
     except KafkaException as error:
         return [f"the files of Kafka's certificates cannot be used: {error.args[0].str()}"]
     return []
+
+
+@register(Tags.security, deploy=True)
+def check_api_auth(**options: Any) -> list[CheckMessage]:
+    """Warn of a service that others than this machine reach and anybody may call, where nobody said so."""
+    public = [host for host in settings.ALLOWED_HOSTS if host.strip("[]") not in _LOOPBACK]
+    if not public or env_text("API_AUTH") or needs_keys():
+        return []
+    return [
+        CheckWarning(
+            f"anybody who reaches {', '.join(public)} may read prices, and create and stop jobs",
+            hint="Set API_AUTH=keys and create keys by `manage.py api_key create`;"
+            " or API_AUTH=open, if that is meant.",
+            id="marketdata.W002",
+        )
+    ]
 
 
 @register

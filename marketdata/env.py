@@ -24,6 +24,8 @@ env = FileAwareEnv()
 _LINE = re.compile(r"\s*|#.*|(export )?[A-Za-z_0-9]+=.*")
 _POSTGRESQL = re.compile(r"(postgres|postgresql|psql|pgsql)://")
 _BLANK = re.compile(r"[\s\x00-\x1f]")
+# Redis keeps a time for each request of a window.
+_MOST_COUNTED = 100_000
 _PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
 _PROXY = "http://user:password@host:port"
 _DATABASE = "postgres://user:password@host:port/name"
@@ -122,6 +124,20 @@ def env_budget(name: str, default: str) -> str:
         parse_limits(value)
     except ValueError as error:
         raise ImproperlyConfigured(f"{name} cannot be used: {error}") from error
+    return value
+
+
+def env_rate(name: str, default: str) -> str:
+    """Return a limit of requests as written, such as "6000/1m", or none."""
+    value = env_text(name, default)
+    try:
+        limits = parse_limits(value)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name} cannot be used: {error}") from error
+    if len(limits) > 1 or any(limit.requests > _MOST_COUNTED for limit in limits):
+        raise ImproperlyConfigured(
+            f"{name} must be one limit of at most {_MOST_COUNTED} requests, as {default}, not {value!r}"
+        )
     return value
 
 

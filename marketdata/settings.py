@@ -14,6 +14,7 @@ from marketdata.env import (
     env_int,
     env_list,
     env_proxy,
+    env_rate,
     env_required,
     env_text,
     load_env_files,
@@ -280,9 +281,15 @@ CELERY_BEAT_SCHEDULE = {
 
 # --- REST -----------------------------------------------------------------------------------------
 
+# open: whoever reaches the service may call it; keys: who has a key of `manage.py api_key`, or a session.
+API_AUTH = env_choice("API_AUTH", "open", allowed=("open", "keys"))
+# Where keys are needed: requests that are answered of each key, and of each address without a valid one.
+API_RATE = env_rate("API_RATE", "6000/1m")
+API_RATE_WITHOUT_KEY = env_rate("API_RATE_WITHOUT_KEY", "60/1m")
+
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": [],
-    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["prices.api.access.authentication.KeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["prices.api.access.permission.ScopePermission"],
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_PARSER_CLASSES": ["prices.api.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["prices.api.renderers.ExactJSONRenderer"],
@@ -296,6 +303,7 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Polls price providers, keeps every answer, and serves exact moving averages.",
     "VERSION": "0.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["prices.api.access.permission.ScopePermission"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "ENUM_NAME_OVERRIDES": {"JobStatus": ["active", "paused", "stopped"]},
@@ -303,6 +311,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "prices.api.schema.common.with_summaries",
+        "prices.api.schema.access.with_refusals",
     ],
     "PREPROCESSING_HOOKS": ["prices.api.schema.common.without_trailing_slashes"],
 }

@@ -13,6 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from prices.api.access import throttle
 from prices.clock import database_now
 from prices.fetching import last_points
 from prices.jobs.services import create_job
@@ -49,6 +50,14 @@ def own_allowances() -> None:
 def own_last_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each test keep last points of its own in Redis."""
     monkeypatch.setattr(last_points, "PREFIX", f"test-{uuid.uuid4().hex}:last")
+
+
+@pytest.fixture(autouse=True)
+def own_requests(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let each test count its own requests in Redis; return what their keys begin with."""
+    prefix = f"test-{uuid.uuid4().hex}:requests"
+    monkeypatch.setattr(throttle, "PREFIX", prefix)
+    return prefix
 
 
 @pytest.fixture

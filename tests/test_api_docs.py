@@ -1,7 +1,9 @@
 """What docs/api.md says is what the service answers."""
 
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,13 +22,18 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 PAGE = (Path(settings.BASE_DIR) / "docs" / "api.md").read_text()
-EXAMPLES = re.findall(r"```console\n\$ (.+)\n((?:.*\n)+?)```", PAGE)
+KEYS = re.search(r"## Keys\n.+?(?=\n## )", PAGE, re.DOTALL)[0]  # type: ignore[index]
+_EXAMPLE = re.compile(r"^\$ (.+)\n((?:(?!\$ |```).*\n)+)", re.MULTILINE)
+EXAMPLES = _EXAMPLE.findall(PAGE.replace(KEYS, ""))
+KEY_EXAMPLES = _EXAMPLE.findall(KEYS)
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 CHANGING = {
     UUID: "<uuid>",
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z": "<time>",
     r'"(age_seconds|latency_ms)":[\d.]+': r'"\1":<number>',
     r"127\.0\.0\.1:\d+": "<address>",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d UTC": "<time>",
+    r";t=\d+": ";t=<number>",
 }
 PRICES = ["101.25", "101.5", "100.75", "102", "102.50"]
 
@@ -101,6 +108,31 @@ def test_calls_answer_what_the_page_says(product: Product) -> None:
         answer = subprocess.run(told, shell=True, capture_output=True, text=True, check=True).stdout
         assert mask(answer) == mask(expected), command
         known.update(zip(re.findall(UUID, expected), re.findall(UUID, answer), strict=True))
+
+
+def test_keys_open_what_the_page_says(partitions: None, topic: str, tmp_path: Path) -> None:
+    (command, told), *calls = KEY_EXAMPLES
+    product = Product(tmp_path, API_AUTH="keys")
+    try:
+        product.start("web")
+        wait_until(lambda: product.is_healthy("web"), what="web answers")
+        words = shlex.split(command.removeprefix("KEY=$(manage.py ").removesuffix(")"))
+        making = subprocess.run(
+            [sys.executable, "manage.py", *words],
+            cwd=settings.BASE_DIR,
+            env=os.environ | {"API_AUTH": "keys", "DATABASE_URL": product.database_url},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        # Behind the line of its log.
+        assert mask(making.stderr.splitlines()[-1]) == mask(told)
+        for call, expected in calls:
+            told = call.replace("127.0.0.1:8000", product.address).replace("$KEY", making.stdout.strip())
+            answer = subprocess.run(told, shell=True, capture_output=True, text=True, check=True).stdout
+            assert mask(answer) == mask(expected), call
+    finally:
+        product.close()
 
 
 def test_pandas_reads_history_as_the_page_says(product: Product) -> None:

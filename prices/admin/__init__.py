@@ -2,6 +2,7 @@
 
 from django.contrib import admin
 
+from prices.admin.api_keys import ApiKeyAdmin
 from prices.admin.dead_letters import DeadLetterAdmin
 from prices.admin.jobs import PollJobAdmin
 from prices.admin.periodic_tasks import JobTaskAdmin
@@ -13,6 +14,7 @@ admin.site.site_header = "Market data service (times in UTC)"
 admin.site.index_title = "Tables"
 
 __all__ = [
+    "ApiKeyAdmin",
     "DeadLetterAdmin",
     "JobTaskAdmin",
     "PollGapAdmin",

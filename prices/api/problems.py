@@ -11,7 +11,11 @@ import structlog
 from django.http import Http404
 from rest_framework import exceptions
 
+from prices.access.keys import InvalidKeyError
+from prices.access.rights import MissingScopeError
 from prices.api import responses as answers
+from prices.api.access.authentication import KeyRequiredError
+from prices.api.access.throttle import ThrottledError
 from prices.api.fields import SYMBOLS_ALLOWED
 from prices.database.errors import DatabaseTrouble, database_trouble
 from prices.history.errors import (
@@ -38,6 +42,7 @@ from prices.latest.errors import (
 )
 from prices.quota import BeyondBudgetError, StrictKeyError, budget_in_words, figure, shortest_in_words
 from providers.base import ErrorKind, NotConfiguredError, ProviderError, ProviderTimeoutError
+from providers.rate_limits.limits import in_words
 from providers.rate_limits.permits import Refused
 from providers.rate_limits.redis_scripts import SharedStateError
 
@@ -45,6 +50,8 @@ log = structlog.get_logger(__name__)
 
 # So many faults of a request are told: an answer that tells all of thousands helps nobody.
 MOST_FAULTS = 10
+# Of RFC 6750: which scheme is understood.
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="marketdata"'}
 # A name as the calls' own: one that a caller made up may be no part of a URI.
 _FIELD_NAME = re.compile("[a-z_]+")
 
@@ -77,6 +84,7 @@ class Problem:
     detail: str
     more: Mapping[str, Any] = field(default_factory=dict)
     retry_after_s: float | None = None
+    more_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def retry_after(self) -> int | None:
@@ -85,15 +93,23 @@ class Problem:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Return the headers that say so."""
-        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        """Return the headers of the answer."""
+        when = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return {**when, **self.more_headers}
 
 
 def problem_for(error: Exception) -> Problem | None:
     """Return what to say of an error; None for one that is a bug."""
     if trouble := database_trouble(error):
         return _database_problem(trouble, error)
-    readers = (_request_problem, _key_problem, _job_problem, _stored_problem, _price_problem)
+    readers = (
+        _request_problem,
+        _access_problem,
+        _idempotency_problem,
+        _job_problem,
+        _stored_problem,
+        _price_problem,
+    )
     return next(filter(None, (read(error) for read in readers)), None)
 
 
@@ -114,7 +130,35 @@ def _request_problem(error: Exception) -> Problem | None:
     return None
 
 
-def _key_problem(error: Exception) -> Problem | None:
+def _access_problem(error: Exception) -> Problem | None:
+    match error:
+        case KeyRequiredError():
+            detail = "This call needs an API key: send it as Authorization: Bearer KEY, or as X-API-Key: KEY."
+            return Problem(HTTPStatus.UNAUTHORIZED, "key-required", detail, more_headers=_CHALLENGE)
+        case InvalidKeyError():
+            return Problem(
+                HTTPStatus.UNAUTHORIZED, "invalid-key", f"The API key {error}.", more_headers=_CHALLENGE
+            )
+        case MissingScopeError(needed=needed, scopes=scopes):
+            detail = f"This call needs a key of the scope {needed}; this one has {', '.join(scopes)}."
+            return Problem(HTTPStatus.FORBIDDEN, "missing-scope", detail, {"scope": str(needed)})
+        case exceptions.PermissionDenied():
+            return Problem(HTTPStatus.FORBIDDEN, "csrf-failed", str(error.detail))
+        case ThrottledError(allowance=allowance):
+            whose = {"address": "without a valid key from this address"}.get(
+                allowance.name, f"of this {allowance.name}"
+            )
+            return Problem(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too-many-requests",
+                f"{in_words(allowance.limit).capitalize()} {whose} are answered; this is one more.",
+                retry_after_s=allowance.more_in_s,
+                more_headers=allowance.headers,
+            )
+    return None
+
+
+def _idempotency_problem(error: Exception) -> Problem | None:
     match error:
         case KeyInUseError():
             detail = "A request with this Idempotency-Key is still under way."

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
 import msgspec
 from django.conf import settings
 
+from prices.access.rights import needs_keys
 from prices.api.renderers import encode_json, number, time
 from prices.bars.reading import Bar
 from prices.history.evidence import Evidence
@@ -91,7 +92,9 @@ def cache_headers(point: PricePoint, *, is_kept: bool, now: datetime) -> dict[st
     """Return what tells a cache how long it may give the same price again: as long as it is reused here."""
     # The age began when the provider answered, so caches and this service together never exceed it.
     age_s = max(int((now - point.received_at).total_seconds()), 0)
-    kept = f"public, max-age={settings.LATEST_REUSE_S}" if is_kept else "no-store"
+    # Where keys are needed, a cache between gives no answer to who has none.
+    whose = "private" if needs_keys() else "public"
+    kept = f"{whose}, max-age={settings.LATEST_REUSE_S}" if is_kept else "no-store"
     return {"Age": str(age_s), "Cache-Control": kept}
 
 

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from prices.access.rights import FULL_ACCESS, Access
 from prices.history.columns import Column, Kind, json_line
 from prices.history.errors import UnknownPriceError
 from prices.history.raw_answers import find_answer
@@ -24,7 +25,8 @@ class Evidence:
     """A price and its average as objects of JSON, the raw answer that it is from, the run that asked for it.
 
     `average` is None until the consumer has computed it, `raw` once it is dropped with its day. `run` is None
-    where no job asked (GET /prices/latest did), once it is dropped with its day, and where `raw` is None.
+    where no job asked (GET /prices/latest did) or one that is not the caller's, once it is dropped with its
+    day, and where `raw` is None.
     """
 
     point: str
@@ -33,7 +35,7 @@ class Evidence:
     run: PollRun | None
 
 
-def read_evidence(event_id: UUID, *, prices_as_text: bool) -> Evidence:
+def read_evidence(event_id: UUID, *, prices_as_text: bool, access: Access = FULL_ACCESS) -> Evidence:
     """Return the price of this id with its evidence. Raises UnknownPriceError."""
     statement = _POINT.format(
         point=json_line(_POINT_COLUMNS, prices_as_text=prices_as_text),
@@ -46,5 +48,10 @@ def read_evidence(event_id: UUID, *, prices_as_text: bool) -> Evidence:
         raise UnknownPriceError(event_id)
     point, raw_id, average = found
     raw = find_answer(raw_id)
-    run = None if raw is None or raw.poll is None else PollRun.objects.filter(id=raw.poll).first()
+    run = None if raw is None or raw.poll is None else _find_run(raw.poll, access)
     return Evidence(point, average, raw, run)
+
+
+def _find_run(run_id: UUID, access: Access) -> PollRun | None:
+    run = PollRun.objects.select_related("job").filter(id=run_id).first()
+    return run if run is not None and access.owns(run.job.client_id) else None

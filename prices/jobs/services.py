@@ -12,6 +12,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
 
+from prices.access.rights import FULL_ACCESS, Access
 from prices.clock import database_now
 from prices.database.uuid7 import new_ids
 from prices.jobs.listing import select_jobs
@@ -97,17 +98,24 @@ def next_provider(job: PollJob, *, tried: Sequence[str]) -> str | None:
 
 
 def create_job(
-    *, symbols: Sequence[str], interval: int, provider: str | None, now: datetime | None = None
+    *,
+    symbols: Sequence[str],
+    interval: int,
+    provider: str | None,
+    client_id: UUID | None = None,
+    now: datetime | None = None,
 ) -> PollJob:
     """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask.
 
-    Its first slot is the one at `now`, by default the time by PostgreSQL's clock.
+    Its first slot is the one at `now`, by default the time by PostgreSQL's clock. A job of no client is
+    everybody's.
     """
     now = now or database_now()
     first_slot = slot_at(now, interval, phase_of(provider, interval, symbols))
     with transaction.atomic():
         (job_id,) = new_ids(1)
         job = PollJob(id=job_id, symbols=list(symbols), interval=interval, provider=provider)
+        job.client_id = client_id
         job.created_at = now
         job.accounted_until = first_slot - timedelta(seconds=interval)
         job.periodic_task = PeriodicTask(
@@ -143,9 +151,9 @@ def periodic_task_fields(job: PollJob) -> dict[str, Any]:
     }
 
 
-def get_job(job_id: UUID) -> PollJob:
-    """Return a job with its PeriodicTask. Raises JobNotFoundError."""
-    job = select_jobs().filter(id=job_id).first()
+def get_job(job_id: UUID, access: Access = FULL_ACCESS) -> PollJob:
+    """Return a job with its PeriodicTask. Raises JobNotFoundError, also for one that is not the caller's."""
+    job = select_jobs(access=access).filter(id=job_id).first()
     if job is None:
         raise JobNotFoundError(job_id)
     return job

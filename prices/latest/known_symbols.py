@@ -12,6 +12,7 @@ from uuid import UUID
 
 from django.db import connection
 
+from prices.access.rights import FULL_ACCESS, Access
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at, first_id_received
 from prices.latest.stored import COMPARED_WITHIN, STANDS_IN_WITHIN, last_points_of_week
 from prices.models import JobStatus, PricePoint, SymbolAverage
@@ -36,7 +37,9 @@ WITH RECURSIVE stored (symbol, number) AS (
 ), polled AS (
     SELECT symbol, array_agg(job.id ORDER BY job.id) AS ids, array_agg(job.status ORDER BY job.id) AS statuses
     FROM poll_jobs AS job CROSS JOIN unnest(job.symbols) AS symbol
-    WHERE job.status = ANY(%(statuses)s) AND symbol > %(after)s AND strpos(symbol, %(part)s) > 0
+    WHERE job.status = ANY(%(statuses)s)
+    AND (%(is_of_all)s OR job.client_id IS NULL OR job.client_id = %(client)s)
+    AND symbol > %(after)s AND strpos(symbol, %(part)s) > 0
     GROUP BY symbol
 ), page AS (
     SELECT symbol FROM stored WHERE symbol > %(after)s AND strpos(symbol, %(part)s) > 0
@@ -80,13 +83,17 @@ class KnownSymbol:
     average: SymbolAverage | None
 
 
-def known_symbols(*, part: str, after: str, limit: int, now: datetime) -> list[KnownSymbol]:
+def known_symbols(
+    *, part: str, after: str, limit: int, now: datetime, access: Access = FULL_ACCESS
+) -> list[KnownSymbol]:
     """Return the symbols that contain a text and come after another one, in their order, at most `limit`.
 
-    Those of active and paused jobs, and those that had a price within KNOWN_WITHIN. Three queries.
+    Those of active and paused jobs that are the caller's, and those that had a price within KNOWN_WITHIN.
+    Three queries.
     """
     bounds = {"lowest": first_id_received(now - KNOWN_WITHIN), "end": first_id_at(now + CLOCKS_AGREE_WITHIN)}
-    jobs = _read_page(bounds | {"part": part, "after": after, "limit": limit})
+    whose = {"is_of_all": access.is_of_all_jobs, "client": access.client_id}
+    jobs = _read_page(bounds | whose | {"part": part, "after": after, "limit": limit})
     symbols = list(jobs)
     if not symbols:
         return []

@@ -2,16 +2,17 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from django.core.management.base import OutputWrapper
 from rich.console import Console
 from rich.table import Table
 
+from prices.access.keys import key_state
 from prices.jobs.services import blockers
 from prices.ledger.reports import MissedRange, SlotCounts
-from prices.models import PollJob, PollRun
+from prices.models import ApiKey, PollJob, PollRun
 from prices.quota import Plan, plan_in_words
 from providers.rate_limits.limits import time_in_words
 
@@ -62,6 +63,25 @@ def detail_table(job: PollJob, plan: Plan | None, last_day: SlotCounts, *, now: 
     table.add_row("kept back by", "\n".join(blockers(job)) or "nothing")
     table.add_row("budget gives", "-" if plan is None else plan_in_words(plan))
     table.add_row("last 24 h", "\n".join(_last_day(last_day)))
+    return table
+
+
+def key_table(keys: Sequence[ApiKey], *, now: datetime) -> Table:
+    """Return API keys, one a row: whose, what each opens, until when, and when it was last used."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("client", overflow="fold")
+    # Whole, so that it can be copied.
+    table.add_column("key begins with", no_wrap=True)
+    table.add_column("scopes", overflow="fold")
+    table.add_column("state", overflow="fold")
+    table.add_column("created", no_wrap=True)
+    table.add_column("last used", justify="right", no_wrap=True)
+    for key in keys:
+        created = f"{key.created_at.astimezone(UTC):%Y-%m-%d}"
+        used = _ago(key.last_used_at, now=now)
+        table.add_row(
+            key.client.name, key.prefix, ", ".join(key.scopes), key_state(key, now=now), created, used
+        )
     return table
 
 

@@ -1,5 +1,6 @@
 """The tables of the service, a module for each."""
 
+from prices.models.api_client import ApiClient, ApiKey, Scope
 from prices.models.beat_term import BeatTerm
 from prices.models.clock_difference import ClockDifference
 from prices.models.dead_letter import DeadLetter
@@ -13,6 +14,8 @@ from prices.models.raw_market_data import Outcome, RawMarketData
 from prices.models.symbol_average import SymbolAverage
 
 __all__ = [
+    "ApiClient",
+    "ApiKey",
     "BarInterval",
     "BarProgress",
     "BeatTerm",
@@ -29,5 +32,6 @@ __all__ = [
     "PricePoint",
     "RawMarketData",
     "RunState",
+    "Scope",
     "SymbolAverage",
 ]

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django_celery_beat.models import PeriodicTask
 
 from prices.database.fields import CurrentTransaction, UuidV7
+from prices.models.api_client import ApiClient
 from providers.rate_limits.limits import time_in_words
 
 MAX_SYMBOLS = 100
@@ -30,6 +31,8 @@ class PollJob(models.Model):
     `provider` null leaves the choice to the service, which keeps `served_by` until that one fails. Rows stay,
     since runs, gaps and raw answers refer to them: a stopped job that its user deletes has `deleted_at`, and
     is shown no more.
+
+    A job whose `client` is null is everybody's: it was created without a key.
 
     `changed` is the transaction that last changed what is polled, how often, by whom, or whether at all; a
     trigger writes it, so that nobody can forget to. Each slot that was due up to `accounted_until` has its
@@ -54,6 +57,15 @@ class PollJob(models.Model):
     changed = models.BigIntegerField(db_default=CurrentTransaction(), editable=False)
     accounted_until = models.DateTimeField(db_default=Now(), editable=False)
     deleted_at = models.DateTimeField(null=True, blank=True, editable=False)
+    client = models.ForeignKey(
+        ApiClient,
+        null=True,
+        blank=True,
+        editable=False,
+        on_delete=models.PROTECT,
+        related_name="jobs",
+        db_index=False,
+    )
     periodic_task = models.OneToOneField(PeriodicTask, on_delete=models.PROTECT, related_name="poll_job")
 
     class Meta:
@@ -73,6 +85,7 @@ class PollJob(models.Model):
         ]
         indexes = [
             models.Index(fields=["id"], condition=Q(deleted_at=None), name="poll_jobs_kept_id"),
+            models.Index(fields=["client", "id"], name="poll_jobs_client_id"),
             models.Index(fields=["status", "id"], name="poll_jobs_status_id"),
             models.Index(fields=["changed"], name="poll_jobs_changed"),
             models.Index(fields=["changed"], condition=~Q(status="stopped"), name="poll_jobs_going_on"),

@@ -29,7 +29,9 @@ class StrictKeyError(Exception):
         self.plan = plan
 
 
-def create_planned_job(target: Target, *, strict: bool, now: datetime) -> tuple[PollJob, Plan]:
+def create_planned_job(
+    target: Target, *, strict: bool, now: datetime, client_id: UUID | None = None
+) -> tuple[PollJob, Plan]:
     """Create an active job and give its plan; with `strict`, or QUOTA_STRICT, only if it fits in full.
 
     Raises BeyondBudgetError or StrictKeyError; then nothing was created.
@@ -40,7 +42,12 @@ def create_planned_job(target: Target, *, strict: bool, now: datetime) -> tuple[
         plan = plan_of(target, now=now, fresh=True)
         if is_strict:
             _refuse_beyond(plan)
-        job = create_job(symbols=target.symbols, interval=target.interval, provider=target.provider)
+        job = create_job(
+            symbols=target.symbols,
+            interval=target.interval,
+            provider=target.provider,
+            client_id=client_id,
+        )
     return job, plan
 
 

@@ -99,8 +99,35 @@ def test_check_refuses_an_order_of_simulated_prices() -> None:
 
 def test_check_deploy_is_clean_under_production_settings() -> None:
     secret = "a-Long-and-random-Text-of-50-characters-or-more-0123456789"
-    result = start(SECRET_KEY=secret, DEBUG=None, HTTPS_ONLY=None, ALLOWED_HOSTS="prices.example.org")
+    result = start(
+        SECRET_KEY=secret, DEBUG=None, HTTPS_ONLY=None, ALLOWED_HOSTS="prices.example.org", API_AUTH="keys"
+    )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "auth", "is_warned"),
+    [
+        ("prices.example.org", None, True),
+        ("localhost,192.0.2.1", None, True),
+        ("*", None, True),
+        ("localhost,127.0.0.1,[::1],0.0.0.0", None, False),
+        ("prices.example.org", "open", False),
+        ("prices.example.org", "keys", False),
+    ],
+)
+def test_check_deploy_warns_of_a_public_service_that_anybody_may_call(
+    hosts: str, auth: str | None, is_warned: bool
+) -> None:
+    result = start(ALLOWED_HOSTS=hosts, API_AUTH=auth)
+    assert ("marketdata.W002" in result.stderr) == is_warned
+
+
+@pytest.mark.parametrize("rate", ["10", "10/1y", "1/1s,5/1m", "100001/1d"])
+def test_rate_that_cannot_be_counted_is_refused(rate: str) -> None:
+    result = start(API_RATE=rate)
+    assert result.returncode == 1
+    assert "API_RATE " in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
+from prices.api.access.authentication import access_of
 from prices.api.read_requests import PriceRequest
 from prices.api.renderers import json_response
 from prices.api.schema import evidence as schema
@@ -29,10 +30,13 @@ class PriceView(APIView):
         """Return a stored price, with the raw answer that it is from, the run that asked for it, its average.
 
         Raw answers and runs are dropped after days, prices are not: `raw` is then null and `raw_gone` true.
-        `run` and `job_id` are null where no job asked, but GET /prices/latest.
+        `run` and `job_id` are null where no job asked, but GET /prices/latest, and where the job is of
+        another client.
         """
         query = validated(PriceRequest, request.query_params)
-        found = read_evidence(UUID(event_id), prices_as_text=query["numbers"] == "string")
+        found = read_evidence(
+            UUID(event_id), prices_as_text=query["numbers"] == "string", access=access_of(request)
+        )
         return json_response(answers.price_with_evidence(found))
 
 

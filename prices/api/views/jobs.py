@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
+from prices.api.access.authentication import access_of
 from prices.api.idempotency import key_of
 from prices.api.pagination import page
 from prices.api.schema import jobs as schema
@@ -31,7 +32,7 @@ from prices.jobs.idempotency import Answer, answer_once
 from prices.jobs.listing import select_jobs
 from prices.jobs.services import delete_job, get_job, pause_job, resume_job, stop_job
 from prices.ledger.reports import count_last_day
-from prices.models import PollJob
+from prices.models import PollJob, Scope
 from prices.quota import Target, change_planned_job, create_planned_job, plan_of_active
 
 _JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
@@ -39,6 +40,8 @@ _JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
 
 class PollView(APIView):
     """POST /prices/poll."""
+
+    scope = Scope.JOBS
 
     @extend_schema(
         operation_id="poll_prices",
@@ -55,14 +58,15 @@ class PollView(APIView):
         strict = validated(PollQuery, request.query_params)["strict"]
         target = Target(**validated(PollRequest, request.data))
         key, now = key_of(request), database_now()
-        accept = partial(_accept, target, strict=strict, now=now)
+        client_id = access_of(request).client_id
+        accept = partial(_accept, target, strict=strict, client_id=client_id, now=now)
         asked = target._asdict() | {"strict": strict}
         answer = accept() if key is None else answer_once(key, asked, accept, now=now)
         return Response(answer.body, status=202, headers=answer.headers)
 
 
-def _accept(target: Target, *, strict: bool, now: datetime) -> Answer:
-    job, plan = create_planned_job(target, strict=strict, now=now)
+def _accept(target: Target, *, strict: bool, client_id: UUID | None, now: datetime) -> Answer:
+    job, plan = create_planned_job(target, strict=strict, client_id=client_id, now=now)
     headers = {
         "Quota-Plan": answers.quota_plan_header(plan),
         "Location": reverse("job", kwargs={"job_id": job.id}),
@@ -73,6 +77,8 @@ def _accept(target: Target, *, strict: bool, now: datetime) -> Answer:
 class StopView(APIView):
     """POST /prices/stop."""
 
+    scope = Scope.JOBS
+
     @extend_schema(
         operation_id="stop_polling",
         request=StopRequest,
@@ -81,12 +87,14 @@ class StopView(APIView):
     def post(self, request: Request) -> Response:
         """End a job for good. Once this is answered, no fetch starts for it."""
         validated(NoQuery, request.query_params)
-        job = stop_job(validated(StopRequest, request.data)["job_id"])
+        job = stop_job(_own(validated(StopRequest, request.data)["job_id"], request))
         return Response(answers.stopped(job))
 
 
 class JobsView(APIView):
     """GET /jobs."""
+
+    scope = Scope.JOBS
 
     @extend_schema(
         operation_id="jobs",
@@ -100,12 +108,19 @@ class JobsView(APIView):
         """
         query = validated(JobsRequest, request.query_params)
         now = recent_now()
-        jobs = select_jobs(statuses=query["status"], provider=query["provider"], symbol=query["symbol"])
+        jobs = select_jobs(
+            statuses=query["status"],
+            provider=query["provider"],
+            symbol=query["symbol"],
+            access=access_of(request),
+        )
         return page(request, query, jobs, lambda row: answers.job(row, plan_of_active(row, now=now)))
 
 
 class JobView(APIView):
     """GET, PATCH and DELETE /jobs/{job_id}."""
+
+    scope = Scope.JOBS
 
     @extend_schema(
         operation_id="job",
@@ -115,7 +130,7 @@ class JobView(APIView):
     def get(self, request: Request, job_id: str) -> Response:
         """Return a job, how its polls went, what keeps it from polling, and what the budget gives it."""
         validated(NoQuery, request.query_params)
-        return Response(_detail_of(get_job(UUID(job_id)), fresh=False))
+        return Response(_detail_of(get_job(UUID(job_id), access_of(request)), fresh=False))
 
     @extend_schema(
         operation_id="change_job",
@@ -132,7 +147,7 @@ class JobView(APIView):
         """
         strict = validated(PollQuery, request.query_params)["strict"]
         change = validated(ChangeRequest, request.data)
-        job = change_planned_job(UUID(job_id), **change, strict=strict, now=database_now())
+        job = change_planned_job(_own(UUID(job_id), request), **change, strict=strict, now=database_now())
         return Response(_detail_of(job, fresh=True))
 
     @extend_schema(
@@ -144,12 +159,14 @@ class JobView(APIView):
     def delete(self, request: Request, job_id: str) -> Response:
         """Delete a stopped job: no call knows it any more. Its prices and its ledger stay."""
         _refuse_input(request)
-        delete_job(UUID(job_id))
+        delete_job(_own(UUID(job_id), request))
         return Response(status=204)
 
 
 class PauseView(APIView):
     """POST /jobs/{job_id}/pause."""
+
+    scope = Scope.JOBS
 
     @extend_schema(
         operation_id="pause_job",
@@ -163,11 +180,13 @@ class PauseView(APIView):
         What is due meanwhile counts as a gap. Pausing a paused job changes nothing.
         """
         _refuse_input(request)
-        return Response(_detail_of(pause_job(UUID(job_id)), fresh=True))
+        return Response(_detail_of(pause_job(_own(UUID(job_id), request)), fresh=True))
 
 
 class ResumeView(APIView):
     """POST /jobs/{job_id}/resume."""
+
+    scope = Scope.JOBS
 
     @extend_schema(
         operation_id="resume_job",
@@ -181,7 +200,13 @@ class ResumeView(APIView):
         One whose periodic task was switched off by hand is switched on.
         """
         _refuse_input(request)
-        return Response(_detail_of(resume_job(UUID(job_id)), fresh=True))
+        return Response(_detail_of(resume_job(_own(UUID(job_id), request)), fresh=True))
+
+
+def _own(job_id: UUID, request: Request) -> UUID:
+    """Return the id of a job that is the caller's, which it stays. Raises JobNotFoundError."""
+    access = access_of(request)
+    return job_id if access.is_of_all_jobs else get_job(job_id, access).id
 
 
 def _refuse_input(request: Request) -> None:

@@ -8,6 +8,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
+from prices.api.access.authentication import access_of
 from prices.api.pagination import page, page_before
 from prices.api.renderers import time
 from prices.api.schema import ledger as schema
@@ -15,12 +16,15 @@ from prices.api.schema.common import problems
 from prices.api.serializers import GapsRequest, RunsRequest, validated
 from prices.jobs.services import get_job
 from prices.ledger.reports import missed_slots, runs_of
+from prices.models import Scope
 
 _JOB_ID = OpenApiParameter("job_id", UUID, OpenApiParameter.PATH)
 
 
 class RunsView(APIView):
     """GET /jobs/{job_id}/runs."""
+
+    scope = Scope.JOBS
 
     @extend_schema(
         operation_id="runs",
@@ -33,13 +37,15 @@ class RunsView(APIView):
         Runs are kept for 7 days. Slots that nobody claimed are in /jobs/{job_id}/gaps.
         """
         query = validated(RunsRequest, request.query_params)
-        job = get_job(UUID(job_id))
+        job = get_job(UUID(job_id), access_of(request))
         runs = runs_of(job, since=query["since"], until=query["until"], states=query["state"])
         return page(request, query, runs, answers.run)
 
 
 class GapsView(APIView):
     """GET /jobs/{job_id}/gaps."""
+
+    scope = Scope.JOBS
 
     @extend_schema(
         operation_id="gaps",
@@ -56,7 +62,8 @@ class GapsView(APIView):
         """
         query = validated(GapsRequest, request.query_params)
         limit, since = query["limit"], query["since"]
-        found = missed_slots(get_job(UUID(job_id)), since=since, until=query["until"], limit=limit + 1)
+        job = get_job(UUID(job_id), access_of(request))
+        found = missed_slots(job, since=since, until=query["until"], limit=limit + 1)
         rows = [answers.missed_range(each) for each in found[:limit]]
         more = len(found) > limit
         # Times, not an id: the list is merged from two tables. Without `since` the window would move on.

@@ -6,6 +6,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from prices.api import responses as answers
+from prices.api.access.authentication import access_of
 from prices.api.pagination import page_before
 from prices.api.read_requests import SymbolsRequest
 from prices.api.schema import symbols as schema
@@ -32,7 +33,9 @@ class SymbolsView(APIView):
         query = validated(SymbolsRequest, request.query_params)
         limit, now = query["limit"], recent_now()
         # One more tells that there is a next page.
-        found = known_symbols(part=query["q"], after=query["cursor"], limit=limit + 1, now=now)
+        found = known_symbols(
+            part=query["q"], after=query["cursor"], limit=limit + 1, now=now, access=access_of(request)
+        )
         following = {"cursor": found[limit - 1].symbol} if len(found) > limit else None
         return page_before(
             request, [answers.known_symbol(each, now=now) for each in found[:limit]], following

@@ -1,0 +1,1 @@
+"""Who may call what: clients, their keys, and which jobs are theirs."""

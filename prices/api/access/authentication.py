@@ -1,0 +1,100 @@
+"""Whom a call is from: the key that it sends, or a session of the admin."""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Any, cast
+
+from django.contrib.auth.models import AbstractUser
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.request import Request
+
+from prices.access.keys import InvalidKeyError, find_key
+from prices.access.rights import FULL_ACCESS, Access, needs_keys
+from prices.api.access.throttle import Allowance, address_rule, count_request, key_rule
+from prices.models.api_client import Scope
+
+_BEARER = "bearer "
+# Whoever has one of these addresses has the others, too.
+_OWN_NETWORK_BITS = 64
+_VIEWER = Access(frozenset({Scope.READ}))
+
+
+class KeyRequiredError(Exception):
+    """The call has neither a key nor a session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What whoever calls may do, and what is left of the requests that are answered."""
+
+    access: Access
+    allowance: Allowance | None = None
+
+
+_ANYBODY = Caller(FULL_ACCESS)
+
+
+class KeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer KEY`, `X-API-Key: KEY`, or the session of a user of the admin."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Caller]:
+        """Return the user of a session or None, and the caller.
+
+        Where the service is open that is anybody. Raises KeyRequiredError, InvalidKeyError, ThrottledError,
+        and DRF's PermissionDenied where a session's request lacks the CSRF token.
+        """
+        if not needs_keys():
+            return None, _ANYBODY
+        try:
+            return self._identify(request)
+        except (KeyRequiredError, InvalidKeyError):
+            count_request("address", _network(request.META["REMOTE_ADDR"]), address_rule())
+            raise
+
+    def _identify(self, request: Request) -> tuple[Any, Caller]:
+        sent = _sent_key(request)
+        if sent is not None:
+            key = find_key(sent)
+            return None, Caller(key.access, count_request("key", str(key.id), key_rule()))
+        user = request._request.user
+        if not (user.is_active and user.is_staff):
+            raise KeyRequiredError
+        SessionAuthentication().enforce_csrf(request)
+        return user, Caller(_access_of(user), count_request("user", str(user.pk), key_rule()))
+
+
+def access_of(request: Request) -> Access:
+    """Return what the caller of a request may do."""
+    return cast(Caller, request.auth).access
+
+
+def _access_of(user: AbstractUser) -> Access:
+    # In the admin, too, whoever may change jobs may change all of them.
+    return FULL_ACCESS if user.has_perm("prices.change_polljob") else _VIEWER
+
+
+def _sent_key(request: Request) -> str | None:
+    """Return the key of the request; None where it sends none. Other schemes are a proxy's."""
+    authorization = request.META.get("HTTP_AUTHORIZATION", "")
+    is_bearer = authorization[: len(_BEARER)].lower() == _BEARER
+    sent = {
+        authorization[len(_BEARER) :].strip() if is_bearer else None,
+        request.META.get("HTTP_X_API_KEY"),
+    } - {None}
+    if len(sent) > 1:
+        raise InvalidKeyError("is another one in Authorization than in X-API-Key")
+    return sent.pop() if sent else None
+
+
+def _network(address: str) -> str:
+    """Return what an address counts for: itself, or the network of an IPv6 host."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        # A socket that has none.
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, _OWN_NETWORK_BITS), strict=False))

@@ -1,0 +1,106 @@
+"""How many requests of a caller are answered: no window of the limit's length holds more than it says.
+
+Counted in Redis by one script for all processes, so that it is exact however many come at once. The times of
+the requests that were let through are kept, at most as many as the limit: what is refused counts for nothing.
+Without Redis all are let through, as prices are read from the table then.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+
+from django.conf import settings
+
+from prices.fetching.redis_reads import run_script
+from prices.outage_log import Outage
+from providers.rate_limits.limits import Limit, parse_limits
+from providers.rate_limits.redis_scripts import SharedStateError
+
+PREFIX = "marketdata:requests"
+_outage = Outage(began="throttle.not_counted", ended="throttle.counted_again")
+
+# Answers whether the request is let through, how many more would be, and in how many ms there is room for
+# another one (or, where it is let through, for one more).
+_TAKE = """
+local key, most, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local oldest = tonumber(redis.call('LINDEX', key, -1) or now)
+-- One of the future was written before the clock was set back.
+while oldest <= now - window or oldest > now do
+  redis.call('RPOP', key)
+  oldest = tonumber(redis.call('LINDEX', key, -1) or now)
+end
+local count = redis.call('LLEN', key)
+local is_let_through = count < most
+if is_let_through then
+  redis.call('LPUSH', key, now)
+  redis.call('PEXPIRE', key, window)
+  count = count + 1
+end
+return {is_let_through and 1 or 0, most - count, oldest + window - now}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a caller has left after a request: how many, and after how many seconds one more."""
+
+    name: str
+    limit: Limit
+    left: int
+    more_in_s: float
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return what tells a client so (draft-ietf-httpapi-ratelimit-headers)."""
+        return {
+            "RateLimit-Policy": f'"{self.name}";q={self.limit.requests};w={math.ceil(self.limit.window_s)}',
+            "RateLimit": f'"{self.name}";r={self.left};t={math.ceil(self.more_in_s)}',
+        }
+
+
+class ThrottledError(Exception):
+    """The caller has sent as many requests as are answered; `allowance` says when the next one is."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        super().__init__(allowance.name)
+        self.allowance = allowance
+
+
+def count_request(name: str, caller: str, rule: str) -> Allowance | None:
+    """Count a request of a caller under a limit, whose name clients are told, and return what is left.
+
+    None where there is no limit, or Redis cannot be asked. Raises ThrottledError where it is one too many.
+    """
+    limit = _limit(rule)
+    if limit is None:
+        return None
+    arguments = (limit.requests, limit.window_ms)
+    try:
+        is_let_through, left, more_in_ms = run_script(_TAKE, [f"{PREFIX}:{name}:{caller}"], arguments)
+    except SharedStateError as error:
+        _outage.begin(str(error))
+        return None
+    _outage.end()
+    allowance = Allowance(name, limit, left, more_in_ms / 1000)
+    if not is_let_through:
+        raise ThrottledError(allowance)
+    return allowance
+
+
+def key_rule() -> str:
+    """Return the limit of each key and each user, as settings write it."""
+    rule: str = settings.API_RATE
+    return rule
+
+
+def address_rule() -> str:
+    """Return the limit of each address, of requests without a valid key."""
+    rule: str = settings.API_RATE_WITHOUT_KEY
+    return rule
+
+
+@cache
+def _limit(rule: str) -> Limit | None:
+    return next(iter(parse_limits(rule)), None)
