@@ -12,7 +12,13 @@ from rest_framework import serializers
 
 from prices.database.uuid7 import EPOCH
 from prices.models.poll_job import MAX_SYMBOLS
-from prices.symbols import MAX_SYMBOL_LENGTH, SYMBOL_ALPHABET, normalise_symbol, unique_symbols
+from prices.symbols import (
+    MAX_SYMBOL_LENGTH,
+    SYMBOL_ALPHABET,
+    normalise_symbol,
+    normalise_symbols,
+    unique_symbols,
+)
 from providers.keys import SIMULATED_PREFIX
 from providers.registry import PROVIDER_NAMES, UnknownProviderError, normalise_name
 
@@ -230,10 +236,11 @@ class SymbolListField(StrictField[list[str]]):
     def to_internal_value(self, data: Any) -> list[str]:
         """Return the symbols in their first order."""
         named = str(data).split(",")
-        symbols = [normalise_symbol(name) for name in named]
-        if None in symbols:
-            raise serializers.ValidationError(f"{named[symbols.index(None)]!r:.60} is not a symbol")
-        unique = unique_symbols(cast("list[str]", symbols))
+        symbols = normalise_symbols(named)
+        if symbols is None:
+            wrong = next(name for name in named if normalise_symbol(name) is None)
+            raise serializers.ValidationError(f"{wrong!r:.60} is not a symbol")
+        unique = unique_symbols(symbols)
         if len(unique) > MAX_SYMBOLS:
             raise serializers.ValidationError(f"has {len(unique)} symbols")
         return unique

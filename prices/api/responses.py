@@ -1,7 +1,6 @@
 """What the calls answer, as plain data."""
 
 import base64
-import functools
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -28,6 +27,8 @@ from providers.rate_limits.budget import remaining
 from providers.rate_limits.permits import is_metered
 from providers.registry import missing_setting
 
+_ENCODED = "encoded_price"
+
 
 def latest(served: Served, *, expand: bool, now: datetime) -> dict[str, Any] | msgspec.Raw:
     """Return a price; `timestamp` is the provider's own time, or ours where it gives none."""
@@ -45,10 +46,13 @@ def _price(point: PricePoint) -> dict[str, Any]:
     }
 
 
-@functools.lru_cache(maxsize=4_096)
 def _encoded_price(point: PricePoint) -> msgspec.Raw:
-    # A point never changes, and one that is served is mostly served again.
-    return msgspec.Raw(encode_json(_price(point)))
+    # A point never changes, and one that is served is mostly served again: its object keeps it, since to find
+    # a model in a dict takes as long as to encode it.
+    kept: msgspec.Raw | None = point.__dict__.get(_ENCODED)
+    if kept is None:
+        kept = point.__dict__[_ENCODED] = msgspec.Raw(encode_json(_price(point)))
+    return kept
 
 
 def _quality(point: PricePoint, *, now: datetime) -> dict[str, Any]:

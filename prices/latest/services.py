@@ -98,9 +98,10 @@ def _stored_or_fetched(
     too_old = None if max_age_s is None else partial(_too_old, provider=provider, max_age_s=max_age_s)
     names = _asked_in_turn(symbols[0], provider)
     configured = [name for name in names if missing_setting(name) is None]
+    first, after = provider or next(iter(configured), None), now - timedelta(seconds=reuse_s)
     found: dict[str, Served | LatestError] = {}
     for symbol, points in last_points(symbols, now=now).items():
-        recent = _recent(points, provider, configured, reuse_s=reuse_s, now=now)
+        recent = _recent(points, provider, first=first, after=after)
         if recent is not None and not (configured and too_old and too_old(recent)):
             found[symbol] = Served(recent)
     left = [symbol for symbol in symbols if symbol not in found]
@@ -172,19 +173,12 @@ def _age_error(point: PricePoint, *, max_age_s: int, now: datetime) -> OldPriceE
 
 
 def _recent(
-    points: Sequence[PricePoint],
-    provider: str | None,
-    configured: Sequence[str],
-    *,
-    reuse_s: float,
-    now: datetime,
+    points: Sequence[PricePoint], provider: str | None, *, first: str | None, after: datetime
 ) -> PricePoint | None:
-    """Return what is served without asking anybody, where whoever would be asked first has just answered.
+    """Return what is served without asking anybody, where `first`, whom one would ask, answered `after` then.
 
     The points are the newest first.
     """
-    first = provider or next(iter(configured), None)
-    after = now - timedelta(seconds=reuse_s)
     for point in points:
         if point.received_at > after and first in {None, point.provider}:
             # Of the provider that is named, what it answered lately; of several, the latest moment's.

@@ -1,8 +1,8 @@
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from prices.symbols import is_simulated, is_symbol, normalise_symbol, unique_symbols
+from prices.symbols import is_simulated, is_symbol, normalise_symbol, normalise_symbols, unique_symbols
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,15 @@ def test_symbol_lower_case_is_upper_cased() -> None:
 )
 def test_symbol_outside_alphabet_is_none(text: str) -> None:
     assert normalise_symbol(text) is None
+
+
+@example(["a B"])
+@example(["A", " ", "B"])
+@example(["A", ""])
+@given(st.lists(st.text("aB1. ,\u017f\n", max_size=3) | st.text(max_size=40), max_size=4))
+def test_several_are_normalised_as_each_alone(texts: list[str]) -> None:
+    alone = [normalise_symbol(text) for text in texts]
+    assert normalise_symbols(texts) == (None if None in alone or not texts else alone)
 
 
 @given(st.text(max_size=40))
