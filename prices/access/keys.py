@@ -18,6 +18,7 @@ from uuid import UUID
 import structlog
 from django.db import DatabaseError, connection, transaction
 
+from prices.access.generation import end_generation
 from prices.access.rights import Access
 from prices.clock import database_now
 from prices.models.api_client import ApiClient, ApiKey, Scope
@@ -62,10 +63,15 @@ class NewKey:
 
 @dataclass(frozen=True, slots=True)
 class FoundKey:
-    """A key that opens something: its id, and what it opens."""
+    """A key that opens something: its id, what it opens, until when."""
 
     id: UUID
     access: Access
+    expires_at: datetime | None
+
+    def is_over(self, now: datetime) -> bool:
+        """Return whether it has expired."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
 def create_key(client_name: str, scopes: Collection[Scope], *, expires_at: datetime | None) -> NewKey:
@@ -83,10 +89,7 @@ def create_key(client_name: str, scopes: Collection[Scope], *, expires_at: datet
 
 
 def find_key(text: str) -> FoundKey:
-    """Return the key that a caller sends. Raises InvalidKeyError where it opens nothing (any more).
-
-    It is read from the table at each call: a key that was revoked opens nothing from then on.
-    """
+    """Return the key that a caller sends, as it is now. Raises InvalidKeyError where it opens nothing."""
     form = _KEY.fullmatch(text)
     row = _read(form["prefix"]) if form else None
     # Whoever does not hold the whole key is not told what became of it.
@@ -99,7 +102,7 @@ def find_key(text: str) -> FoundKey:
         raise InvalidKeyError(f"expired at {_in_words(expires_at)}")
     if is_to_note:
         _note_use(key_id)
-    return FoundKey(key_id, Access(frozenset(map(Scope, scopes)), client_id))
+    return FoundKey(key_id, Access(frozenset(map(Scope, scopes)), client_id), expires_at)
 
 
 def revoke_key(prefix: str) -> ApiKey:
@@ -113,6 +116,8 @@ def revoke_key(prefix: str) -> ApiKey:
             key.revoked_at = database_now()
             key.save(update_fields=["revoked_at"])
             log.info("api_key.revoked", client=key.client.name, prefix=prefix)
+    # Once that is committed: whoever reads the key from then on reads it as revoked.
+    end_generation()
     return key
 
 

@@ -28,9 +28,9 @@ from django.db import Error as DatabaseError
 
 from prices.database.identity import database_id
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, epoch_ms, made_at_ms
-from prices.fetching.redis_reads import prepared_script, read_values, redis_client
 from prices.models import PricePoint
 from prices.models.price_point import newest_first
+from providers.rate_limits.redis_calls import prepared_script, read_values, redis_client
 from providers.rate_limits.redis_errors import redis_problem
 from providers.rate_limits.redis_scripts import PREFIX as REDIS_PREFIX
 

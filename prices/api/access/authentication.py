@@ -8,9 +8,12 @@ from django.contrib.auth.models import AbstractUser
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.request import Request
 
+from prices.access.generation import generation_key
+from prices.access.key_cache import keep_key, kept_key
 from prices.access.keys import InvalidKeyError, find_key
 from prices.access.rights import FULL_ACCESS, Access, needs_keys
 from prices.api.access.throttle import Allowance, address_rule, count_request, key_rule
+from prices.clock import recent_now
 from prices.models.api_client import Scope
 
 _BEARER = "bearer "
@@ -54,13 +57,28 @@ class KeyAuthentication(BaseAuthentication):
     def _identify(self, request: Request) -> tuple[Any, Caller]:
         sent = _sent_key(request)
         if sent is not None:
-            key = find_key(sent)
-            return None, Caller(key.access, count_request("key", str(key.id), key_rule()))
+            return None, _caller_of_key(sent)
         user = request._request.user
         if not (user.is_active and user.is_staff):
             raise KeyRequiredError
         SessionAuthentication().enforce_csrf(request)
-        return user, Caller(_access_of(user), count_request("user", str(user.pk), key_rule()))
+        counted = count_request("user", str(user.pk), key_rule())
+        return user, Caller(_access_of(user), counted.allowance)
+
+
+def _caller_of_key(text: str) -> Caller:
+    """Count a call of the key and return its caller; the table is read where the key is not kept."""
+    kept = kept_key(text)
+    found, generation = kept or (find_key(text), None)
+    counted = count_request("key", str(found.id), key_rule(), generation_key=generation_key())
+    is_just_read = kept is None and not counted.generation
+    is_as_kept = generation is not None and counted.generation == generation
+    if not is_just_read and (not is_as_kept or found.is_over(recent_now())):
+        # Now that the generation is read.
+        found = find_key(text)
+        if counted.generation:
+            keep_key(text, found, counted.generation)
+    return Caller(found.access, counted.allowance)
 
 
 def access_of(request: Request) -> Access:

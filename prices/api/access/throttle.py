@@ -11,18 +11,25 @@ from functools import cache
 
 from django.conf import settings
 
-from prices.fetching.redis_reads import run_script
+from prices.access.generation import new_generation
 from prices.outage_log import Outage
 from providers.rate_limits.limits import Limit, parse_limits
+from providers.rate_limits.redis_calls import run_script
 from providers.rate_limits.redis_scripts import SharedStateError
 
 PREFIX = "marketdata:requests"
 _outage = Outage(began="throttle.not_counted", ended="throttle.counted_again")
 
-# Answers whether the request is let through, how many more would be, and in how many ms there is room for
-# another one (or, where it is let through, for one more).
+# Answers the generation of keys where that is asked for, and begins one where there is none; and whether the
+# request is let through, how many more would be, and in how many ms there is room for one more.
 _TAKE = """
 local key, most, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local generation = KEYS[2] and redis.call('GET', KEYS[2])
+if KEYS[2] and not generation then
+  generation = ARGV[3]
+  redis.call('SET', KEYS[2], generation)
+end
+if most == 0 then return {generation or ''} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local oldest = tonumber(redis.call('LINDEX', key, -1) or now)
@@ -38,7 +45,7 @@ if is_let_through then
   redis.call('PEXPIRE', key, window)
   count = count + 1
 end
-return {is_let_through and 1 or 0, most - count, oldest + window - now}
+return {generation or '', is_let_through and 1 or 0, most - count, oldest + window - now}
 """
 
 
@@ -60,6 +67,17 @@ class Allowance:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What a caller has left, None where there is no limit; the generation of keys, where it was asked for.
+
+    Where Redis cannot be asked there is neither.
+    """
+
+    allowance: Allowance | None = None
+    generation: bytes = b""
+
+
 class ThrottledError(Exception):
     """The caller has sent as many requests as are answered; `allowance` says when the next one is."""
 
@@ -68,25 +86,28 @@ class ThrottledError(Exception):
         self.allowance = allowance
 
 
-def count_request(name: str, caller: str, rule: str) -> Allowance | None:
+def count_request(name: str, caller: str, rule: str, *, generation_key: str | None = None) -> Counted:
     """Count a request of a caller under a limit, whose name clients are told, and return what is left.
 
-    None where there is no limit, or Redis cannot be asked. Raises ThrottledError where it is one too many.
+    `generation_key`: where the generation of keys lies, which is read in the same trip. Raises ThrottledError
+    where the request is one too many.
     """
     limit = _limit(rule)
-    if limit is None:
-        return None
-    arguments = (limit.requests, limit.window_ms)
+    limits = (0, 0) if limit is None else (limit.requests, limit.window_ms)
+    keys = [f"{PREFIX}:{name}:{caller}", *([generation_key] if generation_key else [])]
     try:
-        is_let_through, left, more_in_ms = run_script(_TAKE, [f"{PREFIX}:{name}:{caller}"], arguments)
+        generation, *counted = run_script(_TAKE, keys, [*limits, new_generation()])
     except SharedStateError as error:
         _outage.begin(str(error))
-        return None
+        return Counted()
     _outage.end()
+    if limit is None:
+        return Counted(None, generation)
+    is_let_through, left, more_in_ms = counted
     allowance = Allowance(name, limit, left, more_in_ms / 1000)
     if not is_let_through:
         raise ThrottledError(allowance)
-    return allowance
+    return Counted(allowance, generation)
 
 
 def key_rule() -> str:

@@ -16,7 +16,7 @@ from rest_framework.test import APIClient
 
 from marketdata.asgi import THREADS
 from prices.access.keys import create_key
-from prices.api.access.throttle import ThrottledError, count_request
+from prices.api.access.throttle import Counted, ThrottledError, count_request
 from prices.models import Scope
 from tests.logged import events_logged
 from tests.product import Product
@@ -91,7 +91,7 @@ def test_clock_that_was_ahead_holds_nobody_back(own_requests: str) -> None:
 
 @pytest.mark.parametrize("rule", ["none", "NONE"])
 def test_no_limit_counts_nothing(rule: str, own_requests: str) -> None:
-    assert count_request("key", "one", rule) is None
+    assert count_request("key", "one", rule) == Counted()
     with redis.Redis.from_url(django_settings.REDIS_URL) as client:
         assert not list(client.scan_iter(f"{own_requests}:*"))
 
