@@ -5,11 +5,12 @@ from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
-from marketdata.views import front_page, livez, readyz
+from marketdata.views import livez, readyz
 from prices.api.views.docs import DocsView, SchemaView
+from prices.pages.views import overview
 
 urlpatterns = [
-    path("", front_page, name="front_page"),
+    path("", overview, name="overview"),
     path("", include("prices.api.urls")),
     re_path(r"^api/schema/?$", SchemaView.as_view(), name="schema"),
     re_path(r"^docs/?$", require_safe(DocsView.as_view()), name="docs"),

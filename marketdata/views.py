@@ -1,18 +1,10 @@
-"""The front page and the health addresses."""
+"""The health addresses."""
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.shortcuts import render
+from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
 from marketdata.health import check_parts, is_ready
-
-
-@csrf_exempt
-@require_safe
-def front_page(request: HttpRequest) -> HttpResponse:
-    """Lead to what there is to see."""
-    return render(request, "marketdata/front_page.html")
 
 
 @csrf_exempt

@@ -1,0 +1,1 @@
+"""The pages for people: what GET / and its neighbours show."""
