@@ -4,11 +4,13 @@ import os
 import secrets
 import sys
 
+import django
 import psycopg.errors
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import execute_from_command_line
 from django.db import Error
 
+from marketdata import __version__
 from prices.database.errors import DatabaseTrouble, database_trouble
 
 # They use no part of the service: what settings ask for is given here, for a clone that has nothing yet.
@@ -21,6 +23,9 @@ def run_command_line(arguments: list[str]) -> None:
 
     With --traceback the error itself is shown.
     """
+    if _asks_for_version(arguments[1:]):
+        sys.stdout.write(f"marketdata {__version__} (Django {django.get_version()})\n")
+        return
     if _USE_NOTHING.intersection(arguments[1:2]):
         os.environ.update({name: os.environ.get(name) or value for name, value in _UNUSED.items()})
     try:
@@ -32,6 +37,11 @@ def run_command_line(arguments: list[str]) -> None:
         if line is None or "--traceback" in arguments:
             raise
         sys.exit(line)
+
+
+def _asks_for_version(options: list[str]) -> bool:
+    # Of one command, too. Django's own answer is Django's version alone.
+    return options in (["version"], ["--version"]) or options[1:] == ["--version"]
 
 
 def _in_one_line(error: Error) -> str | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from celery.schedules import crontab
 from kombu import Queue
 
+from marketdata import __version__
 from marketdata.env import (
     env_bool,
     env_budget,
@@ -302,7 +303,7 @@ REST_FRAMEWORK = {
 SPECTACULAR_SETTINGS = {
     "TITLE": "Market data service",
     "DESCRIPTION": "Polls price providers, keeps every answer, and serves exact moving averages.",
-    "VERSION": "0.1.0",
+    "VERSION": __version__,
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["prices.api.access.permission.ScopePermission"],
     "SWAGGER_UI_DIST": "SIDECAR",

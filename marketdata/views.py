@@ -4,14 +4,15 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_safe
 
+from marketdata import __version__
 from marketdata.health import check_parts, is_ready
 
 
 @csrf_exempt
 @require_safe
 def livez(request: HttpRequest) -> JsonResponse:
-    """Answer: the process is alive."""
-    return JsonResponse({"status": "alive"})
+    """Answer: the process is alive, and of which version it is."""
+    return JsonResponse({"status": "alive", "version": __version__})
 
 
 @csrf_exempt

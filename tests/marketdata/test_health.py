@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 from pytest_django import Settings
 
-from marketdata import health
+from marketdata import __version__, health
 from prices.publishing.kafka_clients import make_admin
 from prices.publishing.topic import ensure_topic
 from providers.rate_limits.redis_scripts import key_base
@@ -31,7 +31,7 @@ def ask(client: Client) -> tuple[int, dict[str, Any]]:
 @pytest.mark.parametrize("path", ["/livez", "/livez/"])
 def test_livez_asks_nobody(client: Client, settings: Settings, path: str) -> None:
     settings.REDIS_URL = "redis://127.0.0.1:1"
-    assert client.get(path).json() == {"status": "alive"}
+    assert client.get(path).json() == {"status": "alive", "version": __version__}
 
 
 def test_readyz_with_all_parts_is_ready(client: Client, topic: str) -> None:
