@@ -5,21 +5,26 @@ piece of an answer SENT_WITHIN_S. Django's own ASGI handler would take a thread 
 
 A streamed answer is made piece by piece as the client reads it; between two of them it holds no thread. Where
 its making fails, or the client takes nothing, the connection is cut: an end would pass for the whole answer.
+
+Each request has a context (contextvars) of its own, in whichever threads it is handled: the server's own is
+the same for all.
 """
 
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 import structlog
 from django.http import HttpResponse
 
+from marketdata.serving import request_ids
 from prices.api.errors import problem_page
 
 log = structlog.get_logger(__name__)
@@ -34,6 +39,7 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+_T = TypeVar("_T")
 WSGIApplication: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
@@ -73,17 +79,17 @@ class Bridge:
         except ClientGoneError:
             return
         except _RefusedError as refused:
-            await _send_whole(_refusal(refused.problem), send)
+            await _send_whole(_refusal(refused.problem, scope), send)
             return
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._pool, self._respond, _environ(scope, body))
+        run = _InContext(self._pool)
+        answer = await run(self._respond, _environ(scope, body))
         if answer.more is None:
             await _send_whole(answer, send)
         elif scope["method"] == "HEAD":
-            await loop.run_in_executor(self._pool, answer.more.close)
+            await run(answer.more.close)
             await _send_whole(answer, send)
         else:
-            await self._stream(answer, answer.more, receive, send)
+            await _stream(answer, answer.more, receive, send, run=run)
 
     def _respond(self, environ: dict[str, Any]) -> _Answer:
         started: list[tuple[str, list[tuple[str, str]]]] = []
@@ -101,22 +107,22 @@ class Bridge:
             # Here, in the thread of the request: its connections are this thread's.
             _close(response)
 
-    async def _stream(self, answer: _Answer, stream: "_Stream", receive: Receive, send: Send) -> None:
-        """Send a streamed answer for as long as the client takes it."""
+
+class _InContext:
+    """Calls functions for one request, in threads and here, where they find what the ones before have set."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+        self._context = copy_context()
+
+    def __call__(self, function: Callable[..., _T], *arguments: Any) -> "asyncio.Future[_T]":
+        """Call it in a thread."""
         loop = asyncio.get_running_loop()
-        gone = asyncio.ensure_future(_wait_until_gone(receive))
-        try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            while (piece := await loop.run_in_executor(self._pool, stream.next_piece)) is not None:
-                _refuse_gone(gone)
-                await _send_piece(piece, send)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        except ClientGoneError as error:
-            # Without an end: the server cuts the connection.
-            log.info("download.cut", reason=str(error))
-        finally:
-            gone.cancel()
-            await loop.run_in_executor(self._pool, stream.close)
+        return loop.run_in_executor(self._pool, self._context.run, function, *arguments)
+
+    def here(self, function: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        """Call it in this thread."""
+        self._context.run(function, *arguments, **named)
 
 
 class _Stream:
@@ -138,6 +144,25 @@ class _Stream:
     def close(self) -> None:
         """End it, at the end or before."""
         _close(self._response)
+
+
+async def _stream(answer: _Answer, stream: _Stream, receive: Receive, send: Send, *, run: _InContext) -> None:
+    """Send a streamed answer for as long as the client takes it."""
+    gone = asyncio.ensure_future(_wait_until_gone(receive))
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
+        while (piece := await run(stream.next_piece)) is not None:
+            _refuse_gone(gone)
+            await _send_piece(piece, send)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    # Without an end: the server cuts the connection.
+    except ClientGoneError as error:
+        run.here(log.info, "download.cut", reason=str(error))
+    except Exception:  # noqa: BLE001 - it is logged, in the request's context
+        run.here(log.exception, "download.failed")
+    finally:
+        gone.cancel()
+        await run(stream.close)
 
 
 async def _read_body(scope: Scope, receive: Receive) -> bytes:
@@ -205,7 +230,9 @@ async def _send_whole(answer: _Answer, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
-def _refusal(problem: HttpResponse) -> _Answer:
+def _refusal(problem: HttpResponse, scope: Scope) -> _Answer:
+    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
+    problem[request_ids.HEADER] = request_ids.request_id_of(",".join(given))
     headers = [(name.lower().encode(), value.encode()) for name, value in problem.items()]
     headers.append((b"content-length", str(len(problem.content)).encode()))
     # What is left of the body is not read.

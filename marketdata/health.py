@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -172,7 +173,7 @@ class _SharedChecks:
     def join(self, name: str) -> Future[None]:
         with self._lock:
             if name not in self._under_way or self._under_way[name].done():
-                self._under_way[name] = self._pool.submit(PARTS[name])
+                self._under_way[name] = self._pool.submit(copy_context().run, PARTS[name])
             return self._under_way[name]
 
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 
 import structlog
 from django.conf import settings
@@ -76,7 +77,7 @@ class SingleFlight:
 
     def afterwards(self, work: Callable[[], object]) -> None:
         """Do what no caller waits for, in threads that no fetch needs."""
-        self._afterwards.submit(_with_connection, work)
+        self._afterwards.submit(copy_context().run, _with_connection, work)
 
     @property
     def under_way(self) -> int:
@@ -97,7 +98,9 @@ class SingleFlight:
             return
         self._running[provider] += 1
         self._under_way |= {(provider, symbol): flight for symbol, flight in flights.items()}
-        self._pool_of(provider).submit(_with_connection, lambda: self._run(provider, flights, fetch))
+        # In the context of the caller who begins it: what is logged tells that one's request.
+        run = copy_context().run
+        self._pool_of(provider).submit(run, _with_connection, lambda: self._run(provider, flights, fetch))
 
     def _run(self, provider: str, flights: Mapping[str, Future[PricePoint]], fetch: Fetch) -> None:
         def land(symbol: str, found: PricePoint | Exception) -> None:

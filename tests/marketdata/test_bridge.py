@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from typing import Any
 
 import pytest
+from structlog.contextvars import bind_contextvars, clear_contextvars, get_contextvars
 
 from marketdata import bridge
 from marketdata.bridge import BODY_LIMIT_BYTES, Bridge
@@ -211,16 +212,19 @@ def test_head_of_a_streamed_answer_makes_nothing_of_it() -> None:
     assert made == []
 
 
-def test_streamed_answer_that_fails_is_cut_and_not_ended() -> None:
+def test_streamed_answer_that_fails_is_cut_and_not_ended(caplog: pytest.LogCaptureFixture) -> None:
     def pieces() -> Iterator[bytes]:
         yield b"a"
         raise ValueError("broken")
 
     streamed = Streamed(pieces)
     client = Client(b"", method="GET")
-    with pytest.raises(ValueError, match="broken"):
-        serve(stream(streamed), client)
+    serve(stream(streamed), client)
     assert (client.is_ended, streamed.is_closed) == (False, True)
+    (record,) = caplog.records
+    assert isinstance(record.msg, dict)
+    assert (record.msg["event"], record.levelname) == ("download.failed", "ERROR")
+    assert record.exc_info
 
 
 def test_client_that_leaves_ends_the_making_of_its_answer() -> None:
@@ -238,6 +242,35 @@ def test_client_that_leaves_ends_the_making_of_its_answer() -> None:
     serve(stream(streamed), client)
     assert len(made) < 1_000
     assert (client.is_ended, streamed.is_closed) == (False, True)
+
+
+def test_what_a_request_binds_is_bound_wherever_it_is_handled(caplog: pytest.LogCaptureFixture) -> None:
+    def pieces() -> Iterator[bytes]:
+        for _ in range(3):
+            yield get_contextvars()["request_id"].encode()
+        raise ValueError("broken")
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        assert "request_id" not in get_contextvars()
+        bind_contextvars(request_id=environ["QUERY_STRING"])
+        start_response("200 OK", [])
+        return Streamed(pieces)
+
+    clients = [Client(b"", method="GET") for _ in range(20)]
+    for number, client in enumerate(clients):
+        client.scope["query_string"] = b"%02d" % number
+
+    # What a test client has left in this thread.
+    clear_contextvars()
+
+    async def serve_all() -> None:
+        bridge = Bridge(application, threads=4)
+        await asyncio.gather(*(bridge(client.scope, client.receive, client.send) for client in clients))
+
+    asyncio.run(serve_all())
+    assert [client.body for client in clients] == [b"%02d" % number * 3 for number in range(20)]
+    logged = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    assert sorted(each["request_id"] for each in logged) == [f"{number:02}" for number in range(20)]
 
 
 def test_client_that_reads_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

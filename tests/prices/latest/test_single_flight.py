@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from pytest_django import Settings
+from structlog.contextvars import bound_contextvars, get_contextvars
 from structlog.testing import capture_logs
 
 from prices.latest.errors import TooManyFetchesError
@@ -122,3 +123,22 @@ def test_flights_first_used_by_many_at_once_are_the_same(settings: Settings) -> 
         found = {id(use.result()) for use in [pool.submit(use) for _ in range(16)]}
     assert len(found) == 1
     forget_single_flight()
+
+
+def test_fetch_is_logged_under_the_request_that_began_it(gate: threading.Event) -> None:
+    made, seen, fetch = SingleFlight(1), [], waiting_for(gate)
+
+    def note(provider: str, symbol: str) -> PricePoint:
+        point = fetch(provider, symbol)
+        seen.append(get_contextvars())
+        made.afterwards(lambda: seen.append(get_contextvars()))
+        return point
+
+    with bound_contextvars(request_id="first"):
+        flight = join(made, "finnhub", "AAPL", note)
+    with bound_contextvars(request_id="second"):
+        assert join(made, "finnhub", "AAPL", note) is flight
+    gate.set()
+    flight.result(5)
+    made.close()
+    assert seen == [{"request_id": "first"}] * 2
