@@ -12,10 +12,9 @@ the same for all.
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, TypeAlias, TypeVar, cast
@@ -25,6 +24,8 @@ import structlog
 from django.http import HttpResponse
 
 from marketdata.serving import request_ids
+from marketdata.serving.answers import Answer, Headers, Stream, WSGIStream, close
+from marketdata.serving.compression import packed
 from prices.api.errors import problem_page
 
 log = structlog.get_logger(__name__)
@@ -32,13 +33,10 @@ log = structlog.get_logger(__name__)
 BODY_LIMIT_BYTES = 1024 * 1024
 BODY_WITHIN_S = 5.0
 SENT_WITHIN_S = 30.0
-# Of a streamed answer, that is in memory for each client; files come in pieces of 4 KiB.
-PIECE_BYTES = 16 * 1024
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 _T = TypeVar("_T")
 WSGIApplication: TypeAlias = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -53,16 +51,6 @@ class _RefusedError(Exception):
     def __init__(self, problem: HttpResponse) -> None:
         super().__init__()
         self.problem = problem
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What the application returns; `more` yields what follows the body of a streamed one."""
-
-    status: int
-    headers: Headers
-    body: bytes
-    more: "_Stream | None" = None
 
 
 class Bridge:
@@ -82,7 +70,7 @@ class Bridge:
             await _send_whole(_refusal(refused.problem, scope), send)
             return
         run = _InContext(self._pool)
-        answer = await run(self._respond, _environ(scope, body))
+        answer = await run(self._packed, _environ(scope, body))
         if answer.more is None:
             await _send_whole(answer, send)
         elif scope["method"] == "HEAD":
@@ -91,7 +79,11 @@ class Bridge:
         else:
             await _stream(answer, answer.more, receive, send, run=run)
 
-    def _respond(self, environ: dict[str, Any]) -> _Answer:
+    def _packed(self, environ: dict[str, Any]) -> Answer:
+        accepted = environ.get("HTTP_ACCEPT_ENCODING", "")
+        return packed(self._respond(environ), path=environ["PATH_INFO"], accepted=accepted)
+
+    def _respond(self, environ: dict[str, Any]) -> Answer:
         started: list[tuple[str, list[tuple[str, str]]]] = []
         response = self._application(
             environ, lambda status, headers, *_error: started.append((status, headers))
@@ -100,12 +92,12 @@ class Bridge:
         code = int(status.split(" ", 1)[0])
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
         if getattr(response, "streaming", False):
-            return _Answer(code, headers, b"", _Stream(response))
+            return Answer(code, headers, b"", WSGIStream(response))
         try:
-            return _Answer(code, headers, b"".join(response))
+            return Answer(code, headers, b"".join(response))
         finally:
             # Here, in the thread of the request: its connections are this thread's.
-            _close(response)
+            close(response)
 
 
 class _InContext:
@@ -125,28 +117,7 @@ class _InContext:
         self._context.run(function, *arguments, **named)
 
 
-class _Stream:
-    """The pieces of a streamed answer."""
-
-    def __init__(self, response: Iterable[bytes]) -> None:
-        self._response = response
-        self._pieces: Iterator[bytes] = iter(response)
-        self._made = bytearray()
-
-    def next_piece(self) -> bytes | None:
-        """Return what comes next, joined of small pieces or cut from a large one; None at the end."""
-        while len(self._made) < PIECE_BYTES and (piece := next(self._pieces, None)) is not None:
-            self._made += piece
-        piece = bytes(self._made[:PIECE_BYTES])
-        del self._made[:PIECE_BYTES]
-        return piece or None
-
-    def close(self) -> None:
-        """End it, at the end or before."""
-        _close(self._response)
-
-
-async def _stream(answer: _Answer, stream: _Stream, receive: Receive, send: Send, *, run: _InContext) -> None:
+async def _stream(answer: Answer, stream: Stream, receive: Receive, send: Send, *, run: _InContext) -> None:
     """Send a streamed answer for as long as the client takes it."""
     gone = asyncio.ensure_future(_wait_until_gone(receive))
     try:
@@ -225,25 +196,19 @@ async def _send_piece(piece: bytes, send: Send) -> None:
         raise ClientGoneError(f"the client has read nothing for {SENT_WITHIN_S:g} s") from error
 
 
-async def _send_whole(answer: _Answer, send: Send) -> None:
+async def _send_whole(answer: Answer, send: Send) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
-def _refusal(problem: HttpResponse, scope: Scope) -> _Answer:
+def _refusal(problem: HttpResponse, scope: Scope) -> Answer:
     given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
     problem[request_ids.HEADER] = request_ids.request_id_of(",".join(given))
     headers = [(name.lower().encode(), value.encode()) for name, value in problem.items()]
     headers.append((b"content-length", str(len(problem.content)).encode()))
     # What is left of the body is not read.
     headers.append((b"connection", b"close"))
-    return _Answer(problem.status_code, headers, problem.content)
-
-
-def _close(response: Iterable[bytes]) -> None:
-    close = getattr(response, "close", None)
-    if close is not None:
-        close()
+    return Answer(problem.status_code, headers, problem.content)
 
 
 def _environ(scope: Scope, body: bytes) -> dict[str, Any]:

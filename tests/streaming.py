@@ -8,8 +8,9 @@ import django
 django.setup()
 
 from marketdata import bridge  # noqa: E402 - settings come first
+from marketdata.serving import answers  # noqa: E402
 
-PIECE = b"x" * bridge.PIECE_BYTES
+PIECE = b"x" * answers.PIECE_BYTES
 
 
 class Streamed:

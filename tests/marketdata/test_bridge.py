@@ -9,13 +9,14 @@ from structlog.contextvars import bind_contextvars, clear_contextvars, get_conte
 
 from marketdata import bridge
 from marketdata.bridge import BODY_LIMIT_BYTES, Bridge
+from marketdata.serving import answers
 
 Message = MutableMapping[str, Any]
 
 
 @pytest.fixture(autouse=True)
 def pieces_of_a_byte(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge, "PIECE_BYTES", 1)
+    monkeypatch.setattr(answers, "PIECE_BYTES", 1)
 
 
 CHUNKED = (b"transfer-encoding", b"chunked")
@@ -192,7 +193,7 @@ def test_streamed_answer_is_sent_as_it_is_made_and_closed() -> None:
 
 
 def test_small_pieces_are_joined_and_large_ones_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bridge, "PIECE_BYTES", 3)
+    monkeypatch.setattr(answers, "PIECE_BYTES", 3)
     client = Client(b"", method="GET")
     serve(stream(Streamed(lambda: iter([b"a", b"b", b"cdefghij", b"", b"k"]))), client)
     assert [each.get("body") for each in client.answer[1:]] == [b"abc", b"def", b"ghi", b"jk", b""]

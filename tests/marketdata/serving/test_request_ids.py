@@ -2,9 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import requests
@@ -15,7 +13,6 @@ from pytest_django import Settings
 
 from marketdata.serving.request_ids import HEADER
 from tests.product import Product
-from tests.waiting import wait_until
 
 MADE = re.compile("[0-9a-f]{32}")
 
@@ -82,17 +79,6 @@ def test_longest_id_is_taken(client: Client) -> None:
 
 
 # --- In a process that serves ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def web(partitions: None, topic: str, tmp_path: Path) -> Iterator[Product]:
-    product = Product(tmp_path, LOG_FORMAT="json")
-    product.start("web")
-    try:
-        wait_until(lambda: product.is_healthy("web"), what="web is ready")
-        yield product
-    finally:
-        product.close()
 
 
 @pytest.mark.django_db(transaction=True)
