@@ -32,6 +32,7 @@ FIXED = {
     "SECRET_KEY": "only-for-tests",
     "HTTPS_ONLY": "false",
     "ADMIN_PASSWORD": "",
+    "CORS_ALLOWED_ORIGINS": "",
     "ALPHA_VANTAGE_API_KEY": "",
     "FINNHUB_API_KEY": "",
     "KAFKA_SECURITY_PROTOCOL": "PLAINTEXT",

@@ -21,11 +21,14 @@ from typing import Any, TypeAlias, TypeVar, cast
 from urllib.parse import unquote_to_bytes
 
 import structlog
+from corsheaders.middleware import CorsMiddleware
+from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpResponse
 
-from marketdata.serving import request_ids
 from marketdata.serving.answers import Answer, Headers, Stream, WSGIStream, close
 from marketdata.serving.compression import packed
+from marketdata.serving.request_ids import give_request_id
 from prices.api.errors import problem_page
 
 log = structlog.get_logger(__name__)
@@ -202,8 +205,11 @@ async def _send_whole(answer: Answer, send: Send) -> None:
 
 
 def _refusal(problem: HttpResponse, scope: Scope) -> Answer:
-    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"]
-    problem[request_ids.HEADER] = request_ids.request_id_of(",".join(given))
+    # What every other answer is given on its way through Django's middleware.
+    request = WSGIRequest(_environ(scope, b""))
+    copy_context().run(give_request_id(lambda _request: problem), request)
+    if settings.CORS_ALLOWED_ORIGINS:
+        CorsMiddleware(lambda _request: problem)(request)
     headers = [(name.lower().encode(), value.encode()) for name, value in problem.items()]
     headers.append((b"content-length", str(len(problem.content)).encode()))
     # What is left of the body is not read.

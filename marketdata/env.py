@@ -26,6 +26,7 @@ _POSTGRESQL = re.compile(r"(postgres|postgresql|psql|pgsql)://")
 _BLANK = re.compile(r"[\s\x00-\x1f]")
 # Redis keeps a time for each request of a window.
 _MOST_COUNTED = 100_000
+_HOST = re.compile(r"[a-z0-9._:-]+")
 _PROXY_SCHEMES = frozenset({"http", "https", "socks5", "socks5h"})
 _PROXY = "http://user:password@host:port"
 _DATABASE = "postgres://user:password@host:port/name"
@@ -82,6 +83,18 @@ def env_bool(name: str, *, default: bool) -> bool:
 def env_list(name: str, default: str = "") -> list[str]:
     """Return the parts of a comma-separated value, without white space and empty parts."""
     return [part.strip() for part in env_text(name, default).split(",") if part.strip()]
+
+
+def env_origins(name: str) -> list[str]:
+    """Return origins as browsers send them, such as https://example.org; or ["*"]: any."""
+    origins = env_list(name)
+    for origin in origins:
+        if origins != ["*"] and not _is_origin(origin):
+            raise ImproperlyConfigured(
+                f"{name} cannot hold {origin!r}: write each origin as a browser sends it, https://host or"
+                " http://host:port in lower case and without a path, or * alone for any"
+            )
+    return origins
 
 
 def env_choice(name: str, default: str, *, allowed: tuple[str, ...]) -> str:
@@ -176,6 +189,19 @@ def env_certificates(name: str) -> str:
     except ValueError as error:
         raise ImproperlyConfigured(f"{name} names a file that holds no certificate in PEM") from error
     return str(Path(path).absolute())
+
+
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        return False
+    # Browsers leave out the scheme's own port.
+    ports = {"http": ":80", "https": ":443"}
+    is_usual = _HOST.fullmatch(parts.hostname or "") and parts.scheme in ports and ports[parts.scheme] != port
+    host = f"[{parts.hostname}]" if ":" in str(parts.hostname) else parts.hostname
+    return bool(is_usual) and text == f"{parts.scheme}://{host}{port}"
 
 
 def _is_proxy(parts: SplitResult) -> bool:

@@ -14,6 +14,7 @@ from marketdata.env import (
     env_database,
     env_int,
     env_list,
+    env_origins,
     env_proxy,
     env_rate,
     env_required,
@@ -65,6 +66,24 @@ MIDDLEWARE = [
     "marketdata.middleware.PageMessages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
+
+# Pages of which origins may read the answers, never those of the admin; `*`: of any.
+CORS_ALLOWED_ORIGINS = env_origins("CORS_ALLOWED_ORIGINS")
+CORS_ALLOW_ALL_ORIGINS = CORS_ALLOWED_ORIGINS == ["*"]
+CORS_URLS_REGEX = r"/(?!admin(/|$))"
+CORS_ALLOW_METHODS = ["GET", "POST", "PATCH", "DELETE"]
+CORS_ALLOW_HEADERS = [
+    *("Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"),
+    *("X-API-Key", "X-Request-ID"),
+]
+CORS_EXPOSE_HEADERS = [
+    *("Content-Disposition", "ETag", "Link", "Location", "RateLimit", "RateLimit-Policy", "Retry-After"),
+    *("X-Request-ID",),
+]
+if CORS_ALLOWED_ORIGINS:
+    INSTALLED_APPS.append("corsheaders")
+    # Before whatever may answer: what a page may not read is no use to it.
+    MIDDLEWARE.insert(1, "corsheaders.middleware.CorsMiddleware")
 
 DEFAULT_EXCEPTION_REPORTER_FILTER = "marketdata.error_pages.ErrorPageFilter"
 

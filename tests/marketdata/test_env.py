@@ -13,6 +13,7 @@ from marketdata.env import (
     env_database,
     env_int,
     env_list,
+    env_origins,
     env_proxy,
     env_required,
     env_text,
@@ -213,3 +214,36 @@ def test_certificates_are_named_by_their_whole_path(monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(Path(certifi.where()).parent)
     monkeypatch.setenv(NAME, "cacert.pem")
     assert env_certificates(NAME) == certifi.where()
+
+
+@pytest.mark.parametrize(
+    ("text", "origins"),
+    [
+        ("", []),
+        ("*", ["*"]),
+        ("https://example.org", ["https://example.org"]),
+        (
+            " http://localhost:5173, https://a.b-c.example ",
+            ["http://localhost:5173", "https://a.b-c.example"],
+        ),
+        ("http://[::1]:3000,http://127.0.0.1:3000", ["http://[::1]:3000", "http://127.0.0.1:3000"]),
+    ],
+)
+def test_origins_are_read(monkeypatch: pytest.MonkeyPatch, text: str, origins: list[str]) -> None:
+    monkeypatch.setenv(NAME, text)
+    assert env_origins(NAME) == origins
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("example.org", "https://", "https://example.org/", "https://example.org/a", "ftp://example.org"),
+        *("HTTPS://example.org", "https://Example.org", "https://example.org:443", "http://example.org:80"),
+        *("https://example.org:x", "https://example.org?a=1", "https://me@example.org", "null", "file://"),
+        *("https://ex\u00e4mple.org", "https://[::1", "https://*.example.org", "*,https://example.org"),
+    ],
+)
+def test_origin_that_no_browser_sends_is_told(monkeypatch: pytest.MonkeyPatch, origin: str) -> None:
+    monkeypatch.setenv(NAME, origin)
+    with pytest.raises(ImproperlyConfigured, match=f"{NAME} cannot hold '.*https://host or http://host:port"):
+        env_origins(NAME)
