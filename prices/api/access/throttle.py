@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
+import structlog
 from django.conf import settings
 
 from prices.access.generation import new_generation
@@ -17,26 +18,45 @@ from providers.rate_limits.limits import Limit, parse_limits
 from providers.rate_limits.redis_calls import run_script
 from providers.rate_limits.redis_scripts import SharedStateError
 
+log = structlog.get_logger(__name__)
+
 PREFIX = "marketdata:requests"
 _outage = Outage(began="throttle.not_counted", ended="throttle.counted_again")
 
-# Answers the generation of keys where that is asked for, and begins one where there is none; and whether the
-# request is let through, how many more would be, and in how many ms there is room for one more.
+# Answers the generation of keys where that is asked for, and begins one where there is none; whether the
+# request is let through, how many more would be, and in how many ms there is room for one more; and the names
+# of what was deleted because no script wrote it.
 _TAKE = """
 local key, most, window = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local generation = KEYS[2] and redis.call('GET', KEYS[2])
-if KEYS[2] and not generation then
+local garbage = {}
+
+-- When a request was let through, -1 the oldest one; nil where there is none.
+local function time_of(index)
+  local found = redis.pcall('LINDEX', key, index)
+  if not found then return nil end
+  -- An error is a table: there is something else than a list.
+  if type(found) ~= 'string' or #found > 15 or not string.find(found, '^%d+$') then
+    redis.call('DEL', key)
+    table.insert(garbage, key)
+    return nil
+  end
+  return tonumber(found)
+end
+
+local generation = KEYS[2] and redis.pcall('GET', KEYS[2])
+if KEYS[2] and (type(generation) ~= 'string' or generation == '') then
+  if generation then table.insert(garbage, KEYS[2]) end
   generation = ARGV[3]
   redis.call('SET', KEYS[2], generation)
 end
-if most == 0 then return {generation or ''} end
+if most == 0 then return {generation or '', 1, 0, 0, unpack(garbage)} end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local oldest = tonumber(redis.call('LINDEX', key, -1) or now)
+local oldest = time_of(-1)
 -- One of the future was written before the clock was set back.
-while oldest <= now - window or oldest > now do
+while oldest and (oldest <= now - window or oldest > now) do
   redis.call('RPOP', key)
-  oldest = tonumber(redis.call('LINDEX', key, -1) or now)
+  oldest = time_of(-1)
 end
 local count = redis.call('LLEN', key)
 local is_let_through = count < most
@@ -45,7 +65,10 @@ if is_let_through then
   redis.call('PEXPIRE', key, window)
   count = count + 1
 end
-return {generation or '', is_let_through and 1 or 0, most - count, oldest + window - now}
+-- More than the limit were let through before it was lowered: all but the newest have to leave.
+local leaves = time_of(count > most and most - 1 or -1) or now
+local left = math.max(most - count, 0)
+return {generation or '', is_let_through and 1 or 0, left, leaves + window - now, unpack(garbage)}
 """
 
 
@@ -96,14 +119,17 @@ def count_request(name: str, caller: str, rule: str, *, generation_key: str | No
     limits = (0, 0) if limit is None else (limit.requests, limit.window_ms)
     keys = [f"{PREFIX}:{name}:{caller}", *([generation_key] if generation_key else [])]
     try:
-        generation, *counted = run_script(_TAKE, keys, [*limits, new_generation()])
+        generation, is_let_through, left, more_in_ms, *garbage = run_script(
+            _TAKE, keys, [*limits, new_generation()]
+        )
     except SharedStateError as error:
         _outage.begin(str(error))
         return Counted()
     _outage.end()
+    if garbage:
+        log.warning("redis.garbage_deleted", names=[found.decode(errors="replace") for found in garbage])
     if limit is None:
         return Counted(None, generation)
-    is_let_through, left, more_in_ms = counted
     allowance = Allowance(name, limit, left, more_in_ms / 1000)
     if not is_let_through:
         raise ThrottledError(allowance)

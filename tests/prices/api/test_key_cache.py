@@ -105,6 +105,18 @@ def test_redis_that_forgot_the_generation_has_keys_read_again(
     assert [reads(api, made), reads(api, made)] == [1, 0]
 
 
+@pytest.mark.parametrize("wrong", ["", None])
+def test_generation_that_nobody_here_wrote_begins_anew(
+    api: APIClient, made: NewKey, server: redis.Redis, wrong: str | None
+) -> None:
+    server.delete(generation.generation_key())
+    if wrong is None:
+        server.rpush(generation.generation_key(), "no text")
+    else:
+        server.set(generation.generation_key(), wrong)
+    assert [reads(api, made), reads(api, made)] == [1, 0]
+
+
 def test_without_redis_every_call_reads_the_table(api: APIClient, made: NewKey, settings: Settings) -> None:
     settings.REDIS_URL = AWAY
     with CaptureQueriesContext(connection) as queries:

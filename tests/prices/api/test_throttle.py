@@ -89,6 +89,32 @@ def test_clock_that_was_ahead_holds_nobody_back(own_requests: str) -> None:
     assert [is_let_through("one") for _ in range(MOST + 1)] == [True] * MOST + [False]
 
 
+def test_lowered_limit_tells_when_there_is_room(own_requests: str) -> None:
+    """Of four that were let through two have to leave before the limit of three has room for one."""
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
+        now_ms = int(client.time()[0]) * 1000
+        client.rpush(f"{own_requests}:key:one", *[now_ms - age * 1000 for age in (60, 120, 1800, 3000)])
+    with pytest.raises(ThrottledError) as caught:
+        count_request("key", "one", "3/1h")
+    allowance = caught.value.allowance
+    assert allowance.left == 0
+    assert 1795 < allowance.more_in_s <= 1800
+
+
+@pytest.mark.parametrize("wrong", ["text", "nan", "9" * 20, "\xff", None])
+def test_what_nobody_here_wrote_is_deleted_and_counting_goes_on(
+    wrong: str | None, own_requests: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with redis.Redis.from_url(django_settings.REDIS_URL) as client:
+        key = f"{own_requests}:key:one"
+        if wrong is None:
+            client.set(key, "no list")
+        else:
+            client.rpush(key, wrong)
+    assert [is_let_through("one") for _ in range(MOST + 1)] == [True] * MOST + [False]
+    assert events_logged(caplog)["redis.garbage_deleted"] == 1
+
+
 @pytest.mark.parametrize("rule", ["none", "NONE"])
 def test_no_limit_counts_nothing(rule: str, own_requests: str) -> None:
     assert count_request("key", "one", rule) == Counted()
