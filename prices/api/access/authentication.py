@@ -102,10 +102,11 @@ def _sent_key(request: Request) -> str | None:
     """Return the key of the request; None where it sends none. Other schemes are a proxy's."""
     authorization = request.META.get("HTTP_AUTHORIZATION", "")
     is_bearer = authorization[: len(_BEARER)].lower() == _BEARER
+    # An empty one is none: of a variable that is not set, or a proxy.
     sent = {
-        authorization[len(_BEARER) :].strip() if is_bearer else None,
-        request.META.get("HTTP_X_API_KEY"),
-    } - {None}
+        authorization[len(_BEARER) :].strip() if is_bearer else "",
+        request.META.get("HTTP_X_API_KEY", ""),
+    } - {""}
     if len(sent) > 1:
         raise InvalidKeyError("is another one in Authorization than in X-API-Key")
     return sent.pop() if sent else None

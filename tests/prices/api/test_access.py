@@ -105,6 +105,7 @@ def test_scope_that_a_call_needs_is_told(caller: MakeClient, path: str) -> None:
         {"Authorization": "bearer  {} "},
         {"X-API-Key": "{}"},
         {"Authorization": "Bearer {}", "X-API-Key": "{}"},
+        {"Authorization": "Bearer {}", "X-API-Key": ""},
         # A proxy's.
         {"Authorization": "Basic dXNlcjpwYXNz", "X-API-Key": "{}"},
     ],
@@ -120,6 +121,12 @@ def test_two_different_keys_are_refused(api: APIClient) -> None:
     answer = api.get("/providers", headers={"Authorization": f"Bearer {one}", "X-API-Key": two})
     assert problem(answer) == (401, "invalid-key")
     assert one not in answer.content.decode()
+
+
+@pytest.mark.parametrize("headers", [{"X-API-Key": ""}, {"Authorization": "Bearer "}])
+def test_empty_key_is_none(api: APIClient, headers: dict[str, str]) -> None:
+    """As of a variable of the shell that is not set."""
+    assert problem(api.get("/providers", headers=headers)) == (401, "key-required")
 
 
 def test_key_in_the_query_is_refused(api: APIClient) -> None:
