@@ -74,6 +74,18 @@ class FoundKey:
         return self.expires_at is not None and self.expires_at <= now
 
 
+def read_client_name(text: str) -> str:
+    """Return the name of a client without the space around it.
+
+    Raises ValueError where it is empty, longer than LONGEST_NAME, or holds what cannot be seen: a line's end,
+    what moves a terminal's cursor, or what makes two names look the same.
+    """
+    name = text.strip()
+    if not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
+        raise ValueError(text)
+    return name
+
+
 def create_key(client_name: str, scopes: Collection[Scope], *, expires_at: datetime | None) -> NewKey:
     """Create a key of the client of this name, and the client where there is none."""
     prefix = f"mdk_{_random(_NAME_CHARACTERS)}"

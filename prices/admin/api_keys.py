@@ -8,7 +8,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from prices.access.keys import LONGEST_NAME, create_key, key_state, revoke_key
+from prices.access.keys import LONGEST_NAME, create_key, key_state, read_client_name, revoke_key
 from prices.admin.read_only import ReadOnlyAdmin
 from prices.models import ApiKey, Scope
 from prices.models.api_client import SCOPES_IN_WORDS
@@ -39,6 +39,13 @@ class KeyForm(ModelForm):
         fields = ["scopes", "expires_at"]
         help_texts = {"expires_at": "In UTC. Empty: it opens until it is revoked."}
 
+    def clean_client_name(self) -> str:
+        """Refuse a name that holds what cannot be seen."""
+        try:
+            return read_client_name(self.cleaned_data["client_name"])
+        except ValueError as error:
+            raise forms.ValidationError("Only characters that can be seen, and spaces.") from error
+
     def clean_expires_at(self) -> Any:
         """Refuse an end that is over."""
         end = self.cleaned_data["expires_at"]
@@ -61,7 +68,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     add_fields = ["client_name", "scopes", "expires_at"]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may create and revoke keys."""
+        """Return whether the user may create keys."""
         return request.user.has_perm("prices.add_apikey")
 
     def has_manage_permission(self, request: HttpRequest) -> bool:

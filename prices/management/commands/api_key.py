@@ -8,7 +8,14 @@ from typing import Any
 import msgspec
 from django.core.management.base import BaseCommand, CommandError
 
-from prices.access.keys import LONGEST_NAME, PREFIX_LENGTH, UnknownKeyError, create_key, revoke_key
+from prices.access.keys import (
+    LONGEST_NAME,
+    PREFIX_LENGTH,
+    UnknownKeyError,
+    create_key,
+    read_client_name,
+    revoke_key,
+)
 from prices.access.rights import needs_keys
 from prices.api.renderers import time
 from prices.clock import database_now
@@ -97,12 +104,15 @@ class Command(BaseCommand):
     def _revoke(self, *, prefixes: list[str], **options: Any) -> None:
         unknown = [prefix for prefix in prefixes if not ApiKey.objects.filter(prefix=prefix).exists()]
         if unknown:
-            raise CommandError(f"No key begins with {', '.join(unknown)}. Nothing was revoked.")
+            raise CommandError(
+                f"There is no key {', '.join(unknown)}. Nothing was revoked. Name each key by its first"
+                f" {PREFIX_LENGTH} characters, as `api_key list` shows them."
+            )
         for prefix in prefixes:
             try:
                 key = revoke_key(prefix)
             except UnknownKeyError as error:
-                raise CommandError(f"No key begins with {prefix}.") from error
+                raise CommandError(f"There is no key {prefix}.") from error
             self.stdout.write(
                 f"{key.prefix}  revoked at {key.revoked_at:%Y-%m-%d %H:%M:%S} UTC: {key.client}"
             )
@@ -121,10 +131,7 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
 
 
 def _name(text: str) -> str:
-    name = text.strip()
-    if not name.isprintable() or not 1 <= len(name) <= LONGEST_NAME:
-        raise ValueError
-    return name
+    return read_client_name(text)
 
 
 _name.__name__ = f"name of up to {LONGEST_NAME} characters"

@@ -42,6 +42,8 @@ def test_new_key_is_shown_once(admin_client: Client) -> None:
     ("changes", "told"),
     [
         ({"client_name": ""}, "This field is required."),
+        ({"client_name": "a\nb"}, "Only characters that can be seen, and spaces."),
+        ({"client_name": "a\x1b[31m"}, "Only characters that can be seen, and spaces."),
         ({"scopes": []}, "This field is required."),
         ({"scopes": ["write"]}, "is not one of the available choices"),
         ({"expires_at_0": "2020-01-01"}, "This is over."),
