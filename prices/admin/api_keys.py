@@ -37,7 +37,7 @@ class KeyForm(ModelForm):
     class Meta:
         model = ApiKey
         fields = ["scopes", "expires_at"]
-        help_texts = {"expires_at": "In UTC. Empty: it opens until it is revoked."}
+        help_texts = {"expires_at": "In UTC. Without it the key opens until it is revoked."}
 
     def clean_client_name(self) -> str:
         """Refuse a name that holds what cannot be seen."""
@@ -66,6 +66,16 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     search_fields = ["prefix", "client__name"]
     actions = ["revoke"]
     add_fields = ["client_name", "scopes", "expires_at"]
+    shown_fields = [
+        "client",
+        "prefix",
+        "opens",
+        "state",
+        "created_at",
+        "expires_at",
+        "last_used_at",
+        "revoked_at",
+    ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may create keys."""
@@ -82,8 +92,12 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         return super(ReadOnlyAdmin, self).get_search_results(request, queryset, search_term)
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> Any:
-        """Return what a new key is made of, or all that there is of one."""
-        return self.add_fields if obj is None else super().get_fields(request, obj)
+        """Return what a new key is made of, or what there is of one but its digest."""
+        return self.add_fields if obj is None else self.shown_fields
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
+        """Return what no form holds: all of a key that is made."""
+        return [] if obj is None else self.shown_fields
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         """Create the key, and show it once."""
@@ -111,4 +125,6 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         """Revoke the keys."""
         for key in keys:
             revoke_key(key.prefix)
+            if key.revoked_at is None:
+                self.log_change(request, key, "Revoked.")
         self.message_user(request, f"{len(keys)} revoked: they open nothing from now on.")

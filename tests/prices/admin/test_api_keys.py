@@ -1,13 +1,15 @@
 """API keys in the admin."""
 
 import re
+from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from prices.access.keys import InvalidKeyError, create_key, find_key
+from prices.access.keys import InvalidKeyError, create_key, find_key, revoke_key
 from prices.models import ApiKey, Scope
 
 pytestmark = pytest.mark.django_db
@@ -63,6 +65,35 @@ def test_keys_are_revoked_by_an_action(admin_client: Client) -> None:
         with pytest.raises(InvalidKeyError):
             find_key(each.text)
     find_key(made[2].text)
+
+
+def test_page_of_a_key_shows_what_it_is_and_that_it_was_revoked(admin_client: Client) -> None:
+    made = create_key("team", [Scope.READ, Scope.JOBS], expires_at=None)
+    address = reverse("admin:prices_apikey_change", args=[made.row.pk])
+    assert shown(admin_client.get(address)) >= {"team", made.row.prefix, "read, jobs", "for good"}
+    revoked = revoke_key(made.row.prefix)
+    told = f"revoked {revoked.revoked_at:%Y-%m-%d}"
+    assert told in shown(admin_client.get(address))
+
+
+def shown(page: Any) -> set[str]:
+    """Return the values that a page shows and nobody can change."""
+    found = re.findall(r'<div class="readonly">(.*?)</div>', page.content.decode(), re.DOTALL)
+    return {re.sub("<[^>]+>", "", each).strip() for each in found}
+
+
+def test_history_of_a_key_tells_who_revoked_it(admin_client: Client) -> None:
+    made = [create_key("team", [Scope.READ], expires_at=None) for _ in range(2)]
+    revoke_key(made[1].row.prefix)
+    chosen = {"action": "revoke", "_selected_action": [str(each.row.pk) for each in made]}
+    admin_client.post(LIST, chosen)
+    # Of the one that was revoked before there is nothing to tell.
+    entry = LogEntry.objects.get()
+    assert (entry.object_id, entry.user.username, entry.change_message) == (
+        str(made[0].row.pk),
+        "admin",
+        "Revoked.",
+    )
 
 
 def test_search_finds_a_client_and_a_beginning(admin_client: Client) -> None:
