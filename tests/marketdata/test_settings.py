@@ -112,6 +112,8 @@ def test_check_deploy_is_clean_under_production_settings() -> None:
         ("localhost,192.0.2.1", None, True),
         ("*", None, True),
         ("localhost,127.0.0.1,[::1],0.0.0.0", None, False),
+        # Who copies the example has not said so.
+        ("prices.example.org", variables_in_example()["API_AUTH"], True),
         ("prices.example.org", "open", False),
         ("prices.example.org", "keys", False),
     ],
