@@ -86,6 +86,12 @@ class Virtualenv:
                 "The service runs from this checkout on other packages than it wants now. "
                 "Stop it (Ctrl-C in its terminal), then start this again."
             )
+        if self._folder.is_symlink():
+            # It would be emptied where it leads to, which is another checkout's.
+            raise InstallError(
+                f"{self._folder} is a link, and what it leads to is not what this checkout wants. Delete the"
+                " link, then start this again."
+            )
         self._record.unlink(missing_ok=True)
         made = subprocess.run(
             [sys.executable, "-m", "venv", "--clear", self._folder], check=False, pass_fds=[lock.fileno()]

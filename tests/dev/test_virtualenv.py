@@ -111,6 +111,16 @@ def test_install_after_a_killed_one_is_done_again(checkout: Path) -> None:
     assert has(checkout, "served")
 
 
+def test_virtualenv_that_a_link_leads_to_is_not_emptied(checkout: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept").touch()
+    (checkout / ".venv").symlink_to(other)
+    with pytest.raises(InstallError, match="is a link"):
+        Virtualenv(checkout).install("requirements-run.txt")
+    assert (other / "kept").exists()
+
+
 def test_install_without_an_index_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", os.devnull)
     with pytest.raises(InstallError, match="pip could not install the packages"):
