@@ -78,8 +78,8 @@ class ApiKeyAdmin(ReadOnlyAdmin):
     ]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        """Return whether the user may create keys."""
-        return request.user.has_perm("prices.add_apikey")
+        """Return whether the user may create keys: only who may do all that a key may open."""
+        return request.user.has_perms(["prices.add_apikey", "prices.change_polljob"])
 
     def has_manage_permission(self, request: HttpRequest) -> bool:
         """Return whether the user may revoke keys."""

@@ -104,6 +104,14 @@ def test_search_finds_a_client_and_a_beginning(admin_client: Client) -> None:
         assert made[0].row.prefix not in page
 
 
+def test_key_opens_no_more_than_its_maker_may(client: Client) -> None:
+    user = User.objects.create_user("keys", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="add_apikey"))
+    client.force_login(user)
+    assert client.post(ADD, NEW | {"scopes": ["admin"]}).status_code == 403
+    assert not ApiKey.objects.exists()
+
+
 def test_viewer_neither_creates_nor_revokes(client: Client) -> None:
     user = User.objects.create_user("viewer", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_apikey"))
