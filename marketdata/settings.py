@@ -323,20 +323,38 @@ REST_FRAMEWORK = {
 
 SPECTACULAR_SETTINGS = {
     "TITLE": "Market data service",
-    "DESCRIPTION": "Polls price providers, keeps every answer, and serves exact moving averages.",
+    "DESCRIPTION": (
+        "Polls price providers, keeps every answer, and serves exact moving averages.\n\n"
+        "- Prices are JSON numbers with all digits that the provider gave.\n"
+        "- Times are UTC and end in `Z`. `observed_at` is the provider's own, `received_at` when its answer"
+        " came here.\n"
+        "- Ids are UUIDs of version 7: they sort by time.\n"
+        "- Where a call knows no such parameter or field, or is given one twice, it says so (400).\n"
+        "- Every error is `application/problem+json` (RFC 9457): `type` names it for programs, `detail` tells"
+        " people.\n"
+        "- An address may end in a slash."
+    ),
     "VERSION": __version__,
+    "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["prices.api.access.permission.ScopePermission"],
+    "TAGS": [
+        {"name": "prices", "description": "The latest price, stored ones, and jobs that poll them."},
+        {"name": "averages", "description": "5-point moving averages."},
+        {"name": "jobs", "description": "What is polled, and what became of it."},
+        {"name": "symbols", "description": "What is known."},
+        {"name": "providers", "description": "Who is asked, and what is left of their budgets."},
+        {"name": "raw", "description": "What providers answered."},
+    ],
+    # In the order in which they stand in the code.
+    "SORT_OPERATIONS": False,
+    "SORT_OPERATION_PARAMETERS": False,
+    "COMPONENT_SPLIT_PATCH": False,
+    "PREPROCESSING_HOOKS": ["prices.api.schema.hooks.without_trailing_slashes"],
+    "POSTPROCESSING_HOOKS": ["prices.api.schema.access.with_refusals", "prices.api.schema.hooks.complete"],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "ENUM_NAME_OVERRIDES": {"JobStatus": ["active", "paused", "stopped"]},
-    "OAS_VERSION": "3.1.0",
-    "POSTPROCESSING_HOOKS": [
-        "drf_spectacular.hooks.postprocess_schema_enums",
-        "prices.api.schema.common.with_summaries",
-        "prices.api.schema.access.with_refusals",
-    ],
-    "PREPROCESSING_HOOKS": ["prices.api.schema.common.without_trailing_slashes"],
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "defaultModelsExpandDepth": 0},
 }
 
 # --- Logs -----------------------------------------------------------------------------------------

@@ -12,9 +12,8 @@ from providers.keys import KEY_SETTINGS
 _ADAPTERS: dict[str, Provider] = {
     adapter.name: adapter for adapter in (AlphaVantage(), Finnhub(), Yahoo(), Simulated())
 }
-_ALIASES = {"finhub": "finnhub"}
-
 PROVIDER_NAMES = tuple(_ADAPTERS)
+ALIASES = {"finhub": "finnhub"}
 
 
 class UnknownProviderError(LookupError):
@@ -31,7 +30,7 @@ def normalise_name(name: str) -> str:
     Raises UnknownProviderError.
     """
     lowered = name.lower()
-    known = _ALIASES.get(lowered, lowered)
+    known = ALIASES.get(lowered, lowered)
     if known not in _ADAPTERS:
         raise UnknownProviderError(name)
     return known

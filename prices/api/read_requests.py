@@ -2,25 +2,33 @@
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from prices.api.fields import (
+    SINCE,
     SYMBOL_ALLOWED,
+    UNTIL,
+    IdField,
     MomentField,
     ProviderField,
     StrictField,
     SymbolField,
     SymbolListField,
     SymbolPartField,
+    TimeField,
     WholeNumberField,
     WordField,
+    WordListField,
+    json_schema,
     parse_uuid,
 )
+from prices.api.serializers import MAX_LIMIT, PageRequest
 from prices.bars.reading import LENGTHS
-from prices.clock import recent_now
+from prices.clock import database_now, recent_now
 from prices.database.uuid7 import EPOCH
 from prices.history.query import Position, Query
+from prices.ledger.reports import DAY, LONGEST_WINDOW
+from prices.models import RunState
 from prices.symbols import normalise_symbol
 
 MAX_ROWS = 10_000
@@ -29,12 +37,11 @@ MAX_SYMBOLS_LISTED = 1_000
 DEFAULT_SYMBOLS_LISTED = 100
 
 
-@extend_schema_field({"type": "string"})
 class CursorField(StrictField[Position]):
     """Where a page begins, as `next` of the page before has it."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(help_text="what `next` of the page before has", **kwargs)
+        super().__init__("what `next` of the page before has", schema=json_schema.CURSOR, **kwargs)
 
     def to_internal_value(self, data: Any) -> Position:
         """Return the position."""
@@ -45,6 +52,11 @@ class CursorField(StrictField[Position]):
         return Position(found, symbol)
 
 
+def numbers_field() -> WordField:
+    """Return the field that chooses how prices are written."""
+    return WordField("number", "string", meaning="How prices are written", required=False, default="number")
+
+
 def cursor_of(position: Position) -> str:
     """Return the cursor of a page that begins there."""
     return f"{position.row_id},{position.symbol}" if position.symbol else str(position.row_id)
@@ -53,23 +65,41 @@ def cursor_of(position: Position) -> str:
 class RowsRequest(serializers.Serializer[Any]):
     """The query of a list of rows as they were received."""
 
-    symbol = SymbolField(required=False, default=None)
-    symbols = SymbolListField(required=False, default=None)
-    provider = ProviderField()
-    since = MomentField("; received then or later", required=False, default=None)
-    until = MomentField("; received before then", required=False, default=None)
-    order = WordField("asc", "desc", required=False, default="desc")
-    limit = WholeNumberField(1, MAX_ROWS, required=False, default=None)
-    cursor = CursorField(required=False, default=None)
-    numbers = WordField("number", "string", required=False, default="number")
-    format = WordField("json", "csv", "ndjson", required=False, default=None)
+    symbol = SymbolField(meaning="Only this one", more="Not beside `symbols`.", required=False, default=None)
+    symbols = SymbolListField(
+        meaning="Only these, in this order", more="Not beside `symbol`.", required=False, default=None
+    )
+    provider = ProviderField(meaning="Only prices of this one")
+    since = MomentField("; received then or later", meaning=SINCE, required=False, default=None)
+    until = MomentField("; received before then", meaning=UNTIL, required=False, default=None)
+    order = WordField(
+        "asc", "desc", meaning="By the time of receipt, up or down", required=False, default="desc"
+    )
+    limit = WholeNumberField(
+        1,
+        MAX_ROWS,
+        meaning="Rows of the page or file",
+        more=f"Left out: {DEFAULT_ROWS} of a page, all of a file.",
+        required=False,
+        default=None,
+    )
+    cursor = CursorField(
+        meaning="Where the page begins",
+        more="With the `symbol` or `symbols` of that page.",
+        required=False,
+        default=None,
+    )
+    numbers = numbers_field()
+    format = WordField(
+        "json", "csv", "ndjson", meaning="The form, whatever `Accept` says", required=False, default=None
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse times in the wrong order, and a cursor of other symbols."""
         if attrs["symbol"] and attrs["symbols"]:
             raise serializers.ValidationError({"symbols": ["is given together with symbol"]})
-        if attrs["since"] and attrs["until"] and attrs["since"] >= attrs["until"]:
-            raise serializers.ValidationError({"since": ["is not before until"]})
+        if attrs["since"] and attrs["until"]:
+            _check_order(attrs)
         symbols = attrs["symbols"] or [symbol for symbol in [attrs["symbol"]] if symbol]
         after: Position | None = attrs["cursor"]
         if after is not None and (after.symbol not in symbols if symbols else after.symbol is not None):
@@ -92,43 +122,61 @@ def _query(attrs: dict[str, Any], symbols: list[str]) -> Query:
 class HistoryRequest(RowsRequest):
     """The query of GET /prices/history."""
 
-    distinct = WordField("observed", required=False, default=None)
+    distinct = WordField(
+        "observed",
+        meaning="Leave out a price of the same provider's time as the one before",
+        required=False,
+        default=None,
+    )
 
 
 class AveragesRequest(RowsRequest):
     """The query of GET /averages."""
 
-    expand = WordField("inputs", required=False, default=None)
+    expand = WordField("inputs", meaning="Tell the points of each window", required=False, default=None)
 
 
 class BarsRequest(serializers.Serializer[Any]):
     """The query of GET /prices/bars."""
 
-    symbol = SymbolField()
-    interval = WordField(*LENGTHS)
-    provider = ProviderField()
-    since = MomentField("; bars that begin then or later", required=False, default=None)
-    until = MomentField("; bars that begin before then; left out: now", required=False, default=None)
-    limit = WholeNumberField(1, MAX_ROWS, required=False, default=DEFAULT_ROWS)
+    symbol = SymbolField(meaning="The symbol", examples=["SIM-ACME"])
+    interval = WordField(*LENGTHS, meaning="The length of a bar", examples=["1h"])
+    provider = ProviderField(meaning="Only bars of this one")
+    since = MomentField("; bars that begin then or later", meaning=SINCE, required=False, default=None)
+    until = MomentField(
+        "; bars that begin before then; left out: now", meaning=UNTIL, required=False, default=None
+    )
+    limit = WholeNumberField(
+        1,
+        MAX_ROWS,
+        meaning="Bars of the page, those of one time as one",
+        required=False,
+        default=DEFAULT_ROWS,
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Fill in what was left out. Refuse times in the wrong order."""
         until = attrs["until"] or recent_now()
         # As many as fit before `until`; nothing is older than 1970.
         span = min(attrs["limit"] * LENGTHS[attrs["interval"]], until - EPOCH)
-        since = attrs["since"] or until - span
-        if since >= until:
-            raise serializers.ValidationError({"since": ["is not before until"]})
-        return attrs | {"since": since, "until": until}
+        whole = attrs | {"since": attrs["since"] or until - span, "until": until}
+        _check_order(whole)
+        return whole
 
 
 class NewestAveragesRequest(serializers.Serializer[Any]):
     """The query of GET /averages/latest."""
 
-    symbol = SymbolField(required=False, default=None)
+    symbol = SymbolField(
+        meaning="One symbol",
+        more="Either this or `symbols` is given.",
+        examples=["SIM-ACME"],
+        required=False,
+        default=None,
+    )
     symbols = SymbolListField(required=False, default=None)
-    expand = WordField("inputs", required=False, default=None)
-    numbers = WordField("number", "string", required=False, default="number")
+    expand = WordField("inputs", meaning="Tell the points of each window", required=False, default=None)
+    numbers = numbers_field()
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a symbol beside symbols, and neither."""
@@ -142,12 +190,62 @@ class NewestAveragesRequest(serializers.Serializer[Any]):
 class PriceRequest(serializers.Serializer[Any]):
     """The query of GET /prices/{event_id}."""
 
-    numbers = WordField("number", "string", required=False, default="number")
+    numbers = numbers_field()
 
 
 class SymbolsRequest(serializers.Serializer[Any]):
     """The query of GET /symbols."""
 
-    q = SymbolPartField(f"a part of the symbol in any case: {SYMBOL_ALLOWED}", required=False, default="")
-    limit = WholeNumberField(1, MAX_SYMBOLS_LISTED, required=False, default=DEFAULT_SYMBOLS_LISTED)
-    cursor = SymbolPartField("what `next` of the page before has", required=False, default="")
+    q = SymbolPartField(f"a part of the symbol in any case: {SYMBOL_ALLOWED}", required=False, default=str)
+    limit = WholeNumberField(
+        1, MAX_SYMBOLS_LISTED, meaning="Rows of the page", required=False, default=DEFAULT_SYMBOLS_LISTED
+    )
+    cursor = SymbolPartField(
+        "what `next` of the page before has", meaning="Where the page begins", required=False, default=str
+    )
+
+
+class RunsRequest(PageRequest):
+    """The query of GET /jobs/{job_id}/runs."""
+
+    before = IdField("the poll_id of a run: only older ones", required=False, default=None)
+    state = WordListField(
+        RunState.values, noun="state", meaning="Only runs of these", required=False, default=tuple
+    )
+    since = TimeField("; slots due then or later", meaning=SINCE, required=False, default=None)
+    until = TimeField("; slots due before then", meaning=UNTIL, required=False, default=None)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Refuse times in the wrong order."""
+        if attrs["since"] and attrs["until"]:
+            _check_order(attrs)
+        return attrs
+
+
+class GapsRequest(serializers.Serializer[Any]):
+    """The query of GET /jobs/{job_id}/gaps; the time is what pages go by."""
+
+    limit = WholeNumberField(1, MAX_LIMIT, meaning="Ranges of the page", required=False, default=100)
+    since = TimeField(
+        f"; at most {LONGEST_WINDOW.days} days before `until`; left out: one day before it",
+        meaning=SINCE,
+        required=False,
+        default=None,
+    )
+    until = TimeField("; slots due before then; left out: now", meaning=UNTIL, required=False, default=None)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what was left out. Refuse times in the wrong order, and more than is read at once."""
+        until = attrs["until"] or database_now()
+        whole = attrs | {"until": until, "since": attrs["since"] or until - DAY}
+        _check_order(whole)
+        if whole["until"] - whole["since"] > LONGEST_WINDOW:
+            raise serializers.ValidationError(
+                {"since": [f"is more than {LONGEST_WINDOW.days} days before until"]}
+            )
+        return whole
+
+
+def _check_order(attrs: dict[str, Any]) -> None:
+    if attrs["since"] >= attrs["until"]:
+        raise serializers.ValidationError({"since": ["is not before until"]})

@@ -1,8 +1,8 @@
-"""What requests may hold. A field's help text is what an error says is allowed."""
+"""What requests may hold."""
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from django.http import QueryDict
 from rest_framework import serializers
@@ -10,19 +10,18 @@ from rest_framework import serializers
 from prices.api.fields import (
     IdField,
     ProviderField,
+    StrictField,
     SwitchField,
     SymbolField,
     SymbolListField,
     SymbolsField,
-    TimeField,
     WholeNumberField,
     WordField,
     WordListField,
+    json_schema,
 )
 from prices.api.problems import InvalidRequestError
-from prices.clock import database_now
-from prices.ledger.reports import DAY, LONGEST_WINDOW
-from prices.models import JobStatus, RunState
+from prices.models import JobStatus
 from prices.models.poll_job import MAX_INTERVAL_S, MIN_INTERVAL_S
 from prices.symbols import is_simulated
 from providers.keys import SIMULATED
@@ -39,12 +38,26 @@ def _check_simulated(symbols: list[str], provider: str | None, *, field: str) ->
         raise serializers.ValidationError({field: [f"cannot be served by {provider}"]})
 
 
-class PollRequest(serializers.Serializer[Any]):
+class Body(serializers.Serializer[Any]):
+    """The body of a call: an object without other fields. `rules` in JSON Schema are of several fields."""
+
+    rules: Mapping[str, Any] = {}
+
+
+class PollRequest(Body):
     """The body of POST /prices/poll."""
 
-    symbols = SymbolsField()
-    interval = WholeNumberField(MIN_INTERVAL_S, MAX_INTERVAL_S, unit="(seconds)")
-    provider = ProviderField()
+    symbols = SymbolsField(meaning="What to poll")
+    interval = WholeNumberField(
+        MIN_INTERVAL_S,
+        MAX_INTERVAL_S,
+        unit="(seconds)",
+        meaning="From one poll to the next",
+        more="Written without a fraction: 60, not 60.0.",
+    )
+    provider = ProviderField(meaning="Whom to ask first", allow_null=True)
+
+    rules = json_schema.SIMULATED_APART
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse simulated symbols beside real ones, and with real providers."""
@@ -55,16 +68,32 @@ class PollRequest(serializers.Serializer[Any]):
 class PollQuery(serializers.Serializer[Any]):
     """The query of POST /prices/poll."""
 
-    strict = SwitchField(required=False, default=False)
+    strict = SwitchField(
+        meaning="Whether a job that the provider's budget does not carry in full is refused (422)",
+        required=False,
+        default=False,
+    )
 
 
-class ChangeRequest(serializers.Serializer[Any]):
+class ChangeRequest(Body):
     """The body of PATCH /jobs/{job_id}: an interval, symbols, or both."""
 
     interval = WholeNumberField(
-        MIN_INTERVAL_S, MAX_INTERVAL_S, unit="(seconds)", required=False, default=None
+        MIN_INTERVAL_S,
+        MAX_INTERVAL_S,
+        unit="(seconds)",
+        meaning="From one poll to the next",
+        more="Written without a fraction: 60, not 60.0.",
+        required=False,
+        default=None,
     )
-    symbols = SymbolsField(required=False, default=None)
+    symbols = SymbolsField(
+        meaning="What to poll in place of what is polled now, by the job's provider where it names one",
+        required=False,
+        default=None,
+    )
+
+    rules = {"minProperties": 1}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse simulated symbols beside real ones, and a change of nothing."""
@@ -77,7 +106,7 @@ class ChangeRequest(serializers.Serializer[Any]):
         return attrs
 
 
-class StopRequest(serializers.Serializer[Any]):
+class StopRequest(Body):
     """The body of POST /prices/stop."""
 
     job_id = IdField("the uuid that POST /prices/poll answered")
@@ -87,10 +116,21 @@ class LatestRequest(serializers.Serializer[Any]):
     """The query of GET /prices/latest."""
 
     symbol = SymbolField()
-    provider = ProviderField()
-    expand = WordField("quality", required=False, default=None)
-    max_age = WholeNumberField(0, MAX_AGE_S, unit="(seconds)", required=False, default=None)
-    fetch = WordField("never", required=False, default=None)
+    provider = ProviderField(meaning="Whom to ask, and nobody else")
+    expand = WordField(
+        "quality", meaning="Tell how old and how good the price is, too", required=False, default=None
+    )
+    max_age = WholeNumberField(
+        0,
+        MAX_AGE_S,
+        unit="(seconds)",
+        meaning="The greatest age by the provider's time",
+        required=False,
+        default=None,
+    )
+    fetch = WordField(
+        "never", meaning="Ask no provider, and give what is stored", required=False, default=None
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse a simulated symbol with a real provider, and the other way round."""
@@ -101,8 +141,17 @@ class LatestRequest(serializers.Serializer[Any]):
 class LatestBatchRequest(LatestRequest):
     """The query of GET /prices/latest of several symbols."""
 
-    symbol = SymbolField(required=False, default=None)
-    symbols = SymbolListField()
+    symbol = SymbolField(
+        meaning="One symbol",
+        more="Either this or `symbols` is given.",
+        examples=["SIM-ACME"],
+        required=False,
+        default=None,
+    )
+    # The query that has none is that of LatestRequest; the schema describes both in this one.
+    symbols = SymbolListField(
+        more="All are simulated, or none is.", may_mix=False, required=False, default=None
+    )
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse simulated symbols beside real ones and with real providers, and a symbol besides."""
@@ -123,7 +172,7 @@ class NoBody(serializers.Serializer[Any]):
 class PageRequest(serializers.Serializer[Any]):
     """The query of a list: newest first, `limit` a page, going on before an id."""
 
-    limit = WholeNumberField(1, MAX_LIMIT, required=False, default=100)
+    limit = WholeNumberField(1, MAX_LIMIT, meaning="Rows of the page", required=False, default=100)
     before = IdField("a uuid: only older rows than this one", required=False, default=None)
 
 
@@ -131,53 +180,12 @@ class JobsRequest(PageRequest):
     """The query of GET /jobs."""
 
     status = WordListField(
-        JobStatus.values, noun="status", example="active,paused", required=False, default=()
+        JobStatus.values, noun="status", meaning="Only jobs of these", required=False, default=tuple
     )
-    provider = ProviderField(", which the job names or, where it names none, which served it last")
-    symbol = SymbolField(required=False, default=None)
-
-
-class RunsRequest(PageRequest):
-    """The query of GET /jobs/{job_id}/runs."""
-
-    before = IdField("the poll_id of a run: only older ones", required=False, default=None)
-    state = WordListField(RunState.values, noun="state", example="failed,skipped", required=False, default=())
-    since = TimeField("; slots due then or later", required=False, default=None)
-    until = TimeField("; slots due before then", required=False, default=None)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuse times in the wrong order."""
-        if attrs["since"] and attrs["until"]:
-            _check_order(attrs)
-        return attrs
-
-
-class GapsRequest(serializers.Serializer[Any]):
-    """The query of GET /jobs/{job_id}/gaps; the time is what pages go by."""
-
-    limit = WholeNumberField(1, MAX_LIMIT, required=False, default=100)
-    since = TimeField(
-        f"; at most {LONGEST_WINDOW.days} days before `until`; left out: one day before it",
-        required=False,
-        default=None,
+    provider = ProviderField(
+        ", which the job names or, where it names none, which served it last", meaning="Only jobs of this one"
     )
-    until = TimeField("; slots due before then; left out: now", required=False, default=None)
-
-    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Fill in what was left out. Refuse times in the wrong order, and more than is read at once."""
-        until = attrs["until"] or database_now()
-        whole = attrs | {"until": until, "since": attrs["since"] or until - DAY}
-        _check_order(whole)
-        if whole["until"] - whole["since"] > LONGEST_WINDOW:
-            raise serializers.ValidationError(
-                {"since": [f"is more than {LONGEST_WINDOW.days} days before until"]}
-            )
-        return whole
-
-
-def _check_order(attrs: dict[str, Any]) -> None:
-    if attrs["since"] >= attrs["until"]:
-        raise serializers.ValidationError({"since": ["is not before until"]})
+    symbol = SymbolField(meaning="Only jobs that poll it", required=False, default=None)
 
 
 def validated(form: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:
@@ -215,7 +223,8 @@ def _field_errors(serializer: serializers.Serializer[Any], faults: Any) -> list[
 
 
 def _allowed(serializer: serializers.Serializer[Any], name: str) -> str:
-    return str(serializer.fields[name].help_text)
+    field = cast("StrictField[Any]", serializer.fields[name])
+    return field.allowed
 
 
 def _unknown_fields(

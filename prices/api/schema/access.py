@@ -13,7 +13,7 @@ _REFUSALS = {
 }
 
 
-class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class KeyScheme(OpenApiAuthenticationExtension):
     """The two headers of a key, either of which will do. Where the service is open, neither."""
 
     target_class = "prices.api.access.authentication.KeyAuthentication"

@@ -1,26 +1,53 @@
 """What several answers have, and the shape of errors."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from drf_spectacular.drainage import set_override
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from providers.base import ErrorKind
 from providers.rate_limits.permits import Refusal
 
+_PRICE = {"exclusiveMinimum": 0}
 
-class ExactNumber(serializers.DecimalField):
-    """A JSON number with the provider's digits."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(max_digits=None, decimal_places=None, coerce_to_string=False, **kwargs)
+@extend_schema_field({"type": "number"} | _PRICE)
+class ExactNumber(serializers.Field[Any, Any, Any, Any]):
+    """A price as a JSON number with the provider's digits."""
+
+
+@extend_schema_field({"type": ["number", "string"], "pattern": r"^[0-9]+(\.[0-9]+)?$"} | _PRICE)
+class NumberOrText(serializers.Field[Any, Any, Any, Any]):
+    """A price as `numbers` asks for it: a number, or the same digits as a string."""
+
+
+class Choice(serializers.ChoiceField):
+    """One of some words, which generated clients know by a name."""
+
+    def __init__(self, words: Iterable[str], *, name: str, **kwargs: Any) -> None:
+        words = [str(word) for word in words]
+        super().__init__(words, **kwargs)
+        set_override(self, "field", {"type": "string", "enum": words})
+        set_override(self, "field_component_name", name)
+
+
+class Word(serializers.CharField):
+    """One word, always the same."""
+
+    def __init__(self, word: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        set_override(self, "field", {"type": "string", "const": word})
 
 
 class Attempt(serializers.Serializer[Any]):
     """A provider that gave no price, and why."""
 
     provider = serializers.CharField()
-    error = serializers.ChoiceField(
-        [*map(str, ErrorKind), *map(str, Refusal), "timeout", "too_many_fetches", "too_old"],
+    error = Choice(
+        [*ErrorKind, *Refusal, "timeout", "too_many_fetches", "too_old"],
+        name="AttemptError",
         help_text="What the provider answered, or why it was not asked or not waited for.",
     )
     message = serializers.CharField(help_text="The same for people.")
@@ -43,6 +70,7 @@ class Problem(serializers.Serializer[Any]):
     detail = serializers.CharField()
     # A declared field, which the metaclass takes out of the class: Serializer.errors stays.
     errors = FieldError(many=True, required=False)  # type: ignore[assignment]
+    scope = serializers.CharField(required=False, help_text="The scope that the key has not.")
     variable = serializers.CharField(required=False, help_text="The setting that has no value.")
     age_seconds = serializers.FloatField(required=False, allow_null=True, help_text="Of a price too old.")
     attempts = Attempt(
@@ -54,23 +82,6 @@ class Problem(serializers.Serializer[Any]):
     )
 
 
-Endpoint = tuple[str, str, str, Any]
-
-
-def without_trailing_slashes(endpoints: list[Endpoint], **kwargs: Any) -> list[Endpoint]:
-    """Return the addresses as the contract writes them; a trailing slash works too."""
-    return [(path.rstrip("/"), pattern, method, view) for path, pattern, method, view in endpoints]
-
-
-def with_summaries(result: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-    """Return the schema with the first sentence of each description as the summary of its call."""
-    for operations in result["paths"].values():
-        for operation in operations.values():
-            first = str(operation.get("description", "")).partition("\n\n")[0].replace("\n", " ")
-            operation["summary"] = first.partition(". ")[0].removesuffix(".")
-    return result
-
-
 def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:
-    """Return the error answers of a call."""
-    return {(status, "application/problem+json"): Problem for status in statuses}
+    """Return the error answers of a call: these, and the one of a database that is away."""
+    return {(status, "application/problem+json"): Problem for status in sorted({*statuses, 503})}

@@ -6,6 +6,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from prices.api.schema.common import Choice
 from prices.api.schema.history import Average, Point
 from prices.api.schema.ledger import Run
 from prices.models import Outcome
@@ -19,7 +20,7 @@ class RawAnswer(serializers.Serializer[Any]):
     symbols = serializers.ListField(child=serializers.CharField(), help_text="Which were asked for.")
     url = serializers.CharField(help_text="What was asked, without the key.")
     status = serializers.IntegerField(allow_null=True, help_text="HTTP status; null where no answer came.")
-    outcome = serializers.ChoiceField(Outcome.values, help_text="quote: it has a price; else what is wrong.")
+    outcome = Choice(Outcome.values, name="Outcome", help_text="quote: it has a price; else what is wrong.")
     message = serializers.CharField(allow_null=True, help_text="The error in words.")
     received_at = serializers.DateTimeField()
     latency_ms = serializers.FloatField()
@@ -37,9 +38,10 @@ class AnyValue(serializers.JSONField):
 class RawAnswerWithBody(RawAnswer):
     """A raw answer with its body."""
 
-    body = AnyValue(allow_null=True, help_text="With every digit. What is no JSON is cut to 64 KiB.")
-    body_encoding = serializers.ChoiceField(
+    body = AnyValue(help_text="With every digit. What is no JSON is cut to 64 KiB.")
+    body_encoding = Choice(
         ["json", "utf-8", "base64"],
+        name="BodyEncoding",
         allow_null=True,
         help_text="json: the body is that JSON. utf-8, base64: a string of it. Null: no body came.",
     )

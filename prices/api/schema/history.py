@@ -6,7 +6,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
 
-from prices.api.schema.common import ExactNumber, Problem
+from prices.api.schema.common import Choice, ExactNumber, NumberOrText, Problem
+from prices.bars.reading import LENGTHS
 from prices.models import Precision
 
 
@@ -16,10 +17,10 @@ class Point(serializers.Serializer[Any]):
     event_id = serializers.UUIDField()
     symbol = serializers.CharField()
     provider = serializers.CharField()
-    price = ExactNumber(help_text="With `numbers=string` a string, as all prices.")
+    price = NumberOrText(help_text="A string with `numbers=string`, as all prices.")
     currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
     observed_at = serializers.DateTimeField(allow_null=True, help_text="The provider's own time.")
-    precision = serializers.ChoiceField(Precision.values, help_text="Of observed_at.")
+    precision = Choice(Precision.values, name="Precision", help_text="Of observed_at.")
     received_at = serializers.DateTimeField()
     raw_response_id = serializers.UUIDField()
 
@@ -35,7 +36,7 @@ class Input(serializers.Serializer[Any]):
     """A point of a window."""
 
     event_id = serializers.UUIDField()
-    price = ExactNumber()
+    price = NumberOrText()
 
 
 class Average(serializers.Serializer[Any]):
@@ -43,10 +44,12 @@ class Average(serializers.Serializer[Any]):
 
     event_id = serializers.UUIDField()
     symbol = serializers.CharField()
-    price = ExactNumber()
+    price = NumberOrText()
     currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
-    average = ExactNumber(allow_null=True, help_text="Null before the fifth point of symbol and currency.")
-    window_size = serializers.IntegerField(help_text="Points in the window, 1 to 5.")
+    average = NumberOrText(allow_null=True, help_text="Null before the fifth point of symbol and currency.")
+    window_size = serializers.IntegerField(
+        min_value=1, max_value=5, help_text="Points in the window, 1 to 5."
+    )
     provider = serializers.CharField()
     observed_at = serializers.DateTimeField(allow_null=True)
     created_at = serializers.DateTimeField()
@@ -68,7 +71,7 @@ class BarRow(serializers.Serializer[Any]):
     high = ExactNumber()
     low = ExactNumber()
     close = ExactNumber()
-    samples = serializers.IntegerField(help_text="Different times of the provider.")
+    samples = serializers.IntegerField(min_value=1, help_text="Different times of the provider.")
     first_observed_at = serializers.DateTimeField()
     last_observed_at = serializers.DateTimeField()
     provider = serializers.CharField()
@@ -77,7 +80,8 @@ class BarRow(serializers.Serializer[Any]):
         help_text="Over for two minutes, and each slot that was due in it has its outcome."
     )
     revision = serializers.IntegerField(
-        help_text="0 while it is made as it is read, then 1; higher by one for each later change."
+        min_value=0,
+        help_text="0 while it is made as it is read, then 1; higher by one for each later change.",
     )
 
 
@@ -85,8 +89,8 @@ class BarsPage(serializers.Serializer[Any]):
     """Bars in the order of time."""
 
     symbol = serializers.CharField()
-    interval = serializers.ChoiceField(["1m", "5m", "1h", "1d"])
-    kind = serializers.CharField()
+    interval = Choice(LENGTHS, name="BarLength")
+    kind = serializers.CharField(help_text="What the prices are, for people.")
     results = BarRow(many=True)
     next = serializers.URLField(allow_null=True, help_text="The next page, of later ones.")
 

@@ -6,7 +6,9 @@ from drf_spectacular.utils import OpenApiParameter
 from rest_framework import serializers
 
 from prices.api.idempotency import HEADER
+from prices.api.schema.common import Choice, Word
 from prices.api.schema.ledger import LastDay
+from prices.models import JobStatus
 
 
 class Config(serializers.Serializer[Any]):
@@ -20,14 +22,14 @@ class Accepted(serializers.Serializer[Any]):
     """A new job."""
 
     job_id = serializers.UUIDField()
-    status = serializers.ChoiceField(["accepted"])
+    status = Word("accepted")
     config = Config()
 
 
 class Stopped(serializers.Serializer[Any]):
     """A stopped job."""
 
-    status = serializers.ChoiceField(["stopped"])
+    status = Word("stopped")
     job_id = serializers.UUIDField()
 
 
@@ -35,7 +37,7 @@ class Job(serializers.Serializer[Any]):
     """A job and how it fares."""
 
     job_id = serializers.UUIDField()
-    status = serializers.ChoiceField(["active", "paused", "stopped"])
+    status = Choice(JobStatus.values, name="JobStatus")
     symbols = serializers.ListField(child=serializers.CharField())
     interval = serializers.IntegerField(help_text="Seconds.")
     provider = serializers.CharField(allow_null=True, help_text="Null: the service chooses.")
@@ -43,7 +45,7 @@ class Job(serializers.Serializer[Any]):
     last_run_at = serializers.DateTimeField(allow_null=True)
     last_success_at = serializers.DateTimeField(allow_null=True)
     last_error = serializers.CharField(allow_null=True)
-    failures = serializers.IntegerField(help_text="Polls that failed since the last good one.")
+    failures = serializers.IntegerField(min_value=0, help_text="Polls that failed since the last good one.")
     blocked_by = serializers.ListField(
         child=serializers.CharField(), help_text="What keeps an active job from polling; usually none."
     )
@@ -80,6 +82,8 @@ class JobDetail(Job):
     """A job, how its slots of the last 24 hours fared, and what the budget gives it."""
 
     success_rate = serializers.FloatField(
+        min_value=0,
+        max_value=1,
         allow_null=True,
         help_text=(
             "The share of `last_24h.slots` that got at least one price: stored and shared. What the budget"
@@ -110,7 +114,8 @@ QUOTA_PLAN_HEADER = OpenApiParameter(
 )
 IDEMPOTENCY_KEY = OpenApiParameter(
     HEADER,
-    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    # A server takes off the spaces around a header's value.
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
     OpenApiParameter.HEADER,
     description=(
         "The client's own name for this request. For 24 hours the same request with the same key is answered"

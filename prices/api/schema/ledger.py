@@ -4,6 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
+from prices.api.schema.common import Choice
 from prices.models import RunState
 
 
@@ -12,8 +13,9 @@ class Run(serializers.Serializer[Any]):
 
     poll_id = serializers.UUIDField(help_text="As in the header `poll_id` of the prices' events.")
     due_at = serializers.DateTimeField(help_text="The slot: when the poll was due.")
-    state = serializers.ChoiceField(
+    state = Choice(
         RunState.values,
+        name="RunState",
         help_text=(
             "claimed: not ended yet. stored: prices were asked for and came. shared: all prices are others'."
             " failed: asked, and no price came. skipped: not asked. abandoned: its worker ended before."
@@ -22,7 +24,7 @@ class Run(serializers.Serializer[Any]):
     reason = serializers.CharField(
         allow_null=True, help_text="Why there is no price, or not for each symbol."
     )
-    points = serializers.IntegerField(help_text="Prices that answered the slot.")
+    points = serializers.IntegerField(min_value=0, help_text="Prices that answered the slot.")
     started_at = serializers.DateTimeField(help_text="When a worker claimed it.")
     finished_at = serializers.DateTimeField(allow_null=True, help_text="Null while it is claimed.")
     delay_s = serializers.FloatField(
@@ -44,10 +46,13 @@ class Gap(serializers.Serializer[Any]):
     """Consecutive slots of a job that got no price, for one reason."""
 
     to = serializers.DateTimeField(help_text="Its last slot.")
-    slots = serializers.IntegerField(help_text="How many there are, the first and the last included.")
+    slots = serializers.IntegerField(
+        min_value=1, help_text="How many there are, the first and the last included."
+    )
     reason = serializers.CharField()
-    kind = serializers.ChoiceField(
+    kind = Choice(
         ["gap", "failed", "skipped"],
+        name="GapKind",
         help_text="gap: nobody polled. failed: polled, and no price came. skipped: a worker left it out.",
     )
 

@@ -2,10 +2,13 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, PolymorphicProxySerializer
 from rest_framework import serializers
 
-from prices.api.schema.common import Attempt, ExactNumber, Problem
+from prices.api.schema.common import Attempt, Choice, ExactNumber, Problem
+from prices.models import Precision
+from providers.markets.freshness import FreshnessState
+from providers.markets.hours import MarketState
 
 
 class Latest(serializers.Serializer[Any]):
@@ -16,12 +19,12 @@ class Latest(serializers.Serializer[Any]):
     timestamp = serializers.DateTimeField(help_text="The provider's own time; ours where it gives none.")
     provider = serializers.CharField()
     observed_at = serializers.DateTimeField(required=False, allow_null=True, help_text="With expand=quality.")
-    precision = serializers.ChoiceField(["second", "day", "unknown"], required=False)
+    precision = Choice(Precision.values, name="Precision", required=False, help_text="Of observed_at.")
     received_at = serializers.DateTimeField(required=False)
     age_seconds = serializers.FloatField(required=False, allow_null=True)
     currency = serializers.CharField(required=False, allow_null=True, help_text="GBp is pence.")
-    market_state = serializers.ChoiceField(["open", "closed", "unknown"], required=False)
-    freshness = serializers.ChoiceField(["fresh", "delayed", "stale", "unknown"], required=False)
+    market_state = Choice(MarketState, name="MarketState", required=False)
+    freshness = Choice(FreshnessState, name="Freshness", required=False)
     freshness_rule = serializers.CharField(required=False, help_text="The rule that decided.")
     raw_response_id = serializers.UUIDField(required=False)
     attempts = Attempt(many=True, required=False, help_text="Who was asked before and gave no price.")
@@ -42,7 +45,7 @@ class ProviderStatus(serializers.Serializer[Any]):
     provider = serializers.CharField()
     configured = serializers.BooleanField()
     missing_setting = serializers.CharField(allow_null=True, help_text="The setting to give a value.")
-    breaker = serializers.ChoiceField(["closed", "open", "half_open"])
+    breaker = Choice(["closed", "open", "half_open"], name="BreakerState")
     failures = serializers.IntegerField(help_text="In a row.")
     retry_after_s = serializers.FloatField(allow_null=True, help_text="Until it may be asked again.")
     last_success = serializers.DateTimeField(
@@ -78,14 +81,17 @@ class LatestOfEach(serializers.Serializer[Any]):
     results = OneOfSeveral(many=True)
 
 
-LatestAnswer = PolymorphicProxySerializer(
-    component_name="LatestAnswer", serializers=[Latest, LatestOfEach], resource_type_field_name=None
+LatestAnswer = OpenApiResponse(
+    PolymorphicProxySerializer(
+        component_name="LatestAnswer", serializers=[Latest, LatestOfEach], resource_type_field_name=None
+    ),
+    description="The price; with `symbols` one of each, or why there is none.",
 )
 
 LATEST_HEADERS = [
     OpenApiParameter(
         "Age",
-        int,
+        {"type": "integer", "minimum": 0},
         OpenApiParameter.HEADER,
         response=[200],
         description="Whole seconds since the provider's answer was received.",
@@ -96,12 +102,5 @@ LATEST_HEADERS = [
         OpenApiParameter.HEADER,
         response=True,
         description="How long a cache may give the same answer; no-store for errors, expand and max_age.",
-    ),
-    OpenApiParameter(
-        "Retry-After",
-        int,
-        OpenApiParameter.HEADER,
-        response=[429, 503, 504],
-        description="Seconds until asking again makes sense.",
     ),
 ]

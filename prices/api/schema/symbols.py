@@ -4,7 +4,7 @@ from typing import Any
 
 from rest_framework import serializers
 
-from prices.api.schema.common import ExactNumber
+from prices.api.schema.common import Choice, ExactNumber
 from prices.models import JobStatus, Precision
 from providers.markets.freshness import FreshnessState
 from providers.markets.hours import MarketState
@@ -18,12 +18,12 @@ class LastPrice(serializers.Serializer[Any]):
     timestamp = serializers.DateTimeField(help_text="The provider's own time; ours where it gives none.")
     provider = serializers.CharField()
     observed_at = serializers.DateTimeField(allow_null=True, help_text="The provider's own time.")
-    precision = serializers.ChoiceField(Precision.values, help_text="Of observed_at.")
+    precision = Choice(Precision.values, name="Precision", help_text="Of observed_at.")
     received_at = serializers.DateTimeField()
     age_seconds = serializers.FloatField(allow_null=True)
     currency = serializers.CharField(allow_null=True, help_text="GBp is pence; null: not told.")
-    market_state = serializers.ChoiceField([str(state) for state in MarketState])
-    freshness = serializers.ChoiceField([str(state) for state in FreshnessState])
+    market_state = Choice(MarketState, name="MarketState")
+    freshness = Choice(FreshnessState, name="Freshness")
     freshness_rule = serializers.CharField(help_text="The rule that decided.")
     raw_response_id = serializers.UUIDField()
 
@@ -34,14 +34,16 @@ class LastAverage(serializers.Serializer[Any]):
     event_id = serializers.UUIDField(help_text="Of its newest point.")
     average = ExactNumber(allow_null=True, help_text="Null before the fifth point of symbol and currency.")
     currency = serializers.CharField(allow_null=True)
-    window_size = serializers.IntegerField(help_text="Points in the window, 1 to 5.")
+    window_size = serializers.IntegerField(
+        min_value=1, max_value=5, help_text="Points in the window, 1 to 5."
+    )
 
 
 class JobOfSymbol(serializers.Serializer[Any]):
     """A job that polls the symbol, or is paused."""
 
     job_id = serializers.UUIDField()
-    status = serializers.ChoiceField([JobStatus.ACTIVE.value, JobStatus.PAUSED.value])
+    status = Choice([JobStatus.ACTIVE, JobStatus.PAUSED], name="PollingStatus")
 
 
 class KnownSymbol(serializers.Serializer[Any]):

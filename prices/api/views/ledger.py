@@ -10,10 +10,11 @@ from rest_framework.views import APIView
 from prices.api import responses as answers
 from prices.api.access.authentication import access_of
 from prices.api.pagination import page, page_before
+from prices.api.read_requests import GapsRequest, RunsRequest
 from prices.api.renderers import time
 from prices.api.schema import ledger as schema
 from prices.api.schema.common import problems
-from prices.api.serializers import GapsRequest, RunsRequest, validated
+from prices.api.serializers import validated
 from prices.jobs.services import get_job
 from prices.ledger.reports import missed_slots, runs_of
 from prices.models import Scope

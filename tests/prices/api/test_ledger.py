@@ -229,4 +229,4 @@ def test_schema_shows_the_ledger(api: APIClient) -> None:
     assert "budget" in shapes["JobDetail"]["properties"]["success_rate"]["description"]
     calls = schema["paths"]["/jobs/{job_id}/gaps"]["get"]
     assert {each["name"] for each in calls["parameters"]} == {"job_id", "limit", "since", "until"}
-    assert set(calls["responses"]) == {"200", "400", "404"}
+    assert set(calls["responses"]) == {"200", "400", "404", "503"}

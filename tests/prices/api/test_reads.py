@@ -219,12 +219,12 @@ def test_schema_names_every_call_and_its_errors(api: APIClient) -> None:
     calls = [call for path in schema["paths"].values() for call in path.values()]
     assert all(call["summary"] and len(call["summary"]) < 120 for call in calls)
     change = schema["paths"]["/jobs/{job_id}"]["patch"]
-    assert set(change["responses"]) == {"200", "400", "404", "408", "409", "413", "415", "422"}
+    assert set(change["responses"]) == {"200", "400", "404", "408", "409", "413", "415", "422", "503"}
     for call in ("pause", "resume"):
         pause = schema["paths"][f"/jobs/{{job_id}}/{call}"]["post"]
-        assert set(pause["responses"]) == {"200", "400", "404", "408", "409", "413", "415"}
+        assert set(pause["responses"]) == {"200", "400", "404", "408", "409", "413", "415", "503"}
     assert set(schema["paths"]["/prices/poll"]["post"]["responses"]) == {
-        *("202", "400", "408", "409", "413", "415", "422")
+        *("202", "400", "408", "409", "413", "415", "422", "503")
     }
     body = schema["components"]["schemas"]["PollRequest"]
     assert body["required"] == ["interval", "symbols"]
