@@ -1,5 +1,6 @@
-"""The schema says what the service does: schemathesis sends what it allows, and what it does not."""
+"""The schema says what the service does: by schemathesis, and by a client that is generated from it."""
 
+import json
 import os
 import secrets
 import subprocess
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from django.conf import settings
 
 from prices.access.keys import create_key
@@ -24,6 +26,36 @@ BIN = Path(sys.executable).parent
 # A request that a limit refuses, or a busy machine, says nothing about the schema.
 LIMITS = ["ALPHA_VANTAGE_BUDGET", "FINNHUB_BUDGET", "YAHOO_BUDGET", "API_RATE", "API_RATE_WITHOUT_KEY"]
 NO_LIMITS = dict.fromkeys(LIMITS, "none") | dict.fromkeys(("LATEST_DEADLINE_S", "PROVIDER_TIMEOUT_S"), "60")
+CLIENT = """
+import sys
+from uuid import UUID
+
+from market_data import Client
+from market_data.api.jobs import job
+from market_data.api.prices import latest_price, poll_prices, stop_polling
+from market_data.models import Accepted, JobDetail, JobStatus, Latest, PollRequest, Problem
+from market_data.models import Stopped, StopRequest
+
+with Client(sys.argv[1], raise_on_unexpected_status=True) as client:
+    accepted = poll_prices.sync(client=client, body=PollRequest(["SIM-ACME"], 60), idempotency_key="1")
+    assert isinstance(accepted, Accepted), accepted
+    assert (accepted.status, accepted.config.symbols) == ("accepted", ["SIM-ACME"])
+
+    read = job.sync(accepted.job_id, client=client)
+    assert isinstance(read, JobDetail), read
+    assert (read.job_id, read.status, read.interval) == (accepted.job_id, JobStatus.ACTIVE, 60)
+
+    stopped = stop_polling.sync(client=client, body=StopRequest(accepted.job_id))
+    assert isinstance(stopped, Stopped), stopped
+    assert (stopped.job_id, stopped.status) == (accepted.job_id, "stopped")
+    assert job.sync(accepted.job_id, client=client).status is JobStatus.STOPPED
+
+    price = latest_price.sync(client=client, symbol="SIM-ACME")
+    assert isinstance(price, Latest), price
+    refused = job.sync(UUID(int=0), client=client)
+    assert isinstance(refused, Problem), refused
+    print(price.symbol, refused.type_)
+"""
 
 
 @pytest.fixture
@@ -75,3 +107,27 @@ def test_whatever_the_schema_allows_is_taken_and_nothing_else(
     key = create_key("schemathesis", [Scope.ADMIN], expires_at=None).text
     header = [] if api_auth == "open" else ["--header", f"Authorization: Bearer {key}"]
     run_schemathesis(product, "--seed", seed, "--max-examples", "300", *header)
+
+
+def test_generated_client_makes_reads_and_stops_a_job(product: Product, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_bytes(requests.get(f"http://{product.address}/api/schema", timeout=60).content)
+    options = tmp_path / "options.yaml"
+    # JSON is YAML. What it would run afterwards makes the code pretty.
+    options.write_text(json.dumps({"post_hooks": [], "package_name_override": "market_data"}))
+    subprocess.run(
+        [
+            *(BIN / "openapi-python-client", "generate", "--fail-on-warning", "--meta", "none"),
+            *("--path", schema, "--config", options, "--output-path", tmp_path / "market_data"),
+        ],
+        check=True,
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", CLIENT, f"http://{product.address}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.split() == ["SIM-ACME", "urn:marketdata:unknown-job"]
