@@ -295,6 +295,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": crontab(minute="27"),
         "options": {"queue": "maintenance", "expire_seconds": None},
     },
+    "delete old batches": {
+        "task": "prices.tasks.delete_old_batches",
+        "schedule": crontab(minute="37"),
+        "options": {"queue": "maintenance", "expire_seconds": None},
+    },
     "drop old runs": {
         "task": "prices.tasks.drop_old_runs",
         "schedule": crontab(minute="47"),

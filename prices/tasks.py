@@ -99,6 +99,13 @@ def drop_old_runs() -> None:
 
 @shared_task
 @without_database_errors
+def delete_old_batches() -> None:
+    """Forget which averages were written together over a week ago."""
+    retention.delete_old_batches(now=database_now())
+
+
+@shared_task
+@without_database_errors
 def delete_expired_idempotency_keys() -> None:
     """Forget what requests were answered over a day ago."""
     delete_expired_keys(now=database_now())

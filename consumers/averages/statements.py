@@ -11,6 +11,7 @@ from zlib import crc32
 import numpy as np
 from psycopg import Cursor
 
+from consumers.averages.batches import Written
 from consumers.averages.columns import (
     FRACTION,
     NO_POINTS,
@@ -73,6 +74,7 @@ FROM unnest(%(event_ids)s::uuid[], %(averages)s::numeric[], %(sizes)s::int2[])
      AS changed (event_id, average, window_size)
 WHERE stored.event_id = changed.event_id AND stored.event_id >= %(lowest)s
   AND (stored.average, stored.window_size) IS DISTINCT FROM (changed.average, changed.window_size)
+RETURNING stored.event_id
 """
 
 # Their averages follow in the same transaction; until then they pass for a series' first point.
@@ -87,7 +89,7 @@ RETURNING event_id, symbol, coalesce(currency, '')
 """
 
 # A late row changes the windows that it is in: its own and those of its next four successors. Times
-# 0.2, because PostgreSQL's division rounds. The row gets a new tx, as a reader of the stream must see it.
+# 0.2, because PostgreSQL's division rounds. The row gets a new tx, its version.
 _AVERAGE_AROUND = """
 WITH touched AS (
     SELECT DISTINCT following.event_id, late.symbol, late.currency
@@ -114,6 +116,7 @@ SET average = averaged.average, window_size = averaged.size, tx = DEFAULT
 FROM averaged
 WHERE stored.event_id = averaged.event_id
   AND (stored.average, stored.window_size) IS DISTINCT FROM (averaged.average, averaged.size)
+RETURNING stored.event_id
 """
 
 
@@ -237,17 +240,19 @@ def copy_rows(cursor: Cursor, pieces: Iterable[bytes]) -> None:
 
 def update_averages(
     cursor: Cursor, event_ids: Sequence[UUID], *, averages: Sequence[Decimal | None], sizes: Sequence[int]
-) -> None:
-    """Give stored rows other averages. Those that change get a new tx, for readers of the stream."""
-    if event_ids:
-        arguments = {"event_ids": event_ids, "averages": averages, "sizes": sizes, "lowest": min(event_ids)}
-        cursor.execute(_UPDATE_AVERAGES, arguments)
+) -> list[UUID]:
+    """Give stored rows other averages; return the ids of those that change, and have a new tx."""
+    if not event_ids:
+        return []
+    arguments = {"event_ids": event_ids, "averages": averages, "sizes": sizes, "lowest": min(event_ids)}
+    cursor.execute(_UPDATE_AVERAGES, arguments)
+    return [event_id for (event_id,) in cursor.fetchall()]
 
 
-def insert_late(cursor: Cursor, batch: Batch, events: Events) -> None:
+def insert_late(cursor: Cursor, batch: Batch, events: Events) -> Written:
     """Add the batch's events that are not stored yet, and average their rows and those that follow anew."""
     if not len(batch.points):
-        return
+        return Written()
     counts = np.diff(batch.bounds).tolist()
     series = [each for each, count in zip(batch.series, counts, strict=True) for _ in range(count)]
     arrival = batch.arrival.tolist()
@@ -261,8 +266,11 @@ def insert_late(cursor: Cursor, batch: Batch, events: Events) -> None:
             "observed": [moment_of(events.observed[index]) for index in arrival],
         },
     )
-    added = cursor.fetchall()
-    if added:
-        arguments = _columns_of([(symbol, currency) for _event_id, symbol, currency in added])
-        arguments |= {"event_ids": [event_id for event_id, *_series in added], "points": WINDOW_POINTS}
-        cursor.execute(_AVERAGE_AROUND, arguments)
+    rows = cursor.fetchall()
+    if not rows:
+        return Written()
+    added = [event_id for event_id, *_series in rows]
+    arguments = _columns_of([(symbol, currency) for _event_id, symbol, currency in rows])
+    cursor.execute(_AVERAGE_AROUND, arguments | {"event_ids": added, "points": WINDOW_POINTS})
+    changed = {event_id for (event_id,) in cursor.fetchall()}
+    return Written(added=added, changed=sorted(changed.difference(added)))

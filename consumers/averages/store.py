@@ -3,7 +3,8 @@
 What keeps every row right, whoever else writes at the same time (the other side of a rebalance, a
 process that was stopped and woke up): a transaction first takes the locks of its symbols, then looks
 whether what is cached of them still is what the table holds, and only then writes. So each transaction
-finds averages that are right for the rows there are, and leaves averages that are right with its own.
+finds averages that are right for the rows there are, and leaves averages that are right with its own. What it
+has written is noted in it (batches.py), for readers of the stream.
 
 A batch is prepared in one thread, and written in another. Where enough of its series is cached, its rows are
 finished before its transaction begins, while the batch before may still be being written: that one is taken
@@ -26,6 +27,7 @@ import psycopg
 import structlog
 from psycopg import Cursor, errors
 
+from consumers.averages.batches import Written, note_written
 from consumers.averages.columns import Events, Series, decimal_of, id_of
 from consumers.averages.connection import ANSWER_LIMIT_S, connect, end_overdue_transactions, time_limit
 from consumers.averages.dead_letter_rows import DeadLettersFullError, insert_dead_letters
@@ -198,7 +200,7 @@ class AverageStore:
             # An id is there already, in another series: only the slow path passes it over.
             with self._transaction() as cursor:
                 lock_symbols(cursor, prepared.batch.symbols())
-                insert_late(cursor, prepared.batch, prepared.events)
+                note_written(cursor, insert_late(cursor, prepared.batch, prepared.events))
                 insert_dead_letters(cursor, prepared.dead_letters)
             return False
         # Only after the commit: what a failed batch computed is in no table.
@@ -241,7 +243,7 @@ def _write_looking(
     refresh = None
     if prepared.averaged is not None and not stale and len(expected) == len(batch.series):
         copy_rows(cursor, prepared.finished)
-        _update_changed(cursor, prepared.averaged)
+        note_written(cursor, _update_changed(cursor, prepared.averaged))
     else:
         current = {series: lookback for series, lookback in expected.items() if series not in stale}
         refresh = _write_looked_up(cursor, prepared, current)
@@ -256,8 +258,8 @@ def _write_looked_up(cursor: Cursor, prepared: PreparedBatch, current: Mapping[S
     known = leave_out(batch, {series for series in batch.series if series not in lookbacks})
     averaged = _averaged(known, lookbacks)
     copy_rows(cursor, copy_data(averaged, prepared.rows))
-    _update_changed(cursor, averaged)
-    insert_late(cursor, leave_out(batch, set(lookbacks)), prepared.events)
+    changed = _update_changed(cursor, averaged)
+    note_written(cursor, changed, insert_late(cursor, leave_out(batch, set(lookbacks)), prepared.events))
     return _Refresh(batch.series, averaged, lookbacks)
 
 
@@ -265,15 +267,16 @@ def _averaged(batch: Batch, lookbacks: Mapping[Series, Lookback]) -> Averaged:
     return average(batch, [lookbacks[series].points for series in batch.series])
 
 
-def _update_changed(cursor: Cursor, averaged: Averaged) -> None:
-    """Give stored rows that follow new ones their other averages."""
-    changed = np.flatnonzero(averaged.changed)
-    update_averages(
+def _update_changed(cursor: Cursor, averaged: Averaged) -> Written:
+    """Give stored rows that follow new ones their other averages; return these and the new ones."""
+    rows = np.flatnonzero(averaged.changed)
+    changed = update_averages(
         cursor,
-        [id_of(point) for point in averaged.points[changed]],
-        averages=[_mean(averaged, row) for row in changed],
-        sizes=averaged.sizes[changed].tolist(),
+        [id_of(point) for point in averaged.points[rows]],
+        averages=[_mean(averaged, row) for row in rows],
+        sizes=averaged.sizes[rows].tolist(),
     )
+    return Written(averaged.points[averaged.arrival >= 0], changed=changed)
 
 
 def _mean(averaged: Averaged, row: np.intp) -> Decimal | None:

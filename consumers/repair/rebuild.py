@@ -24,6 +24,7 @@ from uuid import UUID
 import psycopg
 from psycopg import Connection, errors
 
+from consumers.averages.batches import Written, note_written
 from consumers.averages.connection import connect, time_limit
 from consumers.averages.statements import NO_ID, lock_symbols
 from consumers.repair.rebuild_sql import (
@@ -285,6 +286,8 @@ class _Rebuild:
                 moved.update(move_misfiled(cursor, row))
             found = correct(cursor, span, ask_about=self._ahead | moved)
             if moved or found.inserted or found.changed:
+                changed = moved.union(found.changed).difference(found.inserted)
+                note_written(cursor, Written(added=found.inserted, changed=sorted(changed)))
                 cursor.execute("SELECT nextval('averages_epoch')")
         seconds = time.perf_counter() - began
         corrected = {*found.known, *(each for each in found.changed if each <= span.last)}

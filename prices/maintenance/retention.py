@@ -1,4 +1,4 @@
-"""Retention: what is known of single polls goes after a week, a day's partition at a time."""
+"""Retention: what is known of single polls, and of single writes of averages, goes after a week."""
 
 from datetime import UTC, date, datetime, timedelta
 
@@ -18,6 +18,21 @@ RUNS_KEPT_FOR = timedelta(days=7)
 # A day brings one. By a clock that is ahead by years all of them would be over, and that may last a minute.
 DROPPED_AT_ONCE = 2
 
+BATCHES_KEPT_FOR = timedelta(days=7)
+# Readers of the stream wait for each transaction that writes: these take some 50 ms.
+BATCHES_AT_ONCE = 5_000
+
+# One of before stays: it tells from where on nothing is missing.
+_DELETE_BATCHES = """
+DELETE FROM average_batches WHERE tx < (
+    SELECT tx FROM (SELECT tx, written_at FROM average_batches ORDER BY tx, number LIMIT %s) AS oldest
+    WHERE written_at < %s ORDER BY tx DESC LIMIT 1
+)
+"""
+# Of the cluster that a dump was made of.
+_DELETE_FOREIGN_BATCHES = """
+DELETE FROM average_batches WHERE tx >= (pg_snapshot_xmax(pg_current_snapshot())::text)::bigint
+"""
 _DELETE_UNSORTED = "DELETE FROM poll_runs_default WHERE id < %s AND state <> 'claimed'"
 
 
@@ -43,6 +58,21 @@ def drop_old_runs(*, now: datetime) -> list[str]:
     if dropped:
         log.info("runs.dropped", partitions=dropped)
     return dropped
+
+
+def delete_old_batches(*, now: datetime) -> int:
+    """Delete what was noted of averages written over 7 days ago, and return how many rows that were.
+
+    The last of them stays. Those of transactions that are still to come go at once.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(_DELETE_FOREIGN_BATCHES)
+        deleted, done = int(cursor.rowcount), 1
+        while done:
+            cursor.execute(_DELETE_BATCHES, [BATCHES_AT_ONCE, now - BATCHES_KEPT_FOR])
+            done = int(cursor.rowcount)
+            deleted += done
+    return deleted
 
 
 def _needless_before(now: datetime) -> datetime:

@@ -11,11 +11,12 @@ from prices.models.poll_run import PollRun, RunState
 from prices.models.price_bar import BarInterval, BarProgress, PriceBar
 from prices.models.price_point import Precision, PricePoint
 from prices.models.raw_market_data import Outcome, RawMarketData
-from prices.models.symbol_average import SymbolAverage
+from prices.models.symbol_average import AverageBatch, SymbolAverage
 
 __all__ = [
     "ApiClient",
     "ApiKey",
+    "AverageBatch",
     "BarInterval",
     "BarProgress",
     "BeatTerm",

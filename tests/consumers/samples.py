@@ -14,11 +14,12 @@ from uuid import UUID
 from confluent_kafka import KafkaError, Message, Producer
 from django.conf import settings
 
+from consumers.averages.batches import IDS_IN_A_ROW
 from consumers.averages.columns import columns_of
 from consumers.averages.rows import rows_of
 from consumers.averages.store import AverageStore, PreparedBatch
 from prices.database.uuid7 import first_id_at
-from prices.models import DeadLetter, PricePoint, SymbolAverage
+from prices.models import AverageBatch, DeadLetter, PricePoint, SymbolAverage
 from prices.publishing.events import PriceEvent, encode_event
 from prices.publishing.kafka_clients import delivery_error
 
@@ -214,8 +215,32 @@ def averages() -> list[Decimal | None]:
     return list(SymbolAverage.objects.order_by("event_id").values_list("average", flat=True))
 
 
+def noted_kinds() -> dict[tuple[UUID, int], str]:
+    """Return what batches tell of rows, by id and transaction: added or changed; each of a batch once."""
+    kinds: dict[tuple[UUID, int], str] = {}
+    for batch in AverageBatch.objects.order_by("tx", "number"):
+        found: list[tuple[UUID, str]] = []
+        if batch.first_id is not None:
+            in_range = SymbolAverage.objects.filter(
+                event_id__range=(batch.first_id, batch.last_id), tx=batch.tx
+            ).values_list("event_id", flat=True)
+            found += [(each, "added") for each in in_range if (each, batch.tx) not in kinds]
+        found += [(each, "added") for each in batch.added] + [(each, "changed") for each in batch.changed]
+        assert len(batch.added) + len(batch.changed) <= IDS_IN_A_ROW
+        for each, kind in found:
+            # A changed row may lie in a range.
+            assert kind == "changed" or (each, batch.tx) not in kinds
+            kinds[each, batch.tx] = kind
+    return kinds
+
+
 def assert_averages_right(expected: Iterable[PriceEvent]) -> None:
-    """Compare the table with the definition: these events, each once, each with the mean of its window."""
+    """Compare the table with the definition: these events, each once, each with the mean of its window.
+
+    And each row's last change stands in a batch.
+    """
+    noted = noted_kinds()
+    assert {(row.event_id, row.tx) for row in SymbolAverage.objects.all()} <= noted.keys()
     wanted = {each.event_id: (each.symbol, each.currency, each.price) for each in expected}
     by_series = defaultdict(list)
     for row in SymbolAverage.objects.order_by("event_id"):
