@@ -43,15 +43,15 @@ def take_lock(data: Path, *, url: str, check: Callable[[], None]) -> TextIOWrapp
     return file
 
 
-def read_port(text: str) -> int:
-    """Return the port that PORT names, 8000 where it is empty."""
+def read_port(text: str, *, variable: str = "PORT", default: int = DEFAULT_PORT) -> int:
+    """Return the port that a variable names, the default where it is empty."""
     port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
     if text and not 1 <= port <= HIGHEST_PORT:
-        raise UsageError(f"PORT must be a whole number from 1 to {HIGHEST_PORT}, not {text!r}.")
-    return port or DEFAULT_PORT
+        raise UsageError(f"{variable} must be a whole number from 1 to {HIGHEST_PORT}, not {text!r}.")
+    return port or default
 
 
-def check_port(port: int) -> None:
+def check_port(port: int, *, variable: str = "PORT") -> None:
     """Raise UsageError where the port is taken; the text names who has it and a free one.
 
     The web server would not notice: it shares its port with whoever asks to share (SO_REUSEPORT), so two
@@ -60,7 +60,8 @@ def check_port(port: int) -> None:
     if not is_free(port):
         free = next((other for other in range(port + 1, HIGHEST_PORT) if is_free(other)), DEFAULT_PORT)
         raise UsageError(
-            f"Port {port} is taken{_by_whom(port)}. Stop that, or take another port: PORT={free} make run"
+            f"Port {port} is taken{_by_whom(port)}. Stop that, or take another port:"
+            f" {variable}={free} make run"
         )
 
 

@@ -30,6 +30,7 @@ from dev.supervisor import Supervisor
 
 # Begins a line that a process printed: shown as it was, however long.
 QUOTE = "  | "
+STREAM_PORT = "STREAM_PORT"
 MANAGE = (sys.executable, "manage.py")
 
 
@@ -77,25 +78,28 @@ class _Runner:
 
     def run(self) -> str:
         with ExitStack() as cleanup:
-            port = self._reserve(cleanup)
+            ports = self._reserve(cleanup)
             self._start_parts(cleanup)
             self._write_files()
-            variables = self._environment.for_processes(PORT=str(port))
+            variables = self._environment.for_processes(**{name: str(port) for name, port in ports.items()})
             prepared = self._prepare(variables)
             self._console.print(address_table(self._rows(prepared)))
-            # Another checkout may have taken it meanwhile.
-            check_port(port)
+            # Another checkout may have taken them meanwhile.
+            _check_ports(ports)
             return self._supervise(variables)
 
-    def _reserve(self, cleanup: ExitStack) -> int:
+    def _reserve(self, cleanup: ExitStack) -> dict[str, int]:
         port = read_port(self._environment.text("PORT"))
+        # Beside the web server's, wherever that is.
+        stream_port = read_port(self._environment.text(STREAM_PORT), variable=STREAM_PORT, default=port + 1)
+        ports = {"PORT": port, STREAM_PORT: stream_port}
         self._url = f"http://{HOST}:{port}"
         self._data.mkdir(mode=0o700, exist_ok=True)
         lock = cleanup.enter_context(take_lock(self._data, url=self._url, check=self._wait))
-        check_port(port)
+        _check_ports(ports)
         self._guardian = Guardian(inherit=[lock.fileno()])
         cleanup.callback(self._guardian.close)
-        return port
+        return ports
 
     def _wait(self) -> None:
         if not self._waited:
@@ -174,6 +178,11 @@ class _Runner:
         )
         announce_when_ready(self._url, started=self._started, say=supervisor.say)
         return supervisor.run(self._stop)
+
+
+def _check_ports(ports: dict[str, int]) -> None:
+    for variable, port in ports.items():
+        check_port(port, variable=variable)
 
 
 def _check_kafka(environment: Environment) -> None:

@@ -23,6 +23,7 @@ from prices.database.errors import DatabaseTrouble, database_trouble
 from prices.maintenance.partitions import missing_partitions
 from prices.maintenance.stopped_processes import stopped_processes
 from prices.publishing.kafka_clients import Admin, LastingClient, make_admin
+from prices.stream.stalls import describe_stall
 from providers.rate_limits.redis_errors import redis_problem
 from providers.redis_probe import probe_redis
 
@@ -129,6 +130,17 @@ def _check_kafka() -> None:
         raise PartError(f"answers for topic {settings.KAFKA_TOPIC}: {problem.str()}")
 
 
+def _check_stream() -> None:
+    try:
+        stall = describe_stall()
+    except Error as error:
+        raise PartError("cannot be read") from error
+    finally:
+        connection.close()
+    if stall:
+        raise PartError(stall)
+
+
 def _check_processes() -> None:
     if stopped := stopped_processes():
         raise PartError("; ".join(stopped.values()))
@@ -157,6 +169,7 @@ PARTS: dict[str, Callable[[], None]] = {
     "partitions": _check_partitions,
     "redis": _check_redis,
     "kafka": _check_kafka,
+    "stream": _check_stream,
     "processes": _check_processes,
     "clocks": _check_clocks,
 }

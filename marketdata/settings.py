@@ -315,6 +315,12 @@ API_AUTH = env_choice("API_AUTH", "open", allowed=("open", "keys"))
 API_RATE = env_rate("API_RATE", "6000/1m")
 API_RATE_WITHOUT_KEY = env_rate("API_RATE_WITHOUT_KEY", "60/1m")
 
+# The ports at which clients reach the web server and the stream's, and the stream's address where that is
+# another one.
+PORT = env_int("PORT", 8000, minimum=1, maximum=65_535)
+STREAM_PORT = env_int("STREAM_PORT", 8001, minimum=1, maximum=65_535)
+STREAM_URL = env_text("STREAM_URL")
+
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["prices.api.access.authentication.KeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["prices.api.access.permission.ScopePermission"],

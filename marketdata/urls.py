@@ -7,11 +7,13 @@ from django.views.generic import RedirectView
 
 from marketdata.views import livez, readyz
 from prices.api.views.docs import DocsView, SchemaView
+from prices.api.views.stream import misdirected
 from prices.pages.views import overview
 
 urlpatterns = [
     path("", overview, name="overview"),
     path("", include("prices.api.urls")),
+    re_path(r"^prices/stream/?$", misdirected, name="stream"),
     re_path(r"^api/schema/?$", SchemaView.as_view(), name="schema"),
     re_path(r"^docs/?$", require_safe(DocsView.as_view()), name="docs"),
     re_path(r"^livez/?$", livez, name="livez"),

@@ -33,7 +33,7 @@ class Product:
         self._commands = dict(
             line.split(": ", 1) for line in (ROOT / "Procfile").read_text().splitlines() if line
         )
-        self._port = free_port()
+        self._port, self._stream_port = free_port(), free_port()
         self._environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "DATABASE_URL": database_url(),
@@ -42,6 +42,7 @@ class Product:
             "KAFKA_TOPIC": settings.KAFKA_TOPIC,
             "KAFKA_CONSUMER_GROUP": settings.KAFKA_CONSUMER_GROUP,
             "PORT": str(self._port),
+            "STREAM_PORT": str(self._stream_port),
             "HEARTBEAT_DIR": str(folder / "heartbeats"),
             **changes,
         }
@@ -131,6 +132,11 @@ class Product:
     def address(self) -> str:
         """Host and port of the web server."""
         return f"127.0.0.1:{self._port}"
+
+    @property
+    def stream_address(self) -> str:
+        """Host and port of the stream's server."""
+        return f"127.0.0.1:{self._stream_port}"
 
     @property
     def database_url(self) -> str:

@@ -63,7 +63,14 @@ def test_compose_file_matches_the_compose_schema() -> None:
 
 
 def test_services_are_the_parts_one_offs_and_processes() -> None:
-    assert set(SERVICES) == set(PARTS) | ONE_OFF | {"web", *POLLERS, "maintenance", "beat", "consumer"}
+    assert set(SERVICES) == set(PARTS) | ONE_OFF | {
+        "web",
+        "stream",
+        *POLLERS,
+        "maintenance",
+        "beat",
+        "consumer",
+    }
 
 
 def test_postgres_container_has_the_documented_name_volume_and_database() -> None:
@@ -251,6 +258,8 @@ def test_processes_are_those_of_the_procfile() -> None:
     host, port = option(procfile["web"], "--host"), option(procfile["web"], "--port")
     composed = {name: command_of(name) for name in PROCESSES}
     composed["web"] = [{"0.0.0.0": host, "8000": port}.get(word, word) for word in composed["web"]]
+    assert composed["stream"][:3] == procfile["stream"]
+    composed["stream"] = procfile["stream"]
     assert composed == procfile
 
 
@@ -272,6 +281,12 @@ def test_web_listens_on_the_port_that_is_published_and_checked() -> None:
     compile(check[-1], "healthcheck of web", "exec")
     assert f'"127.0.0.1", {option(words, "--port")}' in check[-1]
     assert '"GET", "/readyz"' in check[-1]
+
+
+def test_stream_listens_on_the_port_that_is_published() -> None:
+    words = command_of("stream")
+    assert option(words, "--host") == "0.0.0.0"
+    assert SERVICES["stream"]["ports"] == [f"127.0.0.1:${{STREAM_PORT:-8001}}:{option(words, '--port')}"]
 
 
 @pytest.mark.parametrize("service", sorted(set(PROCESSES) - {"web"}))

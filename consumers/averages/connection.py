@@ -5,17 +5,13 @@ with it (a container that is paused, a machine that is frozen, a disk that hangs
 wait.
 """
 
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from threading import Timer
 from typing import Any
 
 import psycopg
 from django.db import connection
 
 from prices.database.sessions import SESSION
+from prices.database.time_limit import time_limit
 
 LOCK_TIMEOUT_MS = 2_000
 # A process that is stopped in a transaction must not hold its locks: PostgreSQL ends the transaction.
@@ -67,31 +63,6 @@ def _set_up(opened: psycopg.Connection) -> None:
     # are while it grows fast, must not turn that into a scan of it.
     for plan in ("seqscan", "hashjoin", "mergejoin"):
         opened.execute(f"SET enable_{plan} = off")
-
-
-@contextmanager
-def time_limit(connection: psycopg.Connection, *, seconds: float) -> Iterator[None]:
-    """Cut the connection where the block takes longer: what waits for PostgreSQL raises OperationalError.
-
-    Whether a COMMIT that was on its way took effect is not known then, as with any connection that breaks.
-    """
-    # A duplicate stays this connection's, also where psycopg closes its own and the number is used again.
-    line = socket.socket(fileno=os.dup(connection.fileno()))
-    timer = Timer(seconds, _cut, [line])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
-        line.close()
-
-
-def _cut(line: socket.socket) -> None:
-    # Already closed by PostgreSQL.
-    with suppress(OSError):
-        line.shutdown(socket.SHUT_RDWR)
 
 
 def end_overdue_transactions(connection: psycopg.Connection) -> int:

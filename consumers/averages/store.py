@@ -29,7 +29,7 @@ from psycopg import Cursor, errors
 
 from consumers.averages.batches import Written, note_written
 from consumers.averages.columns import Events, Series, decimal_of, id_of
-from consumers.averages.connection import ANSWER_LIMIT_S, connect, end_overdue_transactions, time_limit
+from consumers.averages.connection import ANSWER_LIMIT_S, connect, end_overdue_transactions
 from consumers.averages.dead_letter_rows import DeadLettersFullError, insert_dead_letters
 from consumers.averages.rows import Rows, copy_data
 from consumers.averages.statements import (
@@ -49,6 +49,7 @@ from consumers.averages.windows import (
     leave_out,
     sort_events,
 )
+from prices.database.time_limit import time_limit
 from prices.models import DeadLetter
 from prices.models.symbol_average import WINDOW_POINTS
 from providers.base import MAX_DECIMALS

@@ -25,7 +25,7 @@ import psycopg
 from psycopg import Connection, errors
 
 from consumers.averages.batches import Written, note_written
-from consumers.averages.connection import connect, time_limit
+from consumers.averages.connection import connect
 from consumers.averages.statements import NO_ID, lock_symbols
 from consumers.repair.rebuild_sql import (
     Span,
@@ -38,6 +38,7 @@ from consumers.repair.rebuild_sql import (
     read_symbols,
     use_one_plan,
 )
+from prices.database.time_limit import time_limit
 from prices.database.uuid7 import first_id_at, time_of_id
 
 # A consumer waits for a chunk at most so long: longer ones are broken off, and tried again with less.

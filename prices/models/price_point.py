@@ -68,13 +68,20 @@ class PricePoint(models.Model):
 
     @property
     def known_time(self) -> datetime | None:
-        """When the price was true at the latest, None where that is not known.
+        """When the price was true at the latest, None where that is not known."""
+        return known_time(self.observed_at, precision=self.precision, received_at=self.received_at)
 
-        A price of a day that was not over when it came has the time of its receipt, for want of a better one:
-        it may be of any moment of the day, and so has no age.
-        """
-        by_running_day = self.precision == Precision.DAY and self.observed_at == self.received_at
-        return None if by_running_day else self.observed_at
+
+def known_time(
+    observed_at: datetime | None, *, precision: str, received_at: datetime | None
+) -> datetime | None:
+    """Return when a price was true at the latest, None where that is not known.
+
+    A price of a day that was not over when it came has the time of its receipt, for want of a better one: it
+    may be of any moment of the day, and so has no age.
+    """
+    by_running_day = precision == Precision.DAY and observed_at == received_at
+    return None if by_running_day else observed_at
 
 
 def newest_first(points: Iterable[PricePoint]) -> list[PricePoint]:

@@ -89,6 +89,7 @@ def start_run(folder: Path, *, parts: tuple[str, ...] = (), **environment: str) 
             env={
                 "PATH": os.environ["PATH"],
                 "PORT": str(port),
+                "STREAM_PORT": str(kept_port(folder / "stream_port")),
                 "RUN_FOLDER": str(folder),
                 **given,
                 **environment,

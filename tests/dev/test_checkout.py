@@ -37,6 +37,12 @@ def test_read_port_bad_value_names_the_variable_and_the_range(text: str) -> None
         read_port(text)
 
 
+def test_read_port_of_another_variable_has_a_default_of_its_own() -> None:
+    assert read_port("", variable="STREAM_PORT", default=8001) == 8001
+    with pytest.raises(UsageError, match="STREAM_PORT must be"):
+        read_port("0", variable="STREAM_PORT", default=8001)
+
+
 def test_check_port_taken_names_its_holder_and_a_free_port() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]

@@ -13,7 +13,7 @@ from providers.rate_limits.redis_scripts import key_base
 from tests.redis_troubles import admin_of, full, own_user, refusing, wrong_type
 
 ALL_WELL = dict.fromkeys(
-    ["postgresql", "migrations", "partitions", "redis", "kafka", "processes", "clocks"], "ok"
+    ["postgresql", "migrations", "partitions", "redis", "kafka", "stream", "processes", "clocks"], "ok"
 )
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("partitions")]
 

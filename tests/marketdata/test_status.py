@@ -94,7 +94,7 @@ def test_empty_service_is_well(show: Show) -> None:
     found = json.loads(show("--json"))
     assert (found["ok"], found["problems"]) == (True, [])
     assert found["parts"] == dict.fromkeys(
-        ["postgresql", "migrations", "partitions", "redis", "kafka", "processes", "clocks"], "ok"
+        ["postgresql", "migrations", "partitions", "redis", "kafka", "stream", "processes", "clocks"], "ok"
     )
     assert found["jobs"] == {"active": 0, "paused": 0, "stopped": 0}
     assert found["outbox"] == {"points": 0, "oldest_age_s": None}

@@ -55,7 +55,7 @@ class KeyAuthentication(BaseAuthentication):
             raise
 
     def _identify(self, request: Request) -> tuple[Any, Caller]:
-        sent = _sent_key(request)
+        sent = sent_key(request._request)
         if sent is not None:
             return None, _caller_of_key(sent)
         access = session_access(request._request)
@@ -98,7 +98,7 @@ def session_access(request: HttpRequest) -> Access | None:
     return FULL_ACCESS if user.has_perm("prices.change_polljob") else _VIEWER
 
 
-def _sent_key(request: Request) -> str | None:
+def sent_key(request: HttpRequest) -> str | None:
     """Return the key of the request; None where it sends none. Other schemes are a proxy's."""
     authorization = request.META.get("HTTP_AUTHORIZATION", "")
     is_bearer = authorization[: len(_BEARER)].lower() == _BEARER

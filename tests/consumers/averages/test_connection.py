@@ -11,7 +11,8 @@ import pytest
 from django.db import connection as django_connection
 
 import consumers.averages.connection
-from consumers.averages.connection import connect, time_limit
+from consumers.averages.connection import connect
+from prices.database.time_limit import time_limit
 from prices.models import DeadLetter, SymbolAverage
 from tests.consumers.samples import BEGIN, EventStore, assert_averages_right, dead_letter, events
 from tests.consumers.stopped_backend import stopped_backends
