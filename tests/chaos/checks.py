@@ -16,6 +16,7 @@ from tests.chaos.faults import CLOCK_AHEAD
 from tests.chaos.log import Position
 from tests.chaos.poison import Poison
 from tests.chaos.slots import gaps_unsound, jobs_accounted_ahead, long_outages, slots_unaccounted
+from tests.chaos.stream import stream_unlike_table
 from tests.chaos.world import World
 
 
@@ -181,6 +182,7 @@ CHECKS = [
     Check(AVERAGES_WRONG, wrong_averages),
     Check("averages not right by verify_averages", differences_told),
     Check("bars wrong by the definition", wrong_bars),
+    Check("rows that the stream's client has not, or twice", stream_unlike_table),
     Check("slots fetched twice for a symbol", rows_of(_FETCHED_TWICE)),
     Check("symbols with more or fewer requests than slots", rows_of(_REQUESTS_AND_SLOTS)),
     Check("requests without a claimed slot", rows_of(_UNCLAIMED)),

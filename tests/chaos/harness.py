@@ -21,6 +21,7 @@ from tests.chaos.clocks import Clocks
 from tests.chaos.faults import BY_NAME, Step
 from tests.chaos.log import read_log
 from tests.chaos.report import Report
+from tests.chaos.stream import has_seen_all
 from tests.chaos.world import SHARED_SYMBOLS, Setting, World
 from tests.consumers.running import messages_left
 from tests.waiting import wait_until
@@ -71,6 +72,7 @@ def run_chaos(
             _inject(world, steps)
         with world.timed("to recover"):
             _recover(world)
+        world.stream_client.finish()
         with world.timed("to stop"):
             world.fleet.stop_all()
         world.log = read_log()
@@ -85,6 +87,8 @@ def _begin(world: World) -> None:
         shared = [] if interval else SHARED_SYMBOLS[number % 8 : number % 8 + 1]
         symbols = [f"SIM-JOB-{number}", *shared]
         create_job(symbols=symbols, interval=interval or 1 + number % 2, provider="simulated")
+    if world.fleet.of_kind("stream"):
+        world.stream_client.start()
     # Django's own connection would end with the first fault.
     connection.close()
     world.fleet.start_all()
@@ -183,4 +187,5 @@ _RECOVERED: dict[str, Callable[[World], bool]] = {
         _is_empty, "SELECT 1 FROM price_points WHERE published_at IS NULL LIMIT 1"
     ),
     "the group's lag is 0": _all_consumed,
+    "the stream's client has seen all": has_seen_all,
 }

@@ -18,6 +18,7 @@ MEMBERS = {
     "consumer-1": "consumer",
     "consumer-2": "consumer",
     "consumer-3": "consumer",
+    "stream": "stream",
 }
 BEATS_ONLY = {
     "beat": "beat",
@@ -54,6 +55,12 @@ class Fleet:
     def database_url(self) -> str:
         """The database of all."""
         return next(iter(self._products.values())).database_url
+
+    @property
+    def stream_address(self) -> str:
+        """Where the stream is, if there is one."""
+        product = self._products.get("stream") or next(iter(self._products.values()))
+        return f"http://{product.stream_address}/prices/stream"
 
     def of_kind(self, process: str) -> list[str]:
         """Return the members that run this process of the Procfile."""

@@ -16,7 +16,7 @@ from django.db import connection
 from dev.pytest_services import Services
 from prices.database.uuid7 import new_ids
 from prices.ledger.grid import next_slot, phase_of, run_id_of
-from prices.models import PollGap, PollJob, PollRun, PricePoint, RawMarketData
+from prices.models import PollGap, PollJob, PollRun, PricePoint, RawMarketData, SymbolAverage
 from tests.chaos.averages import expected_rows
 from tests.chaos.checks import BEAT_CHECKS
 from tests.chaos.faults import CLOCK_AHEAD
@@ -47,6 +47,8 @@ SPOILT = {
     " open, high, low, close, samples, first_observed_at, last_observed_at, revision)"
     " SELECT symbol, '1m', now(), provider, '', price, price, price, price, 1, now(), now(), 1"
     " FROM price_points LIMIT 1",
+    "rows that the stream's client has not, or twice": "UPDATE symbol_averages SET tx = tx + 1"
+    " WHERE price = 98",
     "slots fetched twice for a symbol": "INSERT INTO raw_market_data"
     f" {COPY} FROM raw_market_data one LIMIT 1",
     "symbols with more or fewer requests than slots": "UPDATE poll_runs SET state = 'shared'",
@@ -86,6 +88,8 @@ def world(
     world.accounted_from = {job.id: BEGIN}
     with connection.cursor() as cursor:
         cursor.execute(AVERAGE_ALL)
+    world.stream_client.connections = 1
+    world.stream_client.versions = dict(SymbolAverage.objects.values_list("event_id", "tx"))
     swallow_poison(world)
     yield world
     world.close()

@@ -14,6 +14,7 @@ from tests.chaos.clocks import Clocks
 from tests.chaos.database import Database
 from tests.chaos.log import Content, Position
 from tests.chaos.processes import MEMBERS, Fleet
+from tests.chaos.stream import StreamClient
 from tests.chaos.traffic import Traffic
 
 OWN_SYMBOLS = [f"SIM-OWN-{number}" for number in range(8)]
@@ -52,6 +53,7 @@ class World:
         symbols = [*OWN_SYMBOLS, *SHARED_SYMBOLS]
         self._traffic_database = self.new_database()
         self.traffic = Traffic(self._traffic_database, symbols, seed=setting.seed)
+        self.stream_client = StreamClient(self.fleet.stream_address, seed=setting.seed)
         # Parts and processes that a fault has in its hands.
         self.busy: set[str] = set()
         self.injected: Counter[str] = Counter()
@@ -78,6 +80,7 @@ class World:
 
     def close(self) -> None:
         """End the traffic and the processes, however the run went."""
+        self.stream_client.finish()
         self.traffic.close()
         self.fleet.close()
         self.database.close()
