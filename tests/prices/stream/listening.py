@@ -28,7 +28,6 @@ class Listener:
 
     def _collect(self) -> None:
         with suppress(httpx.HTTPError, httpx.StreamError):
-            self.received.extend(iter(()))
             for each in EventSource(self.response).iter_sse():
                 self.received.append(each)
         self.is_over = True
