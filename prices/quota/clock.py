@@ -15,9 +15,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from prices.database.uuid7 import EPOCH
-from providers.markets.hours import trading_sessions
-
-AFTER_CLOSE = timedelta(hours=1)
+from providers.markets.polling_hours import polling_hours
 
 _MICROSECOND = timedelta(microseconds=1)
 _DAY_US = 86_400_000_000
@@ -154,23 +152,8 @@ def _spans_around(calendars: frozenset[str], week: int, window_us: int) -> tuple
 
 def _open_spans(calendars: frozenset[str], start_us: int, end_us: int) -> list[Span] | None:
     start, end = (EPOCH + at_us * _MICROSECOND for at_us in (start_us, end_us))
-    spans: list[Span] = []
-    for calendar in calendars:
-        sessions = trading_sessions(calendar, start=start, end=end)
-        if sessions is None:
-            return None
-        spans += [(to_us(opens), to_us(closes + AFTER_CLOSE)) for opens, closes in sessions]
-    return _merged(spans)
-
-
-def _merged(spans: list[Span]) -> list[Span]:
-    merged: list[Span] = []
-    for opens, closes in sorted(spans):
-        if merged and opens <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], closes))
-        else:
-            merged.append((opens, closes))
-    return merged
+    found = polling_hours(calendars, start=start, end=end)
+    return None if found is None else [(to_us(opens), to_us(closes)) for opens, closes in found]
 
 
 @lru_cache(maxsize=512)
