@@ -8,14 +8,14 @@ from uuid import UUID
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
-from django.utils import timezone
-from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTasks
+from django.db import transaction
+from django_celery_beat.models import PeriodicTask, PeriodicTasks
 
 from prices.access.rights import FULL_ACCESS, Access
 from prices.clock import database_now
 from prices.database.uuid7 import new_ids
 from prices.jobs.listing import select_jobs
+from prices.jobs.periodic_tasks import change_task, interval_schedule, switch_task
 from prices.ledger.accounting import account_for_change
 from prices.ledger.gaps import GapReason
 from prices.ledger.grid import phase_of, slot_at
@@ -120,7 +120,7 @@ def create_job(
         job.accounted_until = first_slot - timedelta(seconds=interval)
         job.periodic_task = PeriodicTask(
             name=f"poll job {job_id}",
-            interval=_interval_schedule(interval),
+            interval=interval_schedule(interval),
             **periodic_task_fields(job),
         )
         # Not by `save`, which marks the one row of django-celery-beat's PeriodicTasks: all who create, stop
@@ -157,19 +157,6 @@ def get_job(job_id: UUID, access: Access = FULL_ACCESS) -> PollJob:
     if job is None:
         raise JobNotFoundError(job_id)
     return job
-
-
-def blockers(job: PollJob) -> list[str]:
-    """Say what keeps an active job from polling; nothing where all is well."""
-    if job.status != JobStatus.ACTIVE:
-        return []
-    found = []
-    if not job.periodic_task.enabled:
-        found.append("switched off: its periodic task was disabled by hand")
-    missing = missing_setting(provider_of(job))
-    if missing is not None:
-        found.append(f"not configured: set {missing}")
-    return found
 
 
 def pause_job(job_id: UUID, *, now: datetime | None = None, waits: bool = True) -> PollJob:
@@ -248,7 +235,7 @@ def _change_what_is_polled(job: PollJob, interval: int, symbols: list[str], *, n
     account_for_change(job, now=now, cut_off=reason)
     job.interval, job.symbols = interval, symbols
     job.save(update_fields=["interval", "symbols"])
-    _change_task(job.periodic_task, interval=_interval_schedule(interval), **periodic_task_fields(job))
+    change_task(job.periodic_task, interval=interval_schedule(interval), **periodic_task_fields(job))
     # The caller's transaction may still refuse it.
     transaction.on_commit(
         lambda: log.info("job.changed", job_id=str(job.id), interval_s=interval, symbols=len(symbols))
@@ -279,37 +266,9 @@ def _change_status(job_id: UUID, status: JobStatus, *, now: datetime, waits: boo
         elif is_switched:
             # Switched by hand before: a change of the task alone, which beat sees by this mark.
             PeriodicTasks.update_changed()
-        _switch_task(job.periodic_task, on=status == JobStatus.ACTIVE)
+        switch_task(job.periodic_task, on=status == JobStatus.ACTIVE)
     if status != JobStatus.ACTIVE and waits:
         wait_for_started_fetches([job_id])
     if changed:
         log.info(f"job.{status}", job_id=str(job_id))
     return job
-
-
-def _switch_task(task: PeriodicTask, *, on: bool) -> None:
-    if task.enabled != on:
-        _change_task(task, enabled=on, last_run_at=task.last_run_at if on else None)
-
-
-def _change_task(task: PeriodicTask, /, **changes: Any) -> None:
-    # As its `save` would, but for the mark (see `create_job`).
-    changes["date_changed"] = timezone.now()
-    PeriodicTask.objects.filter(pk=task.pk).update(**changes)
-    for name, value in changes.items():
-        setattr(task, name, value)
-
-
-def _interval_schedule(interval: int) -> IntervalSchedule:
-    schedules = IntervalSchedule.objects.filter(every=interval, period=IntervalSchedule.SECONDS)
-    known = schedules.first()
-    if known is None:
-        # The table has no unique constraint: two creators of a new interval would each add a row.
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext('interval schedules'))")
-        known = schedules.first()
-    if known is None:
-        (known,) = IntervalSchedule.objects.bulk_create(
-            [IntervalSchedule(every=interval, period=IntervalSchedule.SECONDS)]
-        )
-    return known

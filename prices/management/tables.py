@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prices.access.keys import key_state
-from prices.jobs.services import blockers
+from prices.jobs.blockers import blockers
 from prices.ledger.reports import MissedRange, SlotCounts
 from prices.models import ApiKey, PollJob, PollRun
 from prices.quota import Plan, plan_in_words

@@ -5,7 +5,8 @@ from datetime import datetime
 from fractions import Fraction
 from typing import Any
 
-from prices.jobs.services import blockers, choose_provider, provider_of
+from prices.jobs.blockers import blockers
+from prices.jobs.services import choose_provider, provider_of
 from prices.models import JobStatus, PollJob
 from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.allowance import Allowance, allowance_of, make_allowance, read_allowance

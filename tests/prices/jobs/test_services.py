@@ -11,10 +11,10 @@ from django_celery_beat.models import IntervalSchedule, PeriodicTask, PeriodicTa
 from pytest_django import Settings
 from rest_framework.test import APIClient
 
+from prices.jobs.blockers import blockers
 from prices.jobs.services import (
     JobNotFoundError,
     JobStoppedError,
-    blockers,
     choose_provider,
     pause_job,
     resume_job,
