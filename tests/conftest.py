@@ -82,11 +82,21 @@ def make_job(db: None) -> MakeJob:
     """Return a function that creates a job; a simulated symbol each second where nothing else is said."""
 
     def make(
-        symbols: list[str] | None = None, *, interval: int = 1, provider: str | None = "simulated"
+        symbols: list[str] | None = None,
+        *,
+        interval: int = 1,
+        provider: str | None = "simulated",
+        market_hours: bool = False,
     ) -> PollJob:
         # Test modules take the time of their polls when they are imported, which may be minutes before.
         before = timezone.now() - timedelta(hours=1)
-        return create_job(symbols=symbols or ["SIM-A"], interval=interval, provider=provider, now=before)
+        return create_job(
+            symbols=symbols or ["SIM-A"],
+            interval=interval,
+            provider=provider,
+            market_hours=market_hours,
+            now=before,
+        )
 
     return make
 

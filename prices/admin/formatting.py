@@ -15,8 +15,9 @@ def unbroken(text: str) -> SafeString:
 
 def keeping_units(text: str) -> str:
     """Return a job's name such that no line begins with the unit of its interval."""
-    symbols, every, interval = text.rpartition(" every ")
-    return symbols + every + interval.replace(" ", "\u00a0")
+    symbols, every, rest = text.rpartition(" every ")
+    interval, of, hours = rest.partition(" in ")
+    return symbols + every + interval.replace(" ", "\u00a0") + of + hours
 
 
 def shortened(text: str) -> SafeString:

@@ -45,7 +45,8 @@ else:
 
 
 def _blocked_by(job: PollJob) -> str:
-    return "; ".join(all_blockers(job, plan_of_active(job, now=timezone.now())))
+    now = timezone.now()
+    return "; ".join(all_blockers(job, plan_of_active(job, now=now), now=now))
 
 
 class DeletedFilter(admin.SimpleListFilter):
@@ -69,7 +70,7 @@ class DeletedFilter(admin.SimpleListFilter):
         return queryset.filter(deleted_at__isnull=self.value() != "yes")
 
 
-class IntervalForm(ModelForm):
+class JobForm(ModelForm):
     """What can be changed of a job."""
 
     interval = forms.IntegerField(
@@ -81,9 +82,9 @@ class IntervalForm(ModelForm):
 
 @admin.register(PollJob)
 class PollJobAdmin(ReadOnlyAdmin):
-    """Jobs; the actions pause, resume and stop the selected ones, and a job's page changes its interval."""
+    """Jobs; actions pause, resume and stop the selected ones, and a job's page changes what can be."""
 
-    form = IntervalForm
+    form = JobForm
 
     list_display = [
         "title",
@@ -95,7 +96,7 @@ class PollJobAdmin(ReadOnlyAdmin):
         "short_last_error",
     ]
     list_display_links = ["title"]
-    list_filter = ["status", ProviderFilter, DeletedFilter]
+    list_filter = ["status", ProviderFilter, "market_hours", DeletedFilter]
     list_select_related = ["periodic_task"]
     ordering = ["-id"]
     symbol_lookup = "symbols__contains"
@@ -110,6 +111,7 @@ class PollJobAdmin(ReadOnlyAdmin):
         "last_error",
         "failures",
         "accounted_until",
+        "market_hours_from",
         "deleted_at",
         "periodic_task",
         "blocked_by",
@@ -123,16 +125,22 @@ class PollJobAdmin(ReadOnlyAdmin):
         return request.user.has_perm("prices.change_polljob")
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Return whether the user may change the interval: not of a job that was stopped for good."""
+        """Return whether the user may change a job: not one that was stopped for good."""
         is_stopped = isinstance(obj, PollJob) and obj.status == JobStatus.STOPPED
         return self.has_manage_permission(request) and not is_stopped
 
     def save_model(self, request: HttpRequest, obj: PollJob, form: Any, change: bool) -> None:
-        """Change the interval as every change of it is made."""
-        change_planned_job(obj.id, interval=obj.interval, strict=False, now=database_now())
+        """Change the job as every change of one is made."""
+        change_planned_job(
+            obj.id,
+            interval=obj.interval,
+            market_hours=obj.market_hours,
+            strict=False,
+            now=database_now(),
+        )
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Show a job's page, or change its interval; say so where that is refused."""
+        """Show a job's page, or change the job; say so where that is refused."""
         try:
             return super().changeform_view(request, *args, **kwargs)
         except JobStoppedError:

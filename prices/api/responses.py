@@ -159,11 +159,12 @@ def _bare_item(value: bool | float | str) -> str:
 
 
 def accepted(job: PollJob) -> dict[str, Any]:
-    """Return a new job."""
+    """Return a new job; `market_hours` only where it has them."""
+    hours = {"market_hours": True} if job.market_hours else {}
     return {
         "job_id": str(job.id),
         "status": "accepted",
-        "config": {"symbols": job.symbols, "interval": job.interval},
+        "config": {"symbols": job.symbols, "interval": job.interval} | hours,
     }
 
 
@@ -172,7 +173,7 @@ def stopped(job: PollJob) -> dict[str, Any]:
     return {"status": str(job.status), "job_id": str(job.id)}
 
 
-def job(job: PollJob, plan: Plan | None) -> dict[str, Any]:
+def job(job: PollJob, plan: Plan | None, *, now: datetime) -> dict[str, Any]:
     """Return a job's settings, how its polls fare, and what keeps it from polling."""
     return {
         "job_id": str(job.id),
@@ -180,19 +181,20 @@ def job(job: PollJob, plan: Plan | None) -> dict[str, Any]:
         "symbols": job.symbols,
         "interval": job.interval,
         "provider": job.provider,
+        "market_hours": job.market_hours,
         "created_at": time(job.created_at),
         "last_run_at": time(job.last_run_at),
         "last_success_at": time(job.last_success_at),
         "last_error": job.last_error or None,
         "failures": job.failures,
-        "blocked_by": all_blockers(job, plan),
+        "blocked_by": all_blockers(job, plan, now=now),
     }
 
 
-def job_detail(row: PollJob, plan: Plan | None, last_day: SlotCounts) -> dict[str, Any]:
+def job_detail(row: PollJob, plan: Plan | None, last_day: SlotCounts, *, now: datetime) -> dict[str, Any]:
     """Return a job, what became of its slots in the last 24 hours, and what the budget gives it."""
     by_outcome = {name: getattr(last_day, name) for name in SlotCounts.__slots__}
-    return job(row, plan) | {
+    return job(row, plan, now=now) | {
         "success_rate": last_day.success_rate,
         "last_24h": {"slots": last_day.slots} | by_outcome,
         "quota_plan": None if plan is None else plain_plan(plan),

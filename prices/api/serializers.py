@@ -56,6 +56,11 @@ class PollRequest(Body):
         more="Written without a fraction: 60, not 60.0.",
     )
     provider = ProviderField(meaning="Whom to ask first", allow_null=True)
+    market_hours = SwitchField(
+        meaning="Whether each symbol is polled in the hours of its market alone",
+        required=False,
+        default=False,
+    )
 
     rules = json_schema.SIMULATED_APART
 
@@ -76,7 +81,7 @@ class PollQuery(serializers.Serializer[Any]):
 
 
 class ChangeRequest(Body):
-    """The body of PATCH /jobs/{job_id}: an interval, symbols, or both."""
+    """The body of PATCH /jobs/{job_id}: at least one of its fields."""
 
     interval = WholeNumberField(
         MIN_INTERVAL_S,
@@ -92,17 +97,18 @@ class ChangeRequest(Body):
         required=False,
         default=None,
     )
+    market_hours = SwitchField(
+        meaning="Whether each symbol is polled in its market's hours alone", required=False, default=None
+    )
 
     rules = {"minProperties": 1}
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Refuse simulated symbols beside real ones, and a change of nothing."""
+        if all(value is None for value in attrs.values()):
+            raise serializers.ValidationError({name: ["is required without the others"] for name in attrs})
         if attrs["symbols"] is not None:
             _check_simulated(attrs["symbols"], None, field="symbols")
-        elif attrs["interval"] is None:
-            raise serializers.ValidationError(
-                {"interval": ["is required without symbols"], "symbols": ["is required without interval"]}
-            )
         return attrs
 
 

@@ -19,6 +19,7 @@ from prices.jobs.periodic_tasks import change_task, interval_schedule, switch_ta
 from prices.ledger.accounting import account_for_change
 from prices.ledger.gaps import GapReason
 from prices.ledger.grid import phase_of, slot_at
+from prices.ledger.market_hours import is_polled_at
 from prices.models import JobStatus, PollJob, PollRun, RunState
 from prices.symbols import is_simulated
 from providers.keys import SIMULATED
@@ -103,6 +104,7 @@ def create_job(
     interval: int,
     provider: str | None,
     client_id: UUID | None = None,
+    market_hours: bool = False,
     now: datetime | None = None,
 ) -> PollJob:
     """Create an active job (symbols normalised, interval in seconds) and its PeriodicTask.
@@ -115,7 +117,7 @@ def create_job(
     with transaction.atomic():
         (job_id,) = new_ids(1)
         job = PollJob(id=job_id, symbols=list(symbols), interval=interval, provider=provider)
-        job.client_id = client_id
+        job.client_id, job.market_hours = client_id, market_hours
         job.created_at = now
         job.accounted_until = first_slot - timedelta(seconds=interval)
         job.periodic_task = PeriodicTask(
@@ -127,7 +129,7 @@ def create_job(
         # or pause a job would wait for each other. Beat sees changes of poll_jobs by themselves.
         PeriodicTask.objects.bulk_create([job.periodic_task])
         job.save(force_insert=True)
-    log.info("job.created", job_id=str(job.id), symbols=len(symbols), interval_s=interval, provider=provider)
+    log.info("job.created", job_id=str(job.id), provider=provider, **_log_fields(job))
     return job
 
 
@@ -210,11 +212,12 @@ def change_job(
     *,
     interval: int | None = None,
     symbols: Sequence[str] | None = None,
+    market_hours: bool | None = None,
     now: datetime | None = None,
 ) -> PollJob:
-    """Poll the job each `interval` seconds, or other symbols; None leaves either as it is.
+    """Poll the job each `interval` seconds, or other symbols, or in market hours; None leaves each as it is.
 
-    It begins with the first slot after `now` on the new grid, which follows from both. Symbols are
+    It begins with the first slot after `now`; the grid follows from interval and symbols. Symbols are
     normalised, and all simulated or all real. Raises JobNotFoundError, JobStoppedError, UnservedSymbolsError.
     """
     with transaction.atomic():
@@ -224,22 +227,41 @@ def change_job(
         interval, symbols = interval or job.interval, list(symbols or job.symbols)
         if job.provider is not None and (job.provider == SIMULATED) != is_simulated(symbols[0]):
             raise UnservedSymbolsError(job.provider)
-        if (interval, symbols) != (job.interval, job.symbols):
-            _change_what_is_polled(job, interval, symbols, now=now or database_now())
+        market_hours = job.market_hours if market_hours is None else market_hours
+        if (interval, symbols, market_hours) != (job.interval, job.symbols, job.market_hours):
+            _change_what_is_polled(job, interval, symbols, market_hours, now=now or database_now())
     return job
 
 
-def _change_what_is_polled(job: PollJob, interval: int, symbols: list[str], *, now: datetime) -> None:
-    is_interval = interval != job.interval
-    reason = GapReason.INTERVAL_CHANGED if is_interval else GapReason.SYMBOLS_CHANGED
-    account_for_change(job, now=now, cut_off=reason)
-    job.interval, job.symbols = interval, symbols
-    job.save(update_fields=["interval", "symbols"])
+def _change_what_is_polled(
+    job: PollJob, interval: int, symbols: list[str], market_hours: bool, *, now: datetime
+) -> None:
+    account_for_change(job, now=now, cut_off=_cut_off(job, interval, symbols, now=now))
+    if not market_hours or not set(symbols) <= set(job.symbols):
+        # The first price of new symbols may come at any hour, as a new job's.
+        job.market_hours_from = None
+    elif not job.market_hours and job.last_success_at is not None:
+        job.market_hours_from = now
+    job.interval, job.symbols, job.market_hours = interval, symbols, market_hours
+    job.save(update_fields=["interval", "symbols", "market_hours", "market_hours_from"])
     change_task(job.periodic_task, interval=interval_schedule(interval), **periodic_task_fields(job))
     # The caller's transaction may still refuse it.
-    transaction.on_commit(
-        lambda: log.info("job.changed", job_id=str(job.id), interval_s=interval, symbols=len(symbols))
-    )
+    transaction.on_commit(lambda: log.info("job.changed", job_id=str(job.id), **_log_fields(job)))
+
+
+def _cut_off(job: PollJob, interval: int, symbols: list[str], *, now: datetime) -> GapReason | None:
+    """Return why the current slot cannot be polled any more once this is changed; None: it still can."""
+    if interval != job.interval:
+        return GapReason.INTERVAL_CHANGED
+    if symbols != job.symbols:
+        return GapReason.SYMBOLS_CHANGED
+    current = slot_at(now, job.interval, phase_of(job.provider, job.interval, job.symbols))
+    is_left_out = job.status == JobStatus.ACTIVE and not is_polled_at(job, current)
+    return GapReason.MARKET_CLOSED if is_left_out else None
+
+
+def _log_fields(job: PollJob) -> dict[str, Any]:
+    return {"interval_s": job.interval, "symbols": len(job.symbols), "market_hours": job.market_hours}
 
 
 def _locked_job(job_id: UUID) -> PollJob:
@@ -262,7 +284,10 @@ def _change_status(job_id: UUID, status: JobStatus, *, now: datetime, waits: boo
             account_for_change(job, now=now, cut_off=cut_off)
         if changed:
             job.status = status
-            job.save(update_fields=["status"])
+            if status == JobStatus.ACTIVE:
+                # It is polled at once, at whatever hour.
+                job.market_hours_from = None
+            job.save(update_fields=["status", "market_hours_from"])
         elif is_switched:
             # Switched by hand before: a change of the task alone, which beat sees by this mark.
             PeriodicTasks.update_changed()

@@ -8,7 +8,7 @@ then.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -20,6 +20,7 @@ from prices.database.uuid7 import first_id_at
 from prices.ledger.beat_terms import Terms, first_led, read_terms
 from prices.ledger.gaps import Gap, GapReason, add_gaps
 from prices.ledger.grid import phase_of, slot_at
+from prices.ledger.market_hours import JobHours, hours_of
 from prices.ledger.ranges import SlotRange, slots_between, split_by_terms
 from prices.ledger.set_back import BEYOND, take_back_job, undo_time_to_come
 from prices.models import JobStatus, PollJob
@@ -38,7 +39,7 @@ _LOGGED_AS_MISSED = frozenset({GapReason.DOWN, GapReason.CLOCK_AHEAD, GapReason.
 
 _LOCK_DUE_JOBS = """
     SELECT job.id, job.symbols, job.interval, job.provider, job.status, task.enabled, job.created_at,
-           job.accounted_until
+           job.accounted_until, job.market_hours, job.market_hours_from
     FROM poll_jobs job
     JOIN django_celery_beat_periodictask task ON task.id = job.periodic_task_id
     WHERE job.id > %s AND job.status <> 'stopped'
@@ -77,7 +78,7 @@ class Account:
     """The slots of a job after one moment and up to another; `reason` says why none of them was polled.
 
     Without one, the terms of beat tell. Slots before a beat first led after `created_at` do not count as
-    missed.
+    missed. `hours`: outside of these no slot was to be polled, whatever kept the others.
     """
 
     job_id: UUID
@@ -87,6 +88,7 @@ class Account:
     after: datetime
     until: datetime
     reason: GapReason | None
+    hours: JobHours | None
 
     @property
     def step(self) -> timedelta:
@@ -128,7 +130,7 @@ def account_for_change(job: PollJob, *, now: datetime, cut_off: GapReason | None
     phase = phase_of(job.provider, job.interval, job.symbols)
     current = slot_at(now, job.interval, phase)
     before = max(current - timedelta(seconds=job.interval), job.accounted_until)
-    until_now = Account(job.id, job.interval, phase, job.created_at, job.accounted_until, before, reason)
+    until_now = _account_of(job, until=before, reason=reason)
     accounts = [until_now]
     if cut_off is not None:
         # A clock that was set back by some seconds is not repaired, so that claims may lie after `now`.
@@ -149,27 +151,37 @@ def _lock_due_jobs(last_id: UUID, *, now: datetime, all_jobs: bool) -> list[Acco
     settled = now - SETTLED_AFTER
     with connection.cursor() as cursor:
         cursor.execute(_LOCK_DUE_JOBS, [last_id, settled, least_s, least_intervals, JOBS_AT_A_TIME])
-        return [_account_of(*row, settled=settled) for row in cursor.fetchall()]
+        return [_account_of_settled(_DueJob(*row), settled=settled) for row in cursor.fetchall()]
 
 
-def _account_of(
-    job_id: UUID,
-    symbols: Sequence[str],
-    interval: int,
-    provider: str | None,
-    status: str,
-    enabled: bool,
-    created_at: datetime,
-    accounted_until: datetime,
-    *,
-    settled: datetime,
-) -> Account:
-    phase = phase_of(provider, interval, symbols)
+class _DueJob(NamedTuple):
+    """A row of `_LOCK_DUE_JOBS`."""
+
+    id: UUID
+    symbols: Sequence[str]
+    interval: int
+    provider: str | None
+    status: str
+    enabled: bool
+    created_at: datetime
+    accounted_until: datetime
+    market_hours: bool
+    market_hours_from: datetime | None
+
+
+def _account_of_settled(job: _DueJob, *, settled: datetime) -> Account:
+    phase = phase_of(job.provider, job.interval, job.symbols)
     # Of the slots that are over: a slot lasts until the next one.
-    until = slot_at(settled, interval, phase) - timedelta(seconds=interval)
-    reason = _standing_reason(status, enabled=enabled)
-    until = max(until, accounted_until)
-    return Account(job_id, interval, phase, created_at, accounted_until, until, reason)
+    until = slot_at(settled, job.interval, phase) - timedelta(seconds=job.interval)
+    reason = _standing_reason(job.status, enabled=job.enabled)
+    return _account_of(job, until=max(until, job.accounted_until), reason=reason)
+
+
+def _account_of(job: PollJob | _DueJob, *, until: datetime, reason: GapReason | None) -> Account:
+    phase = phase_of(job.provider, job.interval, job.symbols)
+    # While it is not polled at all, that is why.
+    hours = hours_of(job) if reason is None else None
+    return Account(job.id, job.interval, phase, job.created_at, job.accounted_until, until, reason, hours)
 
 
 def _account(accounts: Sequence[Account]) -> int:
@@ -198,15 +210,23 @@ def _gaps_of(accounts: Sequence[Account]) -> Iterator[Gap]:
         hole = found.from_on(begins[account.created_at])
         if hole is None:
             continue
-        if account.reason is not None:
-            yield Gap(account.job_id, hole, account.reason)
+        for part, reason in _with_reasons(account, hole, terms):
+            yield Gap(account.job_id, part, reason)
+
+
+def _with_reasons(account: Account, hole: SlotRange, terms: Terms) -> Iterator[tuple[SlotRange, GapReason]]:
+    parts = [(hole, True)] if account.hours is None else account.hours.split(hole)
+    for part, was_to_be_polled in parts:
+        if not was_to_be_polled:
+            yield part, GapReason.MARKET_CLOSED
+        elif account.reason is not None:
+            yield part, account.reason
         else:
-            for part, reason in _with_reasons(hole, terms):
-                yield Gap(account.job_id, part, reason)
+            yield from _by_terms(part, terms)
 
 
-def _with_reasons(hole: SlotRange, terms: Terms) -> Iterator[tuple[SlotRange, GapReason]]:
-    for part, is_in_term in split_by_terms(hole, terms.right):
+def _by_terms(slots: SlotRange, terms: Terms) -> Iterator[tuple[SlotRange, GapReason]]:
+    for part, is_in_term in split_by_terms(slots, terms.right):
         if is_in_term:
             yield part, GapReason.NOT_POLLED
             continue

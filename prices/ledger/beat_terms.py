@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from django.db import connection
 
-from prices.ledger.ranges import Term
+from prices.ledger.ranges import Term, merge_terms
 from prices.models import BeatTerm
 
 # A leader notes each half a second that it still leads.
@@ -42,8 +42,8 @@ def read_terms(since: datetime, until: datetime) -> Terms:
     rows = BeatTerm.objects.filter(renewed_at__gte=since - RENEWED_WITHIN, began_at__lte=until)
     times = list(rows.order_by("began_at").values_list("began_at", "renewed_at", "clock_ahead_s"))
     return Terms(
-        right=_merged((began, renewed) for began, renewed, ahead_s in times if ahead_s is None),
-        by_clock_ahead=_merged((began, renewed) for began, renewed, ahead_s in times if ahead_s is not None),
+        right=_merged(times, was_ahead=False),
+        by_clock_ahead=_merged(times, was_ahead=True),
     )
 
 
@@ -56,12 +56,9 @@ def first_led(created: Iterable[datetime]) -> dict[datetime, datetime | None]:
     return {moment: led.get(moment) for moment in moments}
 
 
-def _merged(times: Iterable[tuple[datetime, datetime]]) -> list[Term]:
-    terms: list[Term] = []
-    for began_at, renewed_at in times:
-        ended_at = renewed_at + RENEWED_WITHIN
-        if terms and began_at <= terms[-1].ended_at:
-            terms[-1] = Term(terms[-1].began_at, max(terms[-1].ended_at, ended_at))
-        else:
-            terms.append(Term(began_at, ended_at))
-    return terms
+def _merged(times: Iterable[tuple[datetime, datetime, float | None]], *, was_ahead: bool) -> list[Term]:
+    return merge_terms(
+        (began_at, renewed_at + RENEWED_WITHIN)
+        for began_at, renewed_at, ahead_s in times
+        if (ahead_s is not None) == was_ahead
+    )

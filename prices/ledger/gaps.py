@@ -64,6 +64,7 @@ class GapReason(StrEnum):
     SWITCHED_OFF = "switched off"
     INTERVAL_CHANGED = "interval changed"
     SYMBOLS_CHANGED = "symbols changed"
+    MARKET_CLOSED = "market_closed: outside the hours of the job's markets"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Ranges of slots, by arithmetic: a month of a job that is polled each second costs what a minute does."""
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, pairwise
@@ -68,6 +68,17 @@ def split_by_terms(slots: SlotRange, terms: Sequence[Term]) -> Iterator[tuple[Sl
     for index, (start, stop) in enumerate(pairwise(edges)):
         if start < stop:
             yield slots.part(start, stop), index % 2 == 1
+
+
+def merge_terms(times: Iterable[tuple[datetime, datetime]]) -> list[Term]:
+    """Return these beginnings and ends, in order of the beginnings, as terms that do not touch."""
+    terms: list[Term] = []
+    for began_at, ended_at in times:
+        if terms and began_at <= terms[-1].ended_at:
+            terms[-1] = Term(terms[-1].began_at, max(terms[-1].ended_at, ended_at))
+        else:
+            terms.append(Term(began_at, ended_at))
+    return terms
 
 
 def _numbers_within(slots: SlotRange, terms: Sequence[Term]) -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from django.db import connection
 from django.db.models import QuerySet
 
 from prices.database.uuid7 import EPOCH
+from prices.ledger.gaps import GapReason
 from prices.models import PollJob, PollRun
 
 DAY = timedelta(days=1)
@@ -58,7 +59,8 @@ _UNPOLLED = f"""
         SELECT *, count(*) FILTER (WHERE is_last) OVER (ORDER BY id DESC) AS number FROM marked
     )
     SELECT from_due + low * coalesce(s, 0) * interval '1 second' AS from_due,
-           from_due + high * coalesce(s, 0) * interval '1 second', high - low + 1, reason, 'gap'
+           from_due + high * coalesce(s, 0) * interval '1 second', high - low + 1, reason,
+           CASE WHEN reason = %(closed)s THEN 'market_closed' ELSE 'gap' END
     FROM gaps
     WHERE high >= low
     UNION ALL
@@ -73,7 +75,10 @@ _COUNTS = f"""
     WITH gaps AS ({_GAPS})
     SELECT count(*) FILTER (WHERE state = 'stored'), count(*) FILTER (WHERE state = 'shared'),
            count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'skipped'),
-           (SELECT coalesce(sum(high - low + 1), 0)::bigint FROM gaps WHERE high >= low)
+           (SELECT coalesce(sum(high - low + 1), 0)::bigint FROM gaps
+            WHERE high >= low AND reason <> %(closed)s),
+           (SELECT coalesce(sum(high - low + 1), 0)::bigint FROM gaps
+            WHERE high >= low AND reason = %(closed)s)
     FROM poll_runs
     WHERE job_id = %(job)s AND id >= %(first_id)s AND id < %(end_id)s
 """  # noqa: S608 - no outside text
@@ -83,7 +88,8 @@ _COUNTS = f"""
 class MissedRange:
     """Consecutive slots of a job that got no price, for one reason.
 
-    `kind` is `gap` where nobody polled, else the state of the runs: `failed` or `skipped`.
+    `kind` is `gap` where nobody polled, `market_closed` where nobody was to, else the state of the runs:
+    `failed` or `skipped`.
     """
 
     from_due: datetime
@@ -95,17 +101,21 @@ class MissedRange:
 
 @dataclass(frozen=True, slots=True)
 class SlotCounts:
-    """What became of a job's slots in some time, without those that are still open or not noted yet."""
+    """What became of a job's slots in some time, without those that are still open or not noted yet.
+
+    `market_closed` are those outside of its markets' hours, in which nobody was to poll.
+    """
 
     stored: int
     shared: int
     failed: int
     skipped: int
     in_gaps: int
+    market_closed: int
 
     @property
     def slots(self) -> int:
-        """How many slots there were."""
+        """How many slots were to be polled."""
         return self.stored + self.shared + self.failed + self.skipped + self.in_gaps
 
     @property
@@ -162,7 +172,7 @@ def count_last_day(job: PollJob, *, now: datetime) -> SlotCounts:
 
 def _parameters(job: PollJob, since: datetime, until: datetime) -> dict[str, Any]:
     ids = {"first_id": _first_run_id(since), "end_id": _first_run_id(until)}
-    return {"job": job.id, "since": since, "until": until} | ids
+    return {"job": job.id, "since": since, "until": until, "closed": str(GapReason.MARKET_CLOSED)} | ids
 
 
 def _first_run_id(moment: datetime) -> UUID:

@@ -18,6 +18,7 @@ from django.db import connection, transaction
 from prices.clock import database_now
 from prices.ledger.gaps import Gap, GapReason, add_gaps
 from prices.ledger.grid import phase_of, run_id_of, slot_at
+from prices.ledger.market_hours import is_polled_at
 from prices.ledger.ranges import SlotRange
 from prices.ledger.set_back import is_of_time_to_come, take_back_jobs
 from prices.models import JobStatus, PollJob, PollRun, RunState
@@ -59,6 +60,7 @@ _ABANDON = """
 ABANDONED_AT_A_TIME = 1000
 _WORKER_ENDED = GapReason.ABANDONED.partition(": ")[2]
 # A run that has its outcome keeps it: written again (the answer to a COMMIT was lost), nothing changes.
+# Market hours begin with the first price of a slot since the job's last change.
 _FINISH = """
     WITH outcome AS (
         SELECT * FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::int[], %s::boolean[], %s::text[],
@@ -70,14 +72,18 @@ _FINISH = """
             finished_at = clock_timestamp()
         FROM outcome
         WHERE run.id = outcome.run_id AND run.state = 'claimed'
-        RETURNING run.job_id, outcome.*
+        RETURNING run.job_id, run.due_at, outcome.*
     )
     UPDATE poll_jobs job
     SET last_run_at = statement_timestamp(),
         last_success_at = CASE WHEN finished.points > 0 THEN statement_timestamp() ELSE last_success_at END,
         last_error = finished.error,
         failures = CASE WHEN finished.points > 0 THEN 0 ELSE failures + 1 END,
-        served_by = coalesce(finished.served_by, job.served_by)
+        served_by = coalesce(finished.served_by, job.served_by),
+        market_hours_from = CASE WHEN job.market_hours AND finished.points > 0
+                                      AND finished.due_at > job.accounted_until
+                                 THEN coalesce(job.market_hours_from, finished.due_at)
+                                 ELSE job.market_hours_from END
     FROM finished
     WHERE job.id = finished.job_id AND finished.counts
 """
@@ -122,18 +128,20 @@ class RunOutcome:
 def claim_slots(job_ids: Sequence[UUID], *, now: datetime | None = None) -> list[Claim]:
     """Claim the jobs' slots at `now` for this worker; those that cannot be claimed are left out.
 
-    A slot was claimed before, or lies in a gap, or its job is unknown, paused, stopped or switched off.
-    `now` is by default the time by PostgreSQL's clock: that of the worker decides nothing.
+    A slot was claimed before, or lies in a gap, or its job is unknown, paused, stopped or switched off, or it
+    is outside of the job's market hours. `now` is by default the time by PostgreSQL's clock: that of the
+    worker decides nothing.
     """
     now = now or database_now()
     jobs = PollJob.objects.in_bulk(job_ids)
     take_back_jobs([job.id for job in jobs.values() if is_of_time_to_come(job, now=now)])
     for job_id in set(job_ids) - set(jobs):
         log.warning("poll.job_unknown", job_id=str(job_id))
-    slots = {
+    at = {
         job.id: slot_at(now, job.interval, phase_of(job.provider, job.interval, job.symbols))
         for job in jobs.values()
     }
+    slots = {job_id: due_at for job_id, due_at in at.items() if is_polled_at(jobs[job_id], due_at)}
     run_ids = {job_id: run_id_of(job_id, due_at) for job_id, due_at in slots.items()}
     with connection.cursor() as cursor:
         intervals = [jobs[job_id].interval for job_id in slots]

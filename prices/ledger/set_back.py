@@ -95,5 +95,7 @@ def _take_back(job: PollJob, *, until: datetime, now: datetime) -> None:
     phase = phase_of(job.provider, job.interval, job.symbols)
     job.accounted_until = slot_at(until, job.interval, phase) - timedelta(seconds=job.interval)
     job.created_at = min(job.created_at, now)
-    job.save(update_fields=["accounted_until", "created_at"])
+    if job.market_hours_from is not None:
+        job.market_hours_from = min(job.market_hours_from, now)
+    job.save(update_fields=["accounted_until", "created_at", "market_hours_from"])
     take_back_gaps(job.id, until=job.accounted_until)

@@ -38,7 +38,8 @@ def job_table(jobs: Sequence[PollJob], ids: dict[UUID, str], *, now: datetime) -
     table.add_column("last good", justify="right", no_wrap=True, min_width=10)
     table.add_column("failed", justify="right", no_wrap=True)
     for job in jobs:
-        interval, provider = _with_units(time_in_words(job.interval)), job.provider or "any"
+        interval = _with_units(time_in_words(job.interval)) + " *" * job.market_hours
+        provider = job.provider or "any"
         success = _ago(job.last_success_at, now=now)
         cells = (ids[job.id], job.status, interval, provider, first_symbols(job.symbols), success)
         table.add_row(*cells, f"{job.failures:,}")
@@ -53,14 +54,15 @@ def detail_table(job: PollJob, plan: Plan | None, last_day: SlotCounts, *, now: 
     table.add_row("job", str(job.id))
     table.add_row("status", job.status)
     table.add_row("symbols", ", ".join(job.symbols))
-    table.add_row("every", time_in_words(job.interval))
+    hours = " in the hours of its markets" if job.market_hours else ""
+    table.add_row("every", f"{time_in_words(job.interval)}{hours}")
     table.add_row("provider", job.provider or _chosen(job))
     table.add_row("created", _time_and_age(job.created_at, now=now))
     table.add_row("last poll", _time_and_age(job.last_run_at, now=now))
     table.add_row("last success", _time_and_age(job.last_success_at, now=now))
     table.add_row("last error", job.last_error or "none")
     table.add_row("failures", f"{job.failures:,} since the last success")
-    table.add_row("kept back by", "\n".join(blockers(job)) or "nothing")
+    table.add_row("kept back by", "\n".join(blockers(job, now=now)) or "nothing")
     table.add_row("budget gives", "-" if plan is None else plan_in_words(plan))
     table.add_row("last 24 h", "\n".join(_last_day(last_day)))
     return table
@@ -128,13 +130,15 @@ def blocked_table(blocked: Mapping[str, Sequence[str]]) -> Table:
 def _last_day(counts: SlotCounts) -> Iterator[str]:
     if counts.success_rate is None:
         yield "no slots"
-        return
-    # Rounded down: not all is never 100.
-    yield f"{int(counts.success_rate * 1000) / 10} % of {counts.slots:,} slots got a price"
-    yield (
-        f"{counts.stored:,} stored, {counts.shared:,} shared, {counts.failed:,} failed,"
-        f" {counts.skipped:,} skipped, {counts.in_gaps:,} in gaps"
-    )
+    else:
+        # Rounded down: not all is never 100.
+        yield f"{int(counts.success_rate * 1000) / 10} % of {counts.slots:,} slots got a price"
+        yield (
+            f"{counts.stored:,} stored, {counts.shared:,} shared, {counts.failed:,} failed,"
+            f" {counts.skipped:,} skipped, {counts.in_gaps:,} in gaps"
+        )
+    if counts.market_closed:
+        yield f"and {counts.market_closed:,} while its markets were closed"
 
 
 def _chosen(job: PollJob) -> str:

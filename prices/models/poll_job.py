@@ -37,11 +37,18 @@ class PollJob(models.Model):
     `changed` is the transaction that last changed what is polled, how often, by whom, or whether at all; a
     trigger writes it, so that nobody can forget to. Each slot that was due up to `accounted_until` has its
     run or lies in a gap, and can no longer be claimed.
+
+    With `market_hours`, slots that are due after `market_hours_from` are polled in the hours of the symbols'
+    markets alone; null: the first price of what is polled now has not come yet.
     """
 
     id = models.UUIDField(primary_key=True, db_default=UuidV7(), editable=False)
     symbols = ArrayField(models.TextField())
     interval = models.PositiveIntegerField(help_text="Seconds between polls.")
+    market_hours = models.BooleanField(
+        default=False, db_default=False, help_text="Poll each symbol in the hours of its market alone."
+    )
+    market_hours_from = models.DateTimeField(null=True, blank=True, editable=False)
     provider = models.TextField(  # noqa: DJ001 - null: the service chooses
         null=True, blank=True, help_text="Empty: the service chooses."
     )
@@ -96,4 +103,5 @@ class PollJob(models.Model):
 
     def __str__(self) -> str:
         more = f" and {len(self.symbols) - 3} more" if len(self.symbols) > 3 else ""
-        return f"{', '.join(self.symbols[:3])}{more} every {time_in_words(self.interval)}"
+        hours = " in market hours" if self.market_hours else ""
+        return f"{', '.join(self.symbols[:3])}{more} every {time_in_words(self.interval)}{hours}"

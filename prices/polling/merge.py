@@ -10,11 +10,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from uuid import UUID
 
+from prices.ledger.market_hours import symbols_at
 from prices.ledger.runs import Claim, RunOutcome
 from prices.models import RunState
 
 # A price that came so long ago answers a run too, or a quarter of its job's interval ago if that is less.
 SHARED_UP_TO_S = 5.0
+# Of a symbol whose market is closed, while another one of the job is open.
+MARKET_CLOSED = "market_closed: not asked for outside its market's hours"
 _GOLDEN = Fraction(618034, 1_000_000)
 
 
@@ -40,6 +43,13 @@ class PendingRun:
     over_budget: list[str] = field(default_factory=list)
     served_by: str | None = None
 
+    @classmethod
+    def of(cls, claim: Claim) -> "PendingRun":
+        """Return the run of a claim as it begins: it waits for the symbols that are polled at its slot."""
+        waiting = dict.fromkeys(symbols_at(claim.job, claim.due_at))
+        closed = {symbol: MARKET_CLOSED for symbol in claim.job.symbols if symbol not in waiting}
+        return cls(claim, waiting, missing=closed)
+
     @property
     def is_resolved(self) -> bool:
         """Return whether nothing of the run is open any more."""
@@ -59,7 +69,11 @@ class PendingRun:
             self._state,
             reason=self._text_of(self.missing),
             error=self._text_of(
-                {symbol: text for symbol, text in self.missing.items() if symbol not in self.over_budget}
+                {
+                    symbol: text
+                    for symbol, text in self.missing.items()
+                    if symbol not in self.over_budget and text != MARKET_CLOSED
+                }
             ),
             points=points,
             # What the budget withholds is no failure of the job.

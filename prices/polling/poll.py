@@ -53,11 +53,11 @@ def claim_and_poll(job_ids: Sequence[UUID], *, now: datetime | None = None, at: 
     """Claim the jobs' slots at `now`, by default by PostgreSQL's clock, and poll them by provider.
 
     `at` is the only provider that this worker asks; None: it asks all. Jobs for which there is nothing to do
-    are left out: the slot was claimed before, or the job is unknown, paused, stopped or switched off. A
-    provider's failure is an outcome, not an exception.
+    are left out: the slot was claimed before, or the job is unknown, paused, stopped or switched off, or its
+    markets are closed. A provider's failure is an outcome, not an exception.
     """
     claims = retry_database(lambda: claim_slots(job_ids, now=now))
-    runs = [PendingRun(claim, dict.fromkeys(claim.job.symbols)) for claim in claims]
+    runs = [PendingRun.of(claim) for claim in claims]
     by_provider: dict[str, list[PendingRun]] = {}
     for run in runs:
         by_provider.setdefault(provider_of(run.claim.job), []).append(run)

@@ -47,6 +47,7 @@ def create_planned_job(
             interval=target.interval,
             provider=target.provider,
             client_id=client_id,
+            market_hours=target.market_hours,
         )
     return job, plan
 
@@ -56,23 +57,29 @@ def change_planned_job(
     *,
     interval: int | None = None,
     symbols: Sequence[str] | None = None,
+    market_hours: bool | None = None,
     strict: bool,
     now: datetime,
 ) -> PollJob:
     """Change a job as `change_job` does; with `strict`, or QUOTA_STRICT, to more only if that fits in full.
 
-    More is a shorter interval, or a symbol that was not polled before. Raises JobNotFoundError,
-    JobStoppedError, UnservedSymbolsError, BeyondBudgetError or StrictKeyError; then nothing has changed.
+    More is a shorter interval, a symbol that was not polled before, or all hours in place of market hours.
+    Raises JobNotFoundError, JobStoppedError, UnservedSymbolsError, BeyondBudgetError or StrictKeyError; then
+    nothing has changed.
     """
     with transaction.atomic():
         if is_strict := strict or settings.QUOTA_STRICT:
             _one_at_a_time()
         former = get_job(job_id)
-        job = change_job(job_id, interval=interval, symbols=symbols, now=now)
-        is_more = job.interval < former.interval or not set(job.symbols) <= set(former.symbols)
-        if is_strict and is_more:
+        job = change_job(job_id, interval=interval, symbols=symbols, market_hours=market_hours, now=now)
+        if is_strict and _is_more(job, former):
             _refuse_beyond(plan_of(job, now=now, fresh=True))
     return job
+
+
+def _is_more(job: PollJob, former: PollJob) -> bool:
+    is_new = not set(job.symbols) <= set(former.symbols)
+    return job.interval < former.interval or is_new or job.market_hours < former.market_hours
 
 
 def _one_at_a_time() -> None:

@@ -28,11 +28,12 @@ class ClassKey(NamedTuple):
 
 
 class Target(NamedTuple):
-    """A job that is not there yet: symbols, interval in seconds, provider or None."""
+    """A job that is not there yet: symbols, interval in seconds, provider or None, market hours or always."""
 
     symbols: Sequence[str]
     interval: int
     provider: str | None
+    market_hours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,9 +105,9 @@ def plan_within(allowance: Allowance, job: PollJob | Target) -> QuotaPlan:
     )
 
 
-def all_blockers(job: PollJob, plan: Plan | None) -> list[str]:
+def all_blockers(job: PollJob, plan: Plan | None, *, now: datetime) -> list[str]:
     """Say what keeps an active job from polling, or from polling as often as it asks for."""
-    found = blockers(job)
+    found = blockers(job, now=now)
     if isinstance(plan, QuotaPlan) and not plan.in_full:
         found.append(f"budget: {plan_in_words(plan)}")
     return found

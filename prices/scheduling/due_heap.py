@@ -7,6 +7,9 @@ import heapq
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Protocol
+
+from prices.ledger.market_hours import Calendars
 
 # A slot that came while nobody led is sent late if it is no older than this, and a part of its interval:
 # what a takeover costs is caught up, but after an outage not everything is sent at once.
@@ -18,14 +21,16 @@ LATE_PART = 20
 class GroupKey:
     """When and where a job is polled: jobs of equal keys are polled together.
 
-    `kind` tells jobs apart that fall due together but are asked for one after the other; None: they may
-    share a message with any other of the queue. Interval and phase are in ms.
+    `kind` tells jobs apart that fall due together but are asked for one after the other; None: they may share
+    a message with any other of the queue. Interval and phase are in ms. `calendars`: it is polled in the
+    hours of these markets alone; None: at each slot.
     """
 
     queue: str
     kind: Hashable
     interval: int
     phase: int
+    calendars: Calendars | None = None
 
     def slot_at(self, now: int) -> int:
         """Return the latest slot that is not after `now`."""
@@ -49,10 +54,33 @@ class _Group:
     entry: int = -1
 
 
+class SlotHours(Protocol):
+    """Tells which slots are sent."""
+
+    def have_slot(self, key: GroupKey, due: int) -> bool:
+        """Return whether a slot is sent."""
+
+    def next_slot(self, key: GroupKey, due: int) -> int:
+        """Return the first slot after `due` that is sent, or an earlier one that is to be looked at then."""
+
+
+class EachSlot:
+    """Sends each slot."""
+
+    def have_slot(self, key: GroupKey, due: int) -> bool:
+        """Return that it is sent."""
+        return True
+
+    def next_slot(self, key: GroupKey, due: int) -> int:
+        """Return the one that follows."""
+        return due + key.interval
+
+
 class DueHeap:
     """The jobs that are polled, by the time of their next slot."""
 
-    def __init__(self) -> None:
+    def __init__(self, hours: SlotHours | None = None) -> None:
+        self._hours: SlotHours = hours or EachSlot()
         self._groups: dict[GroupKey, _Group] = {}
         self._keys: dict[str, GroupKey] = {}
         self._heap: list[tuple[int, int, _Group]] = []
@@ -73,7 +101,7 @@ class DueHeap:
             group = self._groups.get(key)
             if group is None:
                 group = self._groups[key] = _Group(key)
-                self._push(group, key.slot_at(now) + key.interval)
+                self._push(group, self._hours.next_slot(key, key.slot_at(now)))
             group.jobs[job_id] = None
         if at_once:
             self._at_once[job_id] = now
@@ -96,13 +124,18 @@ class DueHeap:
         for job_id in self._at_once:
             first.setdefault(self._keys[job_id], []).append(job_id)
         self._at_once = {}
-        due = [Due(key, job_ids, key.slot_at(now)) for key, job_ids in first.items()]
+        due = [
+            Due(key, job_ids, key.slot_at(now))
+            for key, job_ids in first.items()
+            if self._hours.have_slot(key, key.slot_at(now))
+        ]
         while self._heap and self._heap[0][0] <= now:
             _time, entry, group = heapq.heappop(self._heap)
             if group.entry == entry:
                 latest = group.key.slot_at(now)
-                due.append(Due(group.key, list(group.jobs), latest))
-                self._push(group, latest + group.key.interval)
+                if self._hours.have_slot(group.key, latest):
+                    due.append(Due(group.key, list(group.jobs), latest))
+                self._push(group, self._hours.next_slot(group.key, latest))
         return due
 
     def next_due(self) -> int | None:
@@ -119,10 +152,10 @@ class DueHeap:
         self._at_once = {job_id: at for job_id, at in self._at_once.items() if at > since}
         self._heap = []
         for group in self._groups.values():
-            interval = group.key.interval
-            first = max(since, now - LATE_MS - interval // LATE_PART)
+            first = max(since, now - LATE_MS - group.key.interval // LATE_PART)
+            before = group.key.slot_at(min(first, now))
             group.entry = next(self._entries)
-            self._heap.append((group.key.slot_at(min(first, now)) + interval, group.entry, group))
+            self._heap.append((self._hours.next_slot(group.key, before), group.entry, group))
         heapq.heapify(self._heap)
 
     def _push(self, group: _Group, time: int) -> None:

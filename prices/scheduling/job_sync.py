@@ -11,6 +11,7 @@ from django_celery_beat.models import PeriodicTasks
 
 from prices.jobs.services import provider_of, queue_of
 from prices.ledger.grid import phase_of
+from prices.ledger.market_hours import hours_of
 from prices.models import JobStatus, PollJob
 from prices.scheduling.due_heap import DueHeap, GroupKey
 from prices.scheduling.job_changes import JobChanges
@@ -21,7 +22,7 @@ LOOK_EACH_S = 0.2
 SWITCHES_EACH_S = 30.0
 _COLUMNS = (
     *("id", "symbols", "interval", "provider", "served_by", "status", "last_run_at", "changed"),
-    "periodic_task__enabled",
+    *("market_hours", "market_hours_from", "periodic_task__enabled"),
 )
 _TWO_SYMBOLS = ("A", "B")
 
@@ -82,11 +83,13 @@ def group_key_of(job: Any) -> GroupKey:
     """Return the key by which a job is polled; it has the columns of a PollJob that say so."""
     provider = provider_of(job)
     phase = phase_of(job.provider, job.interval, job.symbols)
+    hours = hours_of(job)
     return GroupKey(
         queue=queue_of(provider),
         kind=None if _answers_for_many(provider) else tuple(sorted(job.symbols)),
         interval=job.interval * 1000,
         phase=phase // timedelta(milliseconds=1),
+        calendars=None if hours is None else hours.calendars,
     )
 
 

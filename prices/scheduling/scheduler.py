@@ -27,6 +27,7 @@ from prices.outage_log import Outage
 from prices.scheduling.dispatch import Sender
 from prices.scheduling.due_heap import DueHeap
 from prices.scheduling.job_sync import LOOK_EACH_S, JobSync
+from prices.scheduling.known_hours import KnownHours
 from prices.scheduling.leader_lease import BeatLease, Term
 from providers.rate_limits.redis_errors import redis_problem
 
@@ -82,7 +83,7 @@ class PollJobs:
 
     def __init__(self, app: Any, redis_outage: Outage, now_ms: Callable[[], int]) -> None:
         self._now_ms = now_ms
-        self._due_heap = DueHeap()
+        self._due_heap = DueHeap(KnownHours())
         self._job_sync = JobSync(self._due_heap)
         self._sender = Sender(app, redis_outage, now_ms)
         self._latest = 0

@@ -1,15 +1,20 @@
-"""What was due of a job on simulated symbols, told apart from what the service wrote, and both compared."""
+"""What was due of a job, told apart from what the service wrote, and both compared."""
 
 import bisect
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from uuid import UUID
 
 from prices.ledger.gaps import GapReason
 from prices.ledger.grid import phase_of
 from prices.models import PollGap, PollRun, RunState
+from providers.markets.hours import trading_sessions
 
 Due = datetime
+HOUR = timedelta(hours=1)
+# The calendars of real symbols.
+MARKETS = {"7203.T": "XTKS", "6758.T": "XTKS", "AAPL": "XNYS"}
 
 
 @dataclass
@@ -20,19 +25,46 @@ class Grid:
     after: datetime
     until: datetime | None = None
     symbols: tuple[str, ...] = ("SIM-A",)
+    provider: str = "simulated"
 
     def dues(self, until: datetime) -> list[Due]:
-        phase = phase_of("simulated", self.interval, self.symbols)
+        phase = phase_of(self.provider, self.interval, self.symbols)
         step = timedelta(seconds=self.interval)
         epoch = datetime(1970, 1, 1, tzinfo=UTC) + phase
         first = epoch + ((self.after - epoch) // step + 1) * step
         end = self.until or until
         return [first + number * step for number in range((end - first) // step + 1)]
 
+    @cached_property
+    def asked(self) -> list[tuple[datetime, datetime]]:
+        """When the markets are worth asking, until the slot after each of these times: some weeks of it."""
+        start, more = self.after - timedelta(days=7), HOUR + timedelta(seconds=self.interval)
+        found = [
+            trading_sessions(MARKETS[symbol], start=start, end=start + timedelta(days=30))
+            for symbol in self.symbols
+        ]
+        return [(opens, closes + more) for sessions in found for opens, closes in sessions or []]
+
+    def is_asked_at(self, due: Due) -> bool:
+        """Return whether any symbol is polled at a slot by its market: a simulated one always is."""
+        is_simulated = not set(self.symbols) <= set(MARKETS)
+        return is_simulated or any(opens <= due < until for opens, until in self.asked)
+
+
+@dataclass
+class MarketHours:
+    """A time in which a job is polled in market hours alone: its slots after one moment, up to another."""
+
+    after: datetime
+    until: datetime | None = None
+
 
 @dataclass
 class History:
-    """What happened to a job, told apart from what the service wrote."""
+    """What happened to a job, told apart from what the service wrote.
+
+    `market_hours`: whether it has them; `hours`: since when, and until when, as far as they have begun.
+    """
 
     job_id: UUID
     created_at: datetime
@@ -40,6 +72,8 @@ class History:
     changes: list[tuple[datetime, str]] = field(default_factory=list)
     cut_off: dict[Due, str] = field(default_factory=dict)
     is_known: bool = True
+    market_hours: bool = False
+    hours: list[MarketHours] = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -59,15 +93,37 @@ class History:
         self.cut_off |= {due: str(why) for due in self.grid_dues(end)[-1] if due > now - step}
         return end
 
+    @property
+    def in_hours(self) -> bool:
+        """Whether market hours have begun and not ended."""
+        return bool(self.hours) and self.hours[-1].until is None
+
+    def begin_hours(self, after: datetime) -> None:
+        if self.market_hours and not self.in_hours:
+            self.hours.append(MarketHours(after))
+
+    def end_hours(self, until: datetime) -> None:
+        if self.in_hours:
+            self.hours[-1].until = until
+
+    def is_closed_at(self, due: Due, grid: Grid) -> bool:
+        """Return whether a slot is left out since the job's markets are closed."""
+        applies = any(each.after < due and (each.until is None or due <= each.until) for each in self.hours)
+        return applies and not grid.is_asked_at(due)
+
     def status_before(self, moment: datetime) -> str:
         place = bisect.bisect_left(self.changes, moment, key=lambda change: change[0])
         return self.changes[max(place - 1, 0)][1]
 
-    def reason_of(self, due: Due, interval: int, terms: list[tuple[datetime, datetime]]) -> str:
-        if due in self.cut_off:
-            return self.cut_off[due]
-        if self.status_before(due + timedelta(seconds=interval)) == "paused":
+    def reason_of(self, due: Due, grid: Grid, terms: list[tuple[datetime, datetime]]) -> str:
+        cut_off = self.cut_off.get(due)
+        is_paused = self.status_before(due + timedelta(seconds=grid.interval)) == "paused"
+        if cut_off == GapReason.PAUSED or (cut_off is None and is_paused):
             return GapReason.PAUSED
+        if self.is_closed_at(due, grid):
+            return GapReason.MARKET_CLOSED
+        if cut_off is not None:
+            return cut_off
         led = any(began <= due <= renewed + timedelta(seconds=0.5) for began, renewed in terms)
         return GapReason.NOT_POLLED if led else GapReason.DOWN
 
@@ -107,7 +163,7 @@ def check(history: History, until: datetime, terms: list[tuple[datetime, datetim
         for slot in dues:
             reason, row = row_of.get(slot, (None, None))
             if reason is not None and history.is_known:
-                wanted = history.reason_of(slot, grid.interval, terms)
+                wanted = history.reason_of(slot, grid, terms)
                 assert reason == (GapReason.ABANDONED if slot in runs else wanted), slot
             # An abandoned run of a grid that is no longer the job's is a row by itself.
             if before is not None and before[0] == reason != GapReason.ABANDONED:

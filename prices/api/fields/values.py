@@ -65,16 +65,18 @@ class IdField(StrictField[UUID]):
 
 
 class SwitchField(StrictField[bool]):
-    """A query's true or false."""
+    """A JSON boolean; in a query, the word true or false. Not 1, or "true" in JSON."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("true or false", schema={"type": "boolean"}, **kwargs)
 
     def to_internal_value(self, data: Any) -> bool:
         """Return the boolean."""
-        if data not in {"true", "false"}:
+        if self.context["is_query"] and data in {"true", "false"}:
+            data = data == "true"
+        if type(data) is not bool:
             raise serializers.ValidationError("is not a switch")
-        return bool(data == "true")
+        return data
 
 
 class WordField(StrictField[str]):

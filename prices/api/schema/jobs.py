@@ -16,6 +16,7 @@ class Config(serializers.Serializer[Any]):
 
     symbols = serializers.ListField(child=serializers.CharField())
     interval = serializers.IntegerField(help_text="Seconds.")
+    market_hours = serializers.BooleanField(required=False, help_text="Only there where it is true.")
 
 
 class Accepted(serializers.Serializer[Any]):
@@ -41,13 +42,17 @@ class Job(serializers.Serializer[Any]):
     symbols = serializers.ListField(child=serializers.CharField())
     interval = serializers.IntegerField(help_text="Seconds.")
     provider = serializers.CharField(allow_null=True, help_text="Null: the service chooses.")
+    market_hours = serializers.BooleanField(
+        help_text="Each symbol is polled in the hours of its market alone, and for an hour after the close."
+    )
     created_at = serializers.DateTimeField()
     last_run_at = serializers.DateTimeField(allow_null=True)
     last_success_at = serializers.DateTimeField(allow_null=True)
     last_error = serializers.CharField(allow_null=True)
     failures = serializers.IntegerField(min_value=0, help_text="Polls that failed since the last good one.")
     blocked_by = serializers.ListField(
-        child=serializers.CharField(), help_text="What keeps an active job from polling; usually none."
+        child=serializers.CharField(),
+        help_text="What keeps an active job from polling, closed markets too; usually none.",
     )
 
 
@@ -88,7 +93,7 @@ class JobDetail(Job):
         help_text=(
             "The share of `last_24h.slots` that got at least one price: stored and shared. What the budget"
             " left out (skipped) and what was due while the job was paused (in_gaps) counts as without."
-            " Null where there was no slot."
+            " Null where there was no slot. Slots while its markets were closed are none of them."
         ),
     )
     last_24h = LastDay()

@@ -51,9 +51,12 @@ class Gap(serializers.Serializer[Any]):
     )
     reason = serializers.CharField()
     kind = Choice(
-        ["gap", "failed", "skipped"],
+        ["gap", "failed", "skipped", "market_closed"],
         name="GapKind",
-        help_text="gap: nobody polled. failed: polled, and no price came. skipped: a worker left it out.",
+        help_text=(
+            "gap: nobody polled. failed: polled, and no price came. skipped: a worker left it out."
+            " market_closed: not to be polled, since the markets of a job with `market_hours` were closed."
+        ),
     )
 
     def get_fields(self) -> dict[str, serializers.Field[Any, Any, Any, Any]]:
@@ -73,7 +76,10 @@ class LastDay(serializers.Serializer[Any]):
     """What became of a job's slots in the last 24 hours."""
 
     slots = serializers.IntegerField(
-        help_text="The sum of the others. Slots that are open, or not noted yet, are left out."
+        help_text=(
+            "The sum of stored, shared, failed, skipped and in_gaps. Slots that are open, or not noted yet,"
+            " are left out."
+        )
     )
     stored = serializers.IntegerField(help_text="Prices were asked for and came.")
     shared = serializers.IntegerField(help_text="All prices are those that others had asked for.")
@@ -83,4 +89,7 @@ class LastDay(serializers.Serializer[Any]):
     )
     in_gaps = serializers.IntegerField(
         help_text="Nobody polled: the service was down, the job was paused, a worker died."
+    )
+    market_closed = serializers.IntegerField(
+        help_text="Slots that a job with `market_hours` was not to be polled at: none of `slots`."
     )

@@ -54,6 +54,10 @@ class PollView(APIView):
 
         A job that the provider's budget does not carry in full is accepted too; the header `Quota-Plan`
         tells what it gets. With `strict=true` it is refused, and so is one whose provider has no key.
+
+        With `market_hours` each symbol is polled while its market is open, for an hour after the close, and
+        once after that hour; and at any hour until the first price. One whose market always trades, or in
+        hours that are not known, is polled always.
         """
         strict = validated(PollQuery, request.query_params)["strict"]
         target = Target(**validated(PollRequest, request.data))
@@ -61,6 +65,9 @@ class PollView(APIView):
         client_id = access_of(request).client_id
         accept = partial(_accept, target, strict=strict, client_id=client_id, now=now)
         asked = target._asdict() | {"strict": strict}
+        if not target.market_hours:
+            # As requests were before there was such a field: one that is sent again is the same request.
+            del asked["market_hours"]
         answer = accept() if key is None else answer_once(key, asked, accept, now=now)
         return Response(answer.body, status=202, headers=answer.headers)
 
@@ -114,7 +121,7 @@ class JobsView(APIView):
             symbol=query["symbol"],
             access=access_of(request),
         )
-        return page(request, query, jobs, lambda row: answers.job(row, plan_of_active(row, now=now)))
+        return page(request, query, jobs, lambda row: answers.job(row, plan_of_active(row, now=now), now=now))
 
 
 class JobView(APIView):
@@ -139,11 +146,11 @@ class JobView(APIView):
         responses={200: schema.JobDetail, **problems(400, 404, 408, 409, 413, 415, 422)},
     )
     def patch(self, request: Request, job_id: str) -> Response:
-        """Change how often a job polls, or what, beginning with its next slot.
+        """Change how often a job polls, or what, or in which hours, beginning with its next slot.
 
         The slots follow from interval and symbols, so the next one comes after as much as a whole interval.
-        With `strict=true` a shorter interval, and symbols that were not polled before, are refused where the
-        budget does not carry the job in full.
+        With `strict=true` a shorter interval, symbols that were not polled before, and all hours in place of
+        market hours, are refused where the budget does not carry the job in full.
         """
         strict = validated(PollQuery, request.query_params)["strict"]
         change = validated(ChangeRequest, request.data)
@@ -216,4 +223,5 @@ def _refuse_input(request: Request) -> None:
 
 def _detail_of(job: PollJob, *, fresh: bool) -> dict[str, Any]:
     now = database_now()
-    return answers.job_detail(job, plan_of_active(job, now=now, fresh=fresh), count_last_day(job, now=now))
+    plan, last_day = plan_of_active(job, now=now, fresh=fresh), count_last_day(job, now=now)
+    return answers.job_detail(job, plan, last_day, now=now)

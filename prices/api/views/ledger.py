@@ -56,10 +56,10 @@ class GapsView(APIView):
     def get(self, request: Request, job_id: str) -> Response:
         """Return which slots of a job got no price and why, as ranges of time without overlap, newest first.
 
-        A range is consecutive slots with the same reason: slots that nobody polled, runs that failed, or runs
-        that were skipped. Ranges are cut to `since` and `until`, which are at most 7 days apart; left out,
-        they are the last 24 hours. Gaps are kept for good, runs for 7 days. What happened in the last minute
-        may not be noted yet.
+        A range is consecutive slots with the same reason: slots that nobody polled, slots at which the
+        markets of a job with `market_hours` were closed, runs that failed, or runs that were skipped. Ranges
+        are cut to `since` and `until`, which are at most 7 days apart; left out, they are the last 24 hours.
+        Gaps are kept for good, runs for 7 days. What happened in the last minute may not be noted yet.
         """
         query = validated(GapsRequest, request.query_params)
         limit, since = query["limit"], query["since"]

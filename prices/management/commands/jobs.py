@@ -87,7 +87,7 @@ class Command(BaseCommand):
         chosen, now = _chosen(status, provider), database_now()
         jobs = list(chosen.order_by("-id")[:limit])
         if json:
-            self._write([answers.job(job, plan_of_active(job, now=now)) for job in jobs])
+            self._write([answers.job(job, plan_of_active(job, now=now), now=now) for job in jobs])
             return
         if not jobs:
             self.stdout.write("No jobs." if status is None and provider is None else "No such jobs.")
@@ -95,7 +95,9 @@ class Command(BaseCommand):
         ids, console = short_ids(jobs), console_on(self.stdout)
         console.print(job_table(jobs, ids, now=now))
         console.print("last good: when a poll last brought a price; failed: polls since then")
-        found = {ids[job.id]: all_blockers(job, plan_of_active(job, now=now)) for job in jobs}
+        if any(job.market_hours for job in jobs):
+            console.print("* in the hours of its markets, and for an hour after")
+        found = {ids[job.id]: all_blockers(job, plan_of_active(job, now=now), now=now) for job in jobs}
         blocked = {name: texts for name, texts in found.items() if texts}
         if blocked:
             console.print("\nKept from polling, or from polling as often as asked for:")
@@ -111,7 +113,7 @@ class Command(BaseCommand):
         ranges = missed_slots(job, since=now - DAY, until=now, limit=SHOWN_ROWS)
         if json:
             ledger = {"runs": list(map(answers.run, runs)), "gaps": list(map(answers.missed_range, ranges))}
-            self._write(answers.job_detail(job, plan, last_day) | ledger)
+            self._write(answers.job_detail(job, plan, last_day, now=now) | ledger)
             return
         console = console_on(self.stdout)
         console.print(detail_table(job, plan, last_day, now=now))

@@ -308,6 +308,24 @@ def test_interval_of_a_job_is_changed_on_its_page_and_nothing_else(
     assert PollGap.objects.filter(job=job, reason="interval changed").count() == 1
 
 
+def test_market_hours_of_a_job_are_changed_on_its_page(admin_client: Client, make_job: MakeJob) -> None:
+    job = make_job(["AAPL"], interval=60, provider="yfinance")
+    address = f"/admin/prices/polljob/{job.pk}/change/"
+    for form, expected in (({"market_hours": "on"}, True), ({}, False)):
+        admin_client.post(address, {"interval": "60"} | form)
+        job.refresh_from_db()
+        assert (job.interval, job.market_hours) == (60, expected)
+
+
+@pytest.mark.parametrize(("chosen", "shown"), [("1", True), ("0", False)])
+def test_jobs_are_filtered_by_market_hours(
+    admin_client: Client, make_job: MakeJob, chosen: str, shown: bool
+) -> None:
+    make_job(["AAPL"], provider="yfinance", market_hours=True)
+    page = admin_client.get(f"/admin/prices/polljob/?market_hours__exact={chosen}").content.decode()
+    assert ("AAPL every 1\u00a0s in market hours" in page) is shown
+
+
 @pytest.mark.parametrize("interval", ["0", "86401", "x", ""])
 def test_interval_out_of_range_is_refused_on_the_page(
     admin_client: Client, make_job: MakeJob, interval: str

@@ -72,7 +72,12 @@ def test_plan_answered_is_that_of_the_new_interval(
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({}, "interval symbols"),
+        ({}, "interval symbols market_hours"),
+        ({"market_hours": None}, "market_hours"),
+        ({"market_hours": "true"}, "market_hours"),
+        ({"market_hours": 1}, "market_hours"),
+        ({"market_hours": []}, "market_hours"),
+        ({"market_hours": True, "interval": 0}, "interval"),
         ({"interval": 0}, "interval"),
         ({"interval": 86_401}, "interval"),
         ({"interval": "60"}, "interval"),

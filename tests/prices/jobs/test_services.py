@@ -95,14 +95,15 @@ def test_job_unknown_is_refused(change: ChangeJob) -> None:
 
 def test_job_switched_off_by_hand_says_so(make_job: MakeJob) -> None:
     job = make_job()
-    assert blockers(job) == []
+    assert blockers(job, now=timezone.now()) == []
     job.periodic_task.enabled = False
-    assert blockers(job) == ["switched off: its periodic task was disabled by hand"]
+    assert blockers(job, now=timezone.now()) == ["switched off: its periodic task was disabled by hand"]
 
 
 def test_job_of_provider_without_key_names_the_variable(make_job: MakeJob, settings: Settings) -> None:
     settings.FINNHUB_API_KEY = ""
-    assert blockers(make_job(["AAPL"], provider="finnhub")) == ["not configured: set FINNHUB_API_KEY"]
+    job = make_job(["AAPL"], provider="finnhub")
+    assert blockers(job, now=timezone.now()) == ["not configured: set FINNHUB_API_KEY"]
 
 
 def test_provider_chosen_is_the_first_configured(settings: Settings) -> None:

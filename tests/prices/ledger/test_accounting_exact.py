@@ -3,7 +3,9 @@
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -12,7 +14,14 @@ from django.db import connection
 from django_celery_beat.models import PeriodicTask
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
 
 from prices.jobs.services import change_job, create_job, pause_job, resume_job, stop_job
 from prices.ledger.accounting import SETTLED_AFTER, account_slots
@@ -26,32 +35,52 @@ pytestmark = pytest.mark.django_db(transaction=True)
 START = datetime(2026, 1, 5, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
 INTERVALS = [1, 2, 3, 7, 30, 60]
-SYMBOLS = [("SIM-A",), ("SIM-B",), ("SIM-A", "SIM-B"), ("SIM-B", "SIM-A")]
+SYMBOLS = {
+    "simulated": [("SIM-A",), ("SIM-B",), ("SIM-A", "SIM-B"), ("SIM-B", "SIM-A")],
+    "yfinance": [("7203.T",), ("6758.T",), ("AAPL", "7203.T"), ("7203.T", "AAPL")],
+}
+PROVIDERS = ["yfinance", "simulated"]
+# When Tokyo opens, and an hour after it closes.
+EDGES = [timedelta(0), timedelta(hours=7.5)]
+DAY = timedelta(days=1)
 
 
 class Accounting(RuleBasedStateMachine):
     jobs: Bundle[History] = Bundle("jobs")
 
     @initialize(target=jobs, interval=st.sampled_from([1, 2, 3]))
-    def begin(self, interval: int) -> History:
+    def begin(self, interval: int) -> Any:
         for model in (PollGap, PollRun, PollJob, PeriodicTask, BeatTerm):
             model.objects.all().delete()
-        self.now = START
+        # Tokyo opens in a while, for the first time in this year.
+        self.now = START - timedelta(minutes=30)
+        self.edges_left = 2
         self.histories: list[History] = []
         self.claims: dict[UUID, Claim] = {}
         self.term: BeatTerm | None = None
-        return self._new_history(interval)
+        in_hours = self._new_history(interval, "yfinance", is_polled=True)
+        return multiple(in_hours, self._new_history(interval, "simulated", is_polled=False))
 
-    @rule(target=jobs, interval=st.sampled_from(INTERVALS))
-    def create(self, interval: int) -> History:
-        return self._new_history(interval)
+    @rule(
+        target=jobs,
+        interval=st.sampled_from(INTERVALS),
+        provider=st.sampled_from(PROVIDERS),
+        is_polled=st.booleans(),
+    )
+    def create(self, interval: int, provider: str, is_polled: bool) -> History:
+        return self._new_history(interval, provider, is_polled=is_polled)
 
-    def _new_history(self, interval: int) -> History:
-        job = create_job(symbols=["SIM-A"], interval=interval, provider="simulated", now=self.now)
-        step = timedelta(seconds=interval)
+    def _new_history(self, interval: int, provider: str, *, is_polled: bool) -> History:
+        symbols, in_hours = SYMBOLS[provider][0], provider != "simulated"
+        job = create_job(
+            symbols=symbols, interval=interval, provider=provider, market_hours=in_hours, now=self.now
+        )
         # The slot in which it is created is its first.
-        history = History(job.id, self.now, [Grid(interval, self.now - step)], [(self.now, "active")])
+        grid = Grid(interval, self.now - timedelta(seconds=interval), symbols=symbols, provider=provider)
+        history = History(job.id, self.now, [grid], [(self.now, "active")], market_hours=in_hours)
         self.histories.append(history)
+        if is_polled:
+            self.poll(history)
         return history
 
     @rule(ms=st.integers(1, 90_000), led=st.booleans())
@@ -64,9 +93,19 @@ class Accounting(RuleBasedStateMachine):
         self.term.renewed_at = self.term.until = self.now
         self.term.save()
 
+    @rule(number=st.integers(0, 1), from_edge_ms=st.integers(-60_000, 60_000), led=st.booleans())
+    def pass_time_to_an_edge(self, number: int, from_edge_ms: int, led: bool) -> None:
+        if not self.edges_left:
+            return
+        self.edges_left -= 1
+        edge = START + EDGES[number] + from_edge_ms * MS
+        edge += -((edge - self.now) // DAY) * DAY
+        self.pass_time((edge - self.now) // MS, led)
+
     @rule(history=jobs, late_ms=st.one_of(st.just(0), st.integers(0, 60_000)))
     def claim(self, history: History, late_ms: int) -> None:
         for claim in claim_slots([history.job_id], now=self.now - late_ms * MS):
+            assert not history.is_closed_at(claim.due_at, history.grids[-1])
             self.claims[claim.run_id] = claim
 
     @rule(history=jobs, count=st.integers(1, 12), misses=st.integers(0, 2**30))
@@ -80,7 +119,22 @@ class Accounting(RuleBasedStateMachine):
     def finish(self, state: str, place: int) -> None:
         if self.claims:
             claim = self.claims.pop(sorted(self.claims)[place % len(self.claims)])
-            finish([RunOutcome(claim, RunState(state))])
+            self._finish(claim, RunState(state))
+
+    def _finish(self, claim: Claim, state: RunState) -> None:
+        points = int(state in {RunState.STORED, RunState.SHARED})
+        # A first price counts while the job is not accounted for up to its slot, by a change of it say.
+        counts = claim.due_at > PollJob.objects.get(id=claim.job.id).accounted_until
+        finish([RunOutcome(claim, state, points=points)])
+        if points and counts:
+            (history,) = (each for each in self.histories if each.job_id == claim.job.id)
+            history.begin_hours(claim.due_at)
+
+    @rule(history=jobs)
+    def poll(self, history: History) -> None:
+        self.claim(history, 0)
+        for run_id in [run_id for run_id, claim in self.claims.items() if claim.job.id == history.job_id]:
+            self._finish(self.claims.pop(run_id), RunState.STORED)
 
     @rule(place=st.integers(0, 99), count=st.integers(1, 5))
     def kill_workers(self, place: int, count: int) -> None:
@@ -93,6 +147,9 @@ class Accounting(RuleBasedStateMachine):
 
     @rule(history=jobs)
     def pause_or_resume(self, history: History) -> None:
+        if history.status == "paused":
+            # It is polled at once, in its current slot.
+            history.end_hours(self.now - timedelta(seconds=history.grids[-1].interval))
         if history.status != "stopped":
             change = resume_job if history.status == "paused" else pause_job
             history.changes.append((self.now, change(history.job_id, now=self.now).status))
@@ -109,14 +166,33 @@ class Accounting(RuleBasedStateMachine):
         if history.status != "stopped" and interval != history.grids[-1].interval:
             end = history.end_grid(self.now, GapReason.INTERVAL_CHANGED)
             change_job(history.job_id, interval=interval, now=self.now)
-            history.grids.append(Grid(interval, end, symbols=history.grids[-1].symbols))
+            history.grids.append(replace(history.grids[-1], interval=interval, after=end, until=None))
 
-    @rule(history=jobs, symbols=st.sampled_from(SYMBOLS))
-    def change_symbols(self, history: History, symbols: tuple[str, ...]) -> None:
-        if history.status != "stopped" and symbols != history.grids[-1].symbols:
+    @rule(history=jobs, number=st.integers(0, 3))
+    def change_symbols(self, history: History, number: int) -> None:
+        former = history.grids[-1]
+        symbols = SYMBOLS[former.provider][number]
+        if history.status != "stopped" and symbols != former.symbols:
             end = history.end_grid(self.now, GapReason.SYMBOLS_CHANGED)
+            if not set(symbols) <= set(former.symbols):
+                history.end_hours(end)
             change_job(history.job_id, symbols=symbols, now=self.now)
-            history.grids.append(Grid(history.grids[-1].interval, end, symbols=symbols))
+            history.grids.append(replace(former, symbols=symbols, after=end, until=None))
+
+    @rule(history=jobs)
+    def change_market_hours(self, history: History) -> None:
+        if history.status == "stopped":
+            return
+        # Of a paused job, and of one in its hours, the current slot may still be polled.
+        history.end_hours(
+            self.now
+            if history.status == "active"
+            else self.now - timedelta(seconds=history.grids[-1].interval)
+        )
+        history.market_hours = not history.market_hours
+        change_job(history.job_id, market_hours=history.market_hours, now=self.now)
+        if PollJob.objects.get(id=history.job_id).last_success_at is not None:
+            history.begin_hours(self.now)
 
     @rule(history=jobs)
     def switch_by_hand(self, history: History) -> None:
@@ -145,7 +221,7 @@ def test_each_slot_has_its_run_or_lies_in_one_gap() -> None:
     run_state_machine_as_test(
         Accounting,
         settings=settings(
-            max_examples=examples(20),
+            max_examples=examples(30),
             stateful_step_count=40,
             # Shrinking a failure takes longer than a test may; its steps are printed as they were.
             phases=[Phase.reuse, Phase.generate],

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prices.ledger.ranges import SlotRange, Term, slots_between, split_by_terms
+from prices.ledger.ranges import SlotRange, Term, merge_terms, slots_between, split_by_terms
 
 START = datetime(2026, 11, 23, tzinfo=UTC)
 MS = timedelta(milliseconds=1)
@@ -53,6 +53,17 @@ def test_parts_are_the_slots_within_terms_and_outside(
     ]
     flags = [is_in_term for _, is_in_term in parts]
     assert all(one != other for one, other in pairwise(flags))
+
+
+@given(st.lists(st.tuples(milliseconds, milliseconds).map(sorted), max_size=8))
+def test_merged_terms_are_apart_and_hold_the_same_moments(times: list[list[int]]) -> None:
+    terms = merge_terms((START + began * MS, START + ended * MS) for began, ended in sorted(times))
+    assert all(one.ended_at < other.began_at for one, other in pairwise(terms))
+    for edge in {edge for pair in times for edge in (*pair, pair[0] - 1, pair[1] + 1)}:
+        moment = START + edge * MS
+        assert any(term.began_at <= moment <= term.ended_at for term in terms) == any(
+            began <= edge <= ended for began, ended in times
+        )
 
 
 def test_month_of_seconds_is_one_range() -> None:

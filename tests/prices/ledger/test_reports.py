@@ -162,7 +162,7 @@ def test_counts_of_the_last_day_leave_out_what_is_older(make_job: MakeJob) -> No
     start = now.replace(minute=0) - timedelta(hours=29)
     add_runs(job, "s" * 12 + "kkff" + "h" * 12 + ".c", interval=3600, start=start)
     counts = count_last_day(job, now=now)
-    assert counts == SlotCounts(stored=6, shared=12, failed=2, skipped=2, in_gaps=0)
+    assert counts == SlotCounts(stored=6, shared=12, failed=2, skipped=2, in_gaps=0, market_closed=0)
     add_gap(job, -100, -1, "paused", interval=3600, start=start)
     add_gap(job, 28, 28, interval=3600, start=start)
     counts = count_last_day(job, now=now)
@@ -171,8 +171,8 @@ def test_counts_of_the_last_day_leave_out_what_is_older(make_job: MakeJob) -> No
 
 
 def test_success_rate_without_slots_is_none() -> None:
-    assert SlotCounts(0, 0, 0, 0, 0).success_rate is None
-    assert SlotCounts(0, 0, 1, 0, 0).success_rate == 0
+    assert SlotCounts(0, 0, 0, 0, 0, 9).success_rate is None
+    assert SlotCounts(0, 0, 1, 0, 0, 9).success_rate == 0
 
 
 def test_runs_are_chosen_by_time_and_state(make_job: MakeJob) -> None:

@@ -12,6 +12,7 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from prices.jobs.services import FETCH_STARTS_WITHIN_S, pause_job, stop_job
+from prices.ledger.gaps import GapReason
 from prices.ledger.runs import claim_slots
 from prices.management import tables
 from prices.models import PollJob
@@ -132,6 +133,21 @@ def test_show_of_new_job_says_that_nothing_happened_yet(run: Run, make_job: Make
     assert ["last", "24", "h", "no", "slots"] in lines
     assert ["last", "success", "never"] in lines
     assert lines.count(["none"]) == 2
+
+
+def test_market_hours_are_told(run: Run, make_job: MakeJob) -> None:
+    job = make_job(["AAPL"], interval=60, provider="yfinance", market_hours=True)
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=30)
+    add_gap(job, 0, 4, GapReason.MARKET_CLOSED, interval=60, start=start)
+    listed = run("list")
+    assert f"{str(job.id)[:13]} active 1 min * yfinance AAPL never 0".split() in words(listed)
+    assert "* in the hours of its markets, and for an hour after" in listed
+    shown = run("show", job.id)
+    assert ["every", "1", "min", "in", "the", "hours", "of", "its", "markets"] in words(shown)
+    assert "and 5 while its markets were closed" in shown
+    assert "5 market_closed market_closed: outside the hours of the job's markets" in " ".join(shown.split())
+    make_job()
+    assert "* in the hours" not in run("list", "--limit", "1")
 
 
 def test_show_never_rounds_a_failure_away(run: Run, make_job: MakeJob) -> None:

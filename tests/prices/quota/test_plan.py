@@ -113,7 +113,7 @@ def test_plan_without_key_names_the_variable(settings: Settings, provider: str) 
 
 def test_blockers_tell_what_the_budget_withholds(make_job: MakeJob) -> None:
     job = make_job(["AAPL", "MSFT"], interval=60, provider="alpha_vantage")
-    (blocker,) = all_blockers(job, plan_of_active(job, now=NOW))
+    (blocker,) = all_blockers(job, plan_of_active(job, now=NOW), now=NOW)
     assert blocker == (
         "budget: 20 of 2,880 requests a day: each symbol every 45 min while its markets are open;"
         " the shortest interval that fits in full is 8640 s (2 h 24 min) (budget: 25 requests a day)"
@@ -122,7 +122,7 @@ def test_blockers_tell_what_the_budget_withholds(make_job: MakeJob) -> None:
 
 def test_blockers_of_a_job_that_fits_are_none(make_job: MakeJob) -> None:
     job = make_job(["AAPL"], interval=8640, provider="alpha_vantage")
-    assert all_blockers(job, plan_of_active(job, now=NOW)) == []
+    assert all_blockers(job, plan_of_active(job, now=NOW), now=NOW) == []
 
 
 def test_plan_of_a_job_switched_off_is_none(make_job: MakeJob) -> None:
