@@ -121,7 +121,7 @@ def test_schema_shows_market_hours(api: APIClient) -> None:
     accept = {"accept": "application/vnd.oai.openapi+json"}
     shapes = json.loads(api.get("/api/schema", headers=accept).content)["components"]["schemas"]
     asked, changed = (
-        shapes[name]["properties"]["market_hours"] for name in ("PollRequest", "PatchedChangeRequest")
+        shapes[name]["properties"]["market_hours"] for name in ("PollRequest", "ChangeRequest")
     )
     assert (asked["type"], asked["default"]) == ("boolean", False)
     assert "default" not in changed
