@@ -13,7 +13,7 @@ from prices.models import PollJob
 from prices.models.poll_job import MAX_INTERVAL_S
 from prices.quota.demand import ClassKey, Demand, Target, key_of, load_demands
 from prices.quota.fair_shares import UNITS, FairShares
-from prices.quota.turns import Turn, take_turns
+from prices.quota.turns import Turn, in_its_hours, take_turns
 from providers.adapters.yahoo.batches import asks_singly
 from providers.rate_limits.budget import limits_of, remaining, reserved_for_latest
 from providers.rate_limits.limits import Limit, binding_limit, time_in_words
@@ -105,7 +105,7 @@ class Allowance:
         if self.limit is None or demand is None:
             return Grant(Fraction(0), Fraction(0), True, key.interval, False)
         window_us = self.limit.window_ms * 1000
-        wanted = Fraction(demand.requests * window_us, key.interval * 1_000_000)
+        wanted = demand.wanted_in(window_us)
         if turn is None:
             return Grant(wanted, wanted, True, key.interval, False)
         granted, clock = turn.grant / UNITS, turn.row.clock
@@ -129,8 +129,8 @@ class Allowance:
         share = self.shares.level_without_end(self._own_units(key))
         if share == 0:
             return None
-        found = ceil(self.demands[key].requests * self.limit.window_ms * UNITS / (share * 1000))
-        return max(found, 1) if found <= MAX_INTERVAL_S else None
+        found = self.demands[key].shortest_interval(share, self.limit.window_ms * 1000)
+        return found if found <= MAX_INTERVAL_S else None
 
     def _own_units(self, key: ClassKey) -> int:
         demand = self.demands.get(key)
@@ -168,7 +168,12 @@ def make_allowance(provider: str, demands: Mapping[ClassKey, Demand], *, now: da
         return Allowance(provider)
     kept = reserved_for_latest(limit)
     capacity = (limit.requests - kept) * UNITS
-    wants = {key: demand.units_in(limit.window_ms * 1000) for key, demand in demands.items()}
+    window_us = limit.window_ms * 1000
+    demands = {
+        key: in_its_hours(demand, provider=provider, window_us=window_us, now=now)
+        for key, demand in demands.items()
+    }
+    wants = {key: demand.units_in(window_us) for key, demand in demands.items()}
     shares = FairShares(wants.values(), capacity)
     level = shares.level()
     turns: Mapping[ClassKey, Turn] = {}

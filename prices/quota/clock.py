@@ -17,11 +17,12 @@ from typing import Protocol
 from prices.database.uuid7 import EPOCH
 from providers.markets.polling_hours import polling_hours
 
+DAY_US = 86_400_000_000
+
 _MICROSECOND = timedelta(microseconds=1)
-_DAY_US = 86_400_000_000
-_WEEK_US = 7 * _DAY_US
+_WEEK_US = 7 * DAY_US
 # Weeks begin on Saturday at 12:00 UTC, when no exchange of this world is open.
-_WEEK_BEGINS_US = 2 * _DAY_US + _DAY_US // 2
+_WEEK_BEGINS_US = 2 * DAY_US + DAY_US // 2
 _USUAL_TRADING_DAYS = 5
 
 # From one reading of a clock to a later one.
@@ -128,7 +129,7 @@ def _stretches(calendars: frozenset[str], week: int, window_us: int) -> tuple[_S
     begins = _beginning_of(week)
     # Each week goes on from where weeks of five trading days would have brought the clock: its reading
     # follows from the moment alone, without a look at all the years before.
-    base = Fraction(_USUAL_TRADING_DAYS * _DAY_US, window_us) * week
+    base = Fraction(_USUAL_TRADING_DAYS * DAY_US, window_us) * week
     found = []
     for span, unit_us in zip(spans, _units(spans, window_us), strict=True):
         opens, closes = max(span[0], begins), min(span[1], begins + _WEEK_US)

@@ -65,23 +65,24 @@ class Overview:
 def read_overview(providers: Sequence[str], *, now: datetime) -> Overview:
     """Return the budgets and the active jobs of these providers. Redis may be away."""
     allowances = {name: read_allowance(name, now=now) for name in providers}
-    jobs = sorted(_job_uses(allowances), key=_satisfaction)
+    jobs = sorted(_job_uses(allowances, now=now), key=_satisfaction)
     counts = {name: sum(job.provider == name for job in jobs) for name in providers}
     return Overview([_budget_use(allowances[name], counts[name]) for name in providers], jobs)
 
 
-def _job_uses(allowances: dict[str, Allowance]) -> Iterator[JobUse]:
+def _job_uses(allowances: dict[str, Allowance], *, now: datetime) -> Iterator[JobUse]:
     active = PollJob.objects.filter(status=JobStatus.ACTIVE, periodic_task__enabled=True).order_by("id")
     for job in active:
         allowance = allowances.get(provider_of(job))
         # One that was created a moment ago is not in the shares yet.
         if allowance is not None and (allowance.limit is None or key_of(job) in allowance.demands):
-            yield JobUse(job.id, job.symbols, allowance.provider, job.interval, _plan(job, allowance))
+            plan = _plan(job, allowance, now=now)
+            yield JobUse(job.id, job.symbols, allowance.provider, job.interval, plan)
 
 
-def _plan(job: PollJob, allowance: Allowance) -> Plan:
+def _plan(job: PollJob, allowance: Allowance, *, now: datetime) -> Plan:
     variable = missing_setting(allowance.provider)
-    return NotConfigured(allowance.provider, variable) if variable else plan_within(allowance, job)
+    return NotConfigured(allowance.provider, variable) if variable else plan_within(allowance, job, now=now)
 
 
 def _satisfaction(job: JobUse) -> Fraction:

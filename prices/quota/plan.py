@@ -7,11 +7,13 @@ from typing import Any
 
 from prices.jobs.blockers import blockers
 from prices.jobs.services import choose_provider, provider_of
+from prices.ledger.market_hours import calendars_of
 from prices.models import JobStatus, PollJob
 from prices.models.poll_job import MAX_INTERVAL_S
-from prices.quota.allowance import Allowance, allowance_of, make_allowance, read_allowance
+from prices.quota.allowance import Allowance, Grant, allowance_of, make_allowance, read_allowance
+from prices.quota.clock import DAY_US
 from prices.quota.demand import Target, demand_of, key_of
-from providers.rate_limits.budget import DAY_S
+from prices.quota.turns import in_its_hours
 from providers.rate_limits.limits import NO_LIMIT, in_words, parse_limits, time_in_words
 from providers.registry import missing_setting
 
@@ -34,7 +36,7 @@ class QuotaPlan:
     budget                the limit that binds, as settings write it: 25/1d; or none
     reserved_for_latest   of its requests, those that GET latest may use
     in_use                of its requests, those that other active jobs want, up to all that jobs may have
-    wanted_per_day        requests a day that the job's interval takes
+    wanted_per_day        requests a day that the job's interval takes; on a trading day, for market hours
     granted_per_day       requests a day that it gets; on a trading day, where `market_hours_only`
     in_full               nothing is ever withheld
     interval              seconds between polls, as asked for
@@ -69,7 +71,7 @@ def plan_of(job: PollJob | Target, *, now: datetime, fresh: bool = False) -> Pla
     if missing is not None:
         return NotConfigured(provider, missing)
     allowance = (read_allowance if fresh else allowance_of)(provider, now=now)
-    return plan_within(_with_class_of(job, allowance, now=now), job)
+    return plan_within(_with_class_of(job, allowance, now=now), job, now=now)
 
 
 def plan_of_active(job: PollJob, *, now: datetime, fresh: bool = False) -> Plan | None:
@@ -82,25 +84,22 @@ def plan_of_active(job: PollJob, *, now: datetime, fresh: bool = False) -> Plan 
     return plan_of(job, now=now, fresh=fresh)
 
 
-def plan_within(allowance: Allowance, job: PollJob | Target) -> QuotaPlan:
+def plan_within(allowance: Allowance, job: PollJob | Target, *, now: datetime) -> QuotaPlan:
     """Return the plan of a job whose demand the allowance knows."""
     key = key_of(job)
     grant = allowance.grant_of(key)
-    wanted, granted = grant.wanted, grant.granted
-    days = Fraction(allowance.limit.window_ms, DAY_S * 1000) if allowance.limit else Fraction(1)
-    if allowance.limit is None:
-        wanted = granted = _requests_a_day(allowance, job)
+    wanted, granted = _requests_a_day(allowance, job, grant, now=now)
     return QuotaPlan(
         provider=allowance.provider,
         budget=str(allowance.limit or NO_LIMIT),
         reserved_for_latest=allowance.kept,
         in_use=allowance.in_use_without(key),
-        wanted_per_day=wanted / days,
-        granted_per_day=granted / days,
+        wanted_per_day=wanted,
+        granted_per_day=granted,
         in_full=grant.in_full,
         interval=job.interval,
         effective_interval=grant.interval_s,
-        market_hours_only=grant.market_hours_only,
+        market_hours_only=grant.market_hours_only or _follows_markets(job),
         shortest_interval=allowance.shortest_interval(key),
     )
 
@@ -118,7 +117,9 @@ def plan_in_words(plan: Plan) -> str:
     if isinstance(plan, NotConfigured):
         return str(plan)
     if plan.in_full:
-        return f"all of its {figure(plan.wanted_per_day):,} requests a day (budget: {budget_in_words(plan)})"
+        day = "trading day" if plan.market_hours_only else "day"
+        wanted = f"{figure(plan.wanted_per_day):,} requests a {day}"
+        return f"all of its {wanted} (budget: {budget_in_words(plan)})"
     if plan.effective_interval is None:
         return f"nothing: of the budget, {budget_in_words(plan)}, nothing is left for jobs"
     hours = " while its markets are open" if plan.market_hours_only else ""
@@ -170,5 +171,18 @@ def _with_class_of(job: PollJob | Target, allowance: Allowance, *, now: datetime
     return make_allowance(allowance.provider, demands, now=now)
 
 
-def _requests_a_day(allowance: Allowance, job: PollJob | Target) -> Fraction:
-    return Fraction(demand_of(key_of(job), allowance.provider).requests * DAY_S, job.interval)
+def _follows_markets(job: PollJob | Target) -> bool:
+    return job.market_hours and calendars_of(tuple(job.symbols), provider=job.provider) is not None
+
+
+def _requests_a_day(
+    allowance: Allowance, job: PollJob | Target, grant: Grant, *, now: datetime
+) -> tuple[Fraction, Fraction]:
+    """Return how many the job wants, and how many it gets."""
+    if allowance.limit is not None and not job.market_hours:
+        days = Fraction(allowance.limit.window_ms * 1000, DAY_US)
+        return grant.wanted / days, grant.granted / days
+    demand = demand_of(key_of(job), allowance.provider)
+    demand = in_its_hours(demand, provider=allowance.provider, window_us=DAY_US, now=now)
+    wanted = demand.wanted_in(DAY_US)
+    return wanted, wanted * grant.granted / grant.wanted if grant.wanted else wanted

@@ -10,16 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
-from functools import lru_cache
 from math import floor
 
 from django.conf import settings
 
-from prices.quota.clock import Clock, PlainClock, market_clock
+from prices.ledger.market_hours import calendars_of
+from prices.quota.clock import DAY_US, Clock, PlainClock, market_clock
 from prices.quota.demand import ClassKey, Demand
 from prices.quota.fair_shares import UNITS, FairShares
-from providers.markets.calendars import ALWAYS_OPEN, calendar_of
-from providers.rate_limits.budget import DAY_S
 from providers.rate_limits.limits import Limit
 
 # Of a window, that is left unused at most so that slots which come late do not crowd it.
@@ -73,11 +71,15 @@ def take_turns(
     """Share `capacity` (in units a window) among classes that want more than that together.
 
     Those whose markets have hours want no more than those; who gets that all the same has no turn to wait
-    for, but the hours. One that trades always and gets all is not in the answer.
+    for, but the hours. One that gets all and trades always, or is polled in those hours anyway, is not in the
+    answer.
     """
     window_us = limit.window_ms * 1000
-    clocks = {demand.key: _clock_for(demand, provider, limit, now) for demand in demands}
-    wants = {demand.key: demand.units_while(clocks[demand.key].running_us, window_us) for demand in demands}
+    clocks = {demand.key: _clock_for(demand, provider, window_us, now) for demand in demands}
+    wants = {
+        demand.key: demand.while_running(clocks[demand.key].running_us).units_in(window_us)
+        for demand in demands
+    }
     level = FairShares(wants.values(), capacity).level()
     top = None if level is None else floor(level)
     rows: dict[Clock, list[Demand]] = {}
@@ -85,7 +87,7 @@ def take_turns(
     for demand in sorted(demands, key=lambda each: each.key):
         clock = clocks[demand.key]
         if top is None or wants[demand.key] <= top:
-            if clock.follows_markets:
+            if clock.follows_markets and not demand.key.market_hours:
                 turns[demand.key] = Turn(Row(clock, None, Fraction(0), 1), 0, Fraction(wants[demand.key]))
         else:
             rows.setdefault(clock, []).append(demand)
@@ -115,15 +117,17 @@ def _slowness(clock: Clock, members: Iterable[Demand]) -> Fraction:
     return 1 / (1 + late)
 
 
-def _clock_for(demand: Demand, provider: str, limit: Limit, now: datetime) -> Clock:
-    window_us = limit.window_ms * 1000
-    calendars = _calendars(provider, demand.key.symbols) if limit.window_s >= DAY_S else None
+def in_its_hours(demand: Demand, *, provider: str, window_us: int, now: datetime) -> Demand:
+    """Return the demand with what its market hours leave of it, if it has any."""
+    if not demand.key.market_hours:
+        return demand
+    return demand.while_running(_clock_for(demand, provider, window_us, now).running_us)
+
+
+def _clock_for(demand: Demand, provider: str, window_us: int, now: datetime) -> Clock:
+    key = demand.key
+    # With market hours a job follows those that it has, whoever is asked.
+    named = key.named or None if key.market_hours else provider
+    calendars = calendars_of(key.symbols, provider=named) if window_us >= DAY_US else None
     found = market_clock(calendars, window_us=window_us, now=now) if calendars else None
     return found or PlainClock(window_us)
-
-
-@lru_cache(maxsize=20_000)
-def _calendars(provider: str, symbols: tuple[str, ...]) -> frozenset[str] | None:
-    """Return the calendars of the symbols; None where one trades always or its hours are not known."""
-    found = {calendar_of(symbol, provider=provider) or ALWAYS_OPEN for symbol in symbols}
-    return None if ALWAYS_OPEN in found else frozenset(found)

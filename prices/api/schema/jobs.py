@@ -67,7 +67,9 @@ class QuotaPlan(serializers.Serializer[Any]):
     in_use = serializers.FloatField(
         required=False, help_text="Requests of the budget that other active jobs want; at most all for jobs."
     )
-    wanted_per_day = serializers.FloatField(required=False, help_text="Requests that the interval takes.")
+    wanted_per_day = serializers.FloatField(
+        required=False, help_text="Requests that the interval takes; of market hours, on a trading day."
+    )
     granted_per_day = serializers.FloatField(required=False, help_text="Requests that the job gets.")
     in_full = serializers.BooleanField(required=False, help_text="Nothing is ever withheld.")
     interval = serializers.IntegerField(required=False, help_text="Seconds, as asked for.")

@@ -41,7 +41,9 @@ def test_market_hours_are_told_in_each_answer(api: APIClient) -> None:
     assert accepted["config"] == {"symbols": ["AAPL", "7203.T"], "interval": 60, "market_hours": True}
     assert PollJob.objects.get().market_hours
     assert api.get("/jobs").json()["results"][0]["market_hours"] is True
-    assert api.get(f"/jobs/{accepted['job_id']}").json()["market_hours"] is True
+    detail = api.get(f"/jobs/{accepted['job_id']}").json()
+    assert detail["market_hours"] is True
+    assert detail["quota_plan"]["market_hours_only"] is True
 
 
 @pytest.mark.parametrize("value", ["true", "false", 1, 0, None, [], {}, [True]])
@@ -86,6 +88,19 @@ def test_market_hours_are_changed_alone_and_with_others(api: APIClient, make_job
     assert change({"interval": 30})["market_hours"] is True
     told = change({"market_hours": False, "symbols": ["MSFT"]})
     assert (told["market_hours"], told["symbols"], told["interval"]) == (False, ["MSFT"], 30)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_all_hours_in_place_of_market_hours_are_more(
+    api: APIClient, make_job: MakeJob, settings: Settings
+) -> None:
+    settings.ALPHA_VANTAGE_API_KEY = "key"
+    job = make_job(["AAPL"], interval=1800, provider="alpha_vantage", market_hours=True)
+    answer = api.patch(f"/jobs/{job.id}?strict=true", {"market_hours": False}, format="json")
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:marketdata:beyond-budget")
+    job.refresh_from_db()
+    assert job.market_hours
+    assert api.patch(f"/jobs/{job.id}?strict=true", {"interval": 3600}, format="json").status_code == 200
 
 
 def test_closed_market_is_told_where_it_keeps_the_job_from_polling(make_job: MakeJob) -> None:
