@@ -106,6 +106,7 @@ _VALUES: dict[str, Any] = {
     "kind": "samples of quotes, not trades: there is no volume",
     "latency_ms": 0.4,
     "low": 100.75,
+    "market_hours": False,
     "market_hours_only": False,
     "open": 101.25,
     "not_configured": "set FINNHUB_API_KEY",
