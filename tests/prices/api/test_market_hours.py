@@ -135,9 +135,7 @@ def test_closed_slots_are_a_kind_of_their_own(api: APIClient, make_job: MakeJob)
 def test_schema_shows_market_hours(api: APIClient) -> None:
     accept = {"accept": "application/vnd.oai.openapi+json"}
     shapes = json.loads(api.get("/api/schema", headers=accept).content)["components"]["schemas"]
-    asked, changed = (
-        shapes[name]["properties"]["market_hours"] for name in ("PollRequest", "ChangeRequest")
-    )
+    asked, changed = (shapes[name]["properties"]["market_hours"] for name in ("PollRequest", "ChangeRequest"))
     assert (asked["type"], asked["default"]) == ("boolean", False)
     assert "default" not in changed
     assert "market_hours" not in shapes["Config"]["required"]
