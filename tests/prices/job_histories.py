@@ -106,6 +106,16 @@ class History:
         if self.in_hours:
             self.hours[-1].until = until
 
+    def end_market_hours(self, now: datetime) -> None:
+        """End them at this moment; the current slot of an active job stays left out, if it is."""
+        grid = self.grids[-1]
+        current = grid.dues(now)[-1:]
+        if self.status == "active" and current and self.is_closed_at(current[0], grid):
+            self.cut_off[current[0]] = GapReason.MARKET_CLOSED
+            self.end_hours(now)
+        else:
+            self.end_hours(now - timedelta(seconds=grid.interval))
+
     def is_closed_at(self, due: Due, grid: Grid) -> bool:
         """Return whether a slot is left out since the job's markets are closed."""
         applies = any(each.after < due and (each.until is None or due <= each.until) for each in self.hours)

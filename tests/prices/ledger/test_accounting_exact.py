@@ -183,12 +183,8 @@ class Accounting(RuleBasedStateMachine):
     def change_market_hours(self, history: History) -> None:
         if history.status == "stopped":
             return
-        # Of a paused job, and of one in its hours, the current slot may still be polled.
-        history.end_hours(
-            self.now
-            if history.status == "active"
-            else self.now - timedelta(seconds=history.grids[-1].interval)
-        )
+        if history.market_hours:
+            history.end_market_hours(self.now)
         history.market_hours = not history.market_hours
         change_job(history.job_id, market_hours=history.market_hours, now=self.now)
         if PollJob.objects.get(id=history.job_id).last_success_at is not None:
