@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     growth.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
     growth.add_argument("--rounds", type=int, default=200, help="how often each is measured (200)")
     api = commands.add_parser("api", help="REST calls beside a bare Django view that reads Redis")
-    calls = ("latest", "batch", "jobs", "history", "averages")
+    calls = ("latest", "batch", "jobs", "history", "averages", "unchanged")
     api.add_argument("--cases", nargs="+", choices=calls, default=calls, help="which (all)")
     api.add_argument("--seconds", type=int, default=5, help="of load in each round (5)")
     api.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")

@@ -9,6 +9,7 @@ batch       GET /prices/latest of 100 symbols, five hundreds in turn
 jobs        GET /jobs of 10 active jobs
 history     GET /prices/history?limit=1000, against psycopg's own read of a thousand rows, encoded
 averages    GET /averages?limit=1000, against the same
+unchanged   GET /averages of 500 symbols in turn, whose ETag the client has: 304
 """
 
 import json
@@ -17,9 +18,11 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import redis
@@ -63,13 +66,15 @@ SELECT id, symbol, price, 'USD', price + 0.0025, 5, provider, observed_at FROM p
 class Case:
     """Addresses that are asked for in turn, the view they are measured against, and what is to be reached.
 
-    `rate`: answers a second over the view's; `p99`: the 99th percentile over the view's.
+    `rate`: answers a second over the view's; `p99`: the 99th percentile over the view's. `is_known`: each is
+    asked for with the ETag of its answer.
     """
 
     addresses: Sequence[str]
     against: str
     rate: float
     p99: float | None = None
+    is_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,9 @@ def cases_of(symbols: int) -> dict[str, Case]:
         "jobs": Case(["/jobs?limit=10"], REDIS, rate=0.3),
         "history": Case(["/prices/history?limit=1000"], ROWS, rate=0.5),
         "averages": Case(["/averages?limit=1000"], ROWS, rate=0.5),
+        "unchanged": Case(
+            [f"/averages?symbol={name}&limit=10" for name in names], REDIS, rate=0.75, is_known=True
+        ),
     }
 
 
@@ -147,12 +155,15 @@ class Compared:
 
 
 def _measure(plan: Plan, case: Case, ports: Mapping[str, int]) -> Compared:
-    load(ports["web"], case.addresses, seconds=WARM_UP_S)
+    addresses = case.addresses
+    if case.is_known:
+        addresses = [_with_its_tag(ports["web"], address) for address in addresses]
+    load(ports["web"], addresses, seconds=WARM_UP_S)
     load(ports["bare"], [case.against], seconds=WARM_UP_S)
     own, bare = [], []
     for _ in range(plan.rounds):
         bare.append(load(ports["bare"], [case.against], seconds=plan.seconds))
-        own.append(load(ports["web"], case.addresses, seconds=plan.seconds))
+        own.append(load(ports["web"], addresses, seconds=plan.seconds))
     pairs = list(zip(own, bare, strict=True))
     return Compared(
         _median(own),
@@ -173,6 +184,20 @@ def _measure_busy(
     busy = {"latest": _measure(plan, found["latest"], ports)}
     _say(f"\nWhile {plan.polls} jobs are polled each second:\n{_table(busy, found)}")
     return busy
+
+
+def _with_its_tag(port: int, address: str) -> str:
+    """Return an address with the header that has it answered with 304, as `load` takes it."""
+    url = f"http://127.0.0.1:{port}{address}"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        header = "If-None-Match", answer.headers["ETag"]
+    try:
+        urllib.request.urlopen(urllib.request.Request(url, headers=dict([header])), timeout=30).close()
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.NOT_MODIFIED:
+            return f"{address}\t{': '.join(header)}"
+        raise
+    raise SystemExit(f"{address} is answered in full to who has it")
 
 
 def _store_value() -> None:

@@ -34,6 +34,8 @@ from prices.api.errors import problem_page
 log = structlog.get_logger(__name__)
 
 BODY_LIMIT_BYTES = 1024 * 1024
+# RFC 9110, 8.6: no length is told of what is not there, and none of another answer. Django tells 0.
+_WITHOUT_BODY = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
 BODY_WITHIN_S = 5.0
 SENT_WITHIN_S = 30.0
 
@@ -94,6 +96,8 @@ class Bridge:
         ((status, pairs),) = started
         code = int(status.split(" ", 1)[0])
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+        if code in _WITHOUT_BODY:
+            headers = [header for header in headers if header[0] != b"content-length"]
         if getattr(response, "streaming", False):
             return Answer(code, headers, b"", WSGIStream(response))
         try:

@@ -26,6 +26,7 @@ from marketdata.logs import configure_logging
 BASE_DIR = Path(__file__).resolve().parent.parent
 load_env_files(BASE_DIR)
 
+VERSION = __version__
 RUN_HINT = "Start `make run` first, which sets it, or see .env.example."
 
 # --- Django ---------------------------------------------------------------------------------------
@@ -345,7 +346,7 @@ SPECTACULAR_SETTINGS = {
         " people.\n"
         "- An address may end in a slash."
     ),
-    "VERSION": __version__,
+    "VERSION": VERSION,
     "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": ["prices.api.access.permission.ScopePermission"],

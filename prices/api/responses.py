@@ -11,7 +11,7 @@ from django.conf import settings
 
 from prices.access.rights import needs_keys
 from prices.api.renderers import encode_json, number, time
-from prices.bars.reading import Bar
+from prices.bars.joining import Bar
 from prices.history.evidence import Evidence
 from prices.history.raw_answers import AnswerWithBody
 from prices.latest.errors import Failure

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from django.http import QueryDict
 from rest_framework import serializers
+from rest_framework.request import Request
 
 from prices.api.fields import (
     IdField,
@@ -192,6 +193,19 @@ class JobsRequest(PageRequest):
         ", which the job names or, where it names none, which served it last", meaning="Only jobs of this one"
     )
     symbol = SymbolField(meaning="Only jobs that poll it", required=False, default=None)
+
+
+def validated_query(form: type[serializers.Serializer[Any]], request: Request) -> Mapping[str, Any]:
+    """Return the values of the request's query. Raises InvalidRequestError, which names each field at fault.
+
+    For forms that read nothing but the query: for one that was read a moment ago the values are kept.
+    """
+    return _validated_query(form, request.META["QUERY_STRING"])
+
+
+@functools.lru_cache(maxsize=1_024)
+def _validated_query(form: type[serializers.Serializer[Any]], query: str) -> Mapping[str, Any]:
+    return validated(form, QueryDict(query.encode("latin-1")))
 
 
 def validated(form: type[serializers.Serializer[Any]], data: Any) -> dict[str, Any]:

@@ -1,19 +1,18 @@
 """Bars as they are now: what is stored, and what is newer made from points at once."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from itertools import groupby, islice
 from math import ceil
-from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Min, QuerySet
+from django.db.models import Aggregate, F, Min, QuerySet, TextField
 
 from prices.bars import statements
-from prices.bars.making import HOUR, MINUTE, SETTLES_AFTER, days_of, minute_values
+from prices.bars.joining import Bar, as_of, ceiling, floor, joined, key_of, made_of, part_of
+from prices.bars.making import HOUR, MINUTE, SETTLES_AFTER, SeriesDay, days_of, minute_values
 from prices.database.uuid7 import EPOCH
 from prices.models import BarInterval, BarProgress, JobStatus, PollJob, PollRun, PriceBar, RunState
 from prices.symbols import is_simulated
@@ -27,29 +26,6 @@ _NEWER_THAN = 3 * MINUTE
 # Days begin by the clock of their exchange; no price is of a later one.
 _NOTHING_AFTER = timedelta(days=2)
 _OVER_IN_ANY_ZONE = timedelta(days=3)
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """A bar of one provider and one currency (empty: not told); `end` is where the next one may begin.
-
-    `is_final`: it has been over for two minutes, and each slot that was due in it has its outcome. A point
-    that comes later still changes it, and raises its revision; 0 while it is not stored.
-    """
-
-    start: datetime
-    end: datetime
-    provider: str
-    currency: str
-    open: Decimal
-    high: Decimal
-    low: Decimal
-    close: Decimal
-    samples: int
-    first_observed_at: datetime
-    last_observed_at: datetime
-    revision: int
-    is_final: bool = False
 
 
 def read_bars(
@@ -78,6 +54,29 @@ def read_bars(
         first = min((bar.provider for bar in of_start), key=providers.index)
         found += [replace(bar, is_final=bar.end <= settled) for bar in of_start if bar.provider == first]
     return found
+
+
+def bars_version(
+    symbol: str,
+    interval: str,
+    *,
+    since: datetime,
+    until: datetime,
+    provider: str | None,
+    limit: int,
+    now: datetime,
+) -> str | None:
+    """Return a text that is another one where one of these bars has changed, without reading them.
+
+    None where one may not be final: what is made of points as it is read, and `is_final`, change with time
+    alone.
+    """
+    progress = BarProgress.objects.first() if until < now - SETTLES_AFTER else None
+    if progress is None:
+        return None
+    reading = _Reading(symbol, interval, progress, since=since, until=until, limit=limit, now=now)
+    providers, settled = _providers(symbol, provider), _settled_until(symbol, progress, now=now)
+    return reading.version(providers) if reading.is_over(providers, settled=settled) else None
 
 
 def _providers(symbol: str, provider: str | None) -> list[str]:
@@ -119,37 +118,60 @@ class _Reading:
         self._interval = interval
         # A bar that is told at all is told whole. Of a day the date counts, which is a midnight.
         length, latest = LENGTHS[interval], now + _NOTHING_AFTER
-        self._since = _ceiling(min(since, latest), length)
-        self._until = _ceiling(min(until, latest), length)
+        self._since = ceiling(min(since, latest), length)
+        self._until = ceiling(min(until, latest), length)
         self._limit = limit
         self._now = now
         # Without a run so far nothing is stored, and only what is new is made.
         read_at = now if progress is None else progress.read_at
         self._new_from = (read_at - _NEWER_THAN).replace(second=0, microsecond=0)
-        self._hours_until = _floor(self._new_from, HOUR) if progress is None else progress.hours_until
+        self._hours_until = floor(self._new_from, HOUR) if progress is None else progress.hours_until
 
     def bars(self, providers: Sequence[str]) -> list[Bar]:
         """Return the bars of all these providers, by their start."""
         if self._interval == "1d":
             bars = self._days(providers)
         else:
-            length = LENGTHS[self._interval]
-            open_from = self._hours_until if self._interval == "1h" else _floor(self._new_from, length)
+            length, open_from = LENGTHS[self._interval], self._open_from()
             minutes = self._minutes(providers, since=max(open_from, self._since), until=self._until)
-            made = [_as_of(bar, _floor(bar.start, length), length) for bar in minutes]
-            bars = [*self._stored(providers, end=min(open_from, self._until)), *_joined(made)]
+            made = [as_of(bar, floor(bar.start, length), length) for bar in minutes]
+            bars = [*self._stored(providers, end=min(open_from, self._until)), *joined(made)]
         return sorted(bars, key=lambda bar: bar.start)
+
+    def is_over(self, providers: Sequence[str], *, settled: datetime) -> bool:
+        """Return whether all these bars are stored and final."""
+        if self._interval == "1d":
+            # They end by the clock of their exchange.
+            goes_on = any(date < self._until for *_, date in self._open_days(providers))
+            return self._until + _NOTHING_AFTER <= settled and not goes_on
+        return self._until <= min(settled, self._open_from())
+
+    def version(self, providers: Sequence[str]) -> str:
+        """Return a text that is another one where one of the stored bars has changed."""
+        _, rows = self._stored_rows(providers, end=self._until)
+        found = rows.order_by().aggregate(digest=_Digest(F("start")))["digest"]
+        # Of several providers the first in their order is told.
+        return f"{','.join(providers)} {found}"
+
+    def _open_from(self) -> datetime:
+        """Return from when on bars are made as they are read; not of days."""
+        length = LENGTHS[self._interval]
+        return self._hours_until if self._interval == "1h" else floor(self._new_from, length)
+
+    def _open_days(self, providers: Sequence[str]) -> Iterator[SeriesDay]:
+        """Yield the days that go on."""
+        end = max(self._now, self._hours_until) + MINUTE
+        for provider in providers:
+            yield from days_of(self._symbol, provider, self._hours_until, end)
 
     def _days(self, providers: Sequence[str]) -> list[Bar]:
         """Return the days: those that go on are made of their hours and of the minutes since."""
-        stored = {_key(bar): bar for bar in self._stored(providers, end=self._until)}
-        end_of_open = max(self._now, self._hours_until) + MINUTE
-        for provider in providers:
-            for _, _, begin, end, date in days_of(self._symbol, provider, self._hours_until, end_of_open):
-                if self._since <= date < self._until:
-                    parts = self._parts_of_day(provider, begin, end)
-                    made = _joined(_as_of(bar, date, LENGTHS["1d"]) for bar in parts)
-                    stored |= {_key(bar): bar for bar in made}
+        stored = {key_of(bar): bar for bar in self._stored(providers, end=self._until)}
+        for _, provider, begin, end, date in self._open_days(providers):
+            if self._since <= date < self._until:
+                parts = self._parts_of_day(provider, begin, end)
+                made = joined(as_of(bar, date, LENGTHS["1d"]) for bar in parts)
+                stored |= {key_of(bar): bar for bar in made}
         return [self._with_its_end(bar) for bar in stored.values()]
 
     def _with_its_end(self, bar: Bar) -> Bar:
@@ -161,7 +183,7 @@ class _Reading:
 
     def _parts_of_day(self, provider: str, begin: datetime, end: datetime) -> list[Bar]:
         # Days begin within an hour where clocks differ from UTC by half an hour.
-        first_hour = min(_floor(begin + HOUR - MINUTE, HOUR), end)
+        first_hour = min(floor(begin + HOUR - MINUTE, HOUR), end)
         hours_end = max(min(self._hours_until, end), first_hour)
         hours = self._table([provider], BarInterval.HOUR, since=first_hour, end=hours_end)
         return [
@@ -171,6 +193,14 @@ class _Reading:
         ]
 
     def _stored(self, providers: Sequence[str], *, end: datetime) -> list[Bar]:
+        interval, rows = self._stored_rows(providers, end=end)
+        bars = self._bars(rows, interval)
+        return bars if interval == self._interval else joined(part_of(bar, LENGTHS["5m"]) for bar in bars)
+
+    def _stored_rows(
+        self, providers: Sequence[str], *, end: datetime
+    ) -> tuple[BarInterval, QuerySet[PriceBar]]:
+        """Return the rows that the stored bars are made of, and of which interval they are."""
         length = LENGTHS[self._interval]
         interval = BarInterval.MINUTE if self._interval == "5m" else BarInterval(self._interval)
         rows = self._rows(providers, interval, since=self._since, end=end)
@@ -178,9 +208,8 @@ class _Reading:
         times = self._limit * (length // LENGTHS[interval])
         beyond = rows.order_by("start").values_list("start", flat=True).distinct()[times : times + 1]
         for start in beyond:
-            rows = rows.filter(start__lt=_floor(start, length))
-        bars = self._bars(rows, interval)
-        return bars if interval == self._interval else _joined(_part_of(bar, length) for bar in bars)
+            rows = rows.filter(start__lt=floor(start, length))
+        return interval, rows
 
     def _minutes(self, providers: Sequence[str], *, since: datetime, until: datetime) -> list[Bar]:
         """Return the minutes of a time, the newest ones made of points."""
@@ -194,7 +223,7 @@ class _Reading:
         with connection.cursor() as cursor:
             names, moments = map(list, zip(*series, strict=True))
             cursor.execute(statements.MINUTES, minute_values([self._symbol] * len(series), names, moments))
-            return stored + [_made(row) for row in cursor.fetchall()]
+            return stored + [made_of(row) for row in cursor.fetchall()]
 
     def _table(
         self, providers: Sequence[str], interval: BarInterval, *, since: datetime, end: datetime
@@ -213,56 +242,14 @@ class _Reading:
         return [Bar(**row, end=row["start"] + length) for row in rows.order_by("start").values(*_COLUMNS)]
 
 
+class _Digest(Aggregate):
+    """The versions of rows of price_bars: which they are, and the transaction that wrote each as it is."""
+
+    template = """
+        encode(sha256(convert_to(string_agg(concat_ws(' ', start, provider, currency, xmin), ','
+                                            ORDER BY %(expressions)s, provider, currency), 'UTF8')), 'hex')
+    """
+    output_field = TextField()
+
+
 _COLUMNS = [each.name for each in fields(Bar) if each.name not in {"end", "is_final"}]
-
-
-def _key(bar: Bar) -> tuple[datetime, str, str]:
-    return bar.start, bar.provider, bar.currency
-
-
-def _as_of(bar: Bar, start: datetime, length: timedelta) -> Bar:
-    return replace(bar, start=start, end=start + length, revision=0)
-
-
-def _part_of(minute: Bar, length: timedelta) -> Bar:
-    """Return a stored minute as a part of a longer bar, with its revision."""
-    start = _floor(minute.start, length)
-    return replace(minute, start=start, end=start + length)
-
-
-def _made(row: tuple[Any, ...]) -> Bar:
-    """Return a bar of a row of MINUTES."""
-    _symbol, _interval, start, provider, currency, *values = row
-    names = ("open", "high", "low", "close", "samples", "first_observed_at", "last_observed_at")
-    told = dict(zip(names, values, strict=True))
-    return Bar(start=start, end=start + MINUTE, provider=provider, currency=currency, revision=0, **told)
-
-
-def _joined(bars: Iterable[Bar]) -> list[Bar]:
-    """Return one bar of those with the same start, provider and currency."""
-    found: dict[tuple[datetime, str, str], Bar] = {}
-    for bar in bars:
-        other = found.get(_key(bar))
-        found[_key(bar)] = bar if other is None else _join(other, bar)
-    return list(found.values())
-
-
-def _join(one: Bar, other: Bar) -> Bar:
-    return replace(
-        min([one, other], key=lambda bar: bar.first_observed_at),
-        high=max(one.high, other.high),
-        low=min(one.low, other.low),
-        close=max([one, other], key=lambda bar: bar.last_observed_at).close,
-        samples=one.samples + other.samples,
-        last_observed_at=max(one.last_observed_at, other.last_observed_at),
-        # Each starts at 1; 0 where one of them is not stored.
-        revision=one.revision + other.revision - 1 if one.revision and other.revision else 0,
-    )
-
-
-def _floor(moment: datetime, length: timedelta) -> datetime:
-    return moment - (moment - EPOCH) % length
-
-
-def _ceiling(moment: datetime, length: timedelta) -> datetime:
-    return moment + (EPOCH - moment) % length

@@ -9,6 +9,8 @@ from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+# What is prepared (queries.py) is so that it is not planned each time, which PostgreSQL would go on with: it
+# takes a plan that fits the values to be worth it where a table has partitions.
 # With synchronous_commit off a commit is told before it is on the disk: after a crash of PostgreSQL a price
 # could be gone that Kafka has, or an average whose offset is committed. Its other values are choices between
 # replicas.
@@ -18,6 +20,7 @@ SELECT set_config('datestyle', 'ISO, MDY', false),
        set_config('extra_float_digits', '1', false),
        set_config('array_nulls', 'on', false),
        set_config('default_transaction_isolation', 'read committed', false),
+       set_config('plan_cache_mode', 'force_generic_plan', false),
        CASE current_setting('synchronous_commit')
            WHEN 'off' THEN set_config('synchronous_commit', 'on', false)
        END

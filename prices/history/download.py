@@ -6,6 +6,7 @@ Each page is a query of its own: between two of them neither a transaction nor a
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 
 from prices.history.columns import csv_header, csv_line, json_line
 from prices.history.query import Query, read_page
@@ -34,12 +35,19 @@ def ndjson_form(table: Table, *, prices_as_text: bool) -> Form:
     return Form("", json_line(table.columns, prices_as_text=prices_as_text), "\n")
 
 
+@cache
+def _without_version(table: Table) -> Table:
+    # Nobody asks for that of a page.
+    return replace(table, version="NULL")
+
+
 CSV_LINE_END = "\r\n"
 
 
 def download(table: Table, query: Query, form: Form, *, limit: int | None, now: datetime) -> Iterator[bytes]:
     """Yield the file in pieces of some KB, rows in the first, too; at most `limit`, all where it is None."""
     left, after, before = limit, query.after, form.header
+    table = _without_version(table)
     while left is None or left > 0:
         rows = PAGE_ROWS if left is None else min(PAGE_ROWS, left)
         page = read_page(

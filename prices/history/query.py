@@ -7,12 +7,12 @@ first come first, then those of the second, each in that order.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from django.db import connection
-
 from prices.database.newest import LOOK_BACK, id_before
+from prices.database.queries import Fetch, fetch
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at, first_id_received
 from prices.history.tables import Table
 
@@ -46,10 +46,14 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The lines of a page, joined; `after` is where the next one begins, None where this is the last one."""
+    """The lines of a page, joined; `after` is where the next one begins, None where this is the last one.
+
+    `version` is another text where a row is another one, has another place, or has changed in any way.
+    """
 
     text: str
     after: Position | None
+    version: str
 
 
 def read_page(table: Table, query: Query, line: str, *, limit: int, separator: str, now: datetime) -> Page:
@@ -57,12 +61,31 @@ def read_page(table: Table, query: Query, line: str, *, limit: int, separator: s
 
     What was received in a time that is still to come by `now` is left out.
     """
+    statement = _statement(_PAGE, table, _form(query), line)
     for bounds in _bounds(query, now=now):
-        page = _read(table, query, bounds, line, limit=limit, separator=separator)
+        values = _values(query, bounds) | {"limit": limit, "separator": separator}
+        ((text, rows, row_id, symbol, digest),) = fetch(statement, values)
+        has_more = rows > limit
         # It is full: the rows that a narrow bound leaves out come later.
-        if page.after is not None:
+        if has_more:
             break
-    return page
+    after = Position(UUID(row_id), symbol if query.symbols else None) if has_more else None
+    return Page(text or "", after, _version(digest, has_more=has_more))
+
+
+def read_version(table: Table, query: Query, fetch: Fetch, *, limit: int, now: datetime) -> str:
+    """Return the version of the page that `read_page` would return, without reading what its rows tell."""
+    statement = _statement(_VERSION, table, _form(query))
+    for bounds in _bounds(query, now=now):
+        ((digest, rows),) = fetch(statement, _values(query, bounds) | {"limit": limit})
+        has_more = int(rows) > limit
+        if has_more:
+            break
+    return _version(digest, has_more=has_more)
+
+
+def _version(digest: str | None, *, has_more: bool) -> str:
+    return f"{digest} {has_more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +117,25 @@ def _bounds(query: Query, *, now: datetime) -> Iterator[_Bounds]:
     yield whole
 
 
+# Of the rows before the last one that is looked at, which only tells that there are more.
+_DIGEST = """
+encode(sha256(convert_to(string_agg(row_id || ' ' || version, ',' ORDER BY number)
+                         FILTER (WHERE number <= %(limit)s), 'UTF8')), 'hex')
+"""
 _PAGE = """
 SELECT string_agg(line, %(separator)s ORDER BY number) FILTER (WHERE number <= %(limit)s), count(*),
-       max(row_id::text) FILTER (WHERE number = %(limit)s), max(symbol) FILTER (WHERE number = %(limit)s)
+       max(row_id::text) FILTER (WHERE number = %(limit)s), max(symbol) FILTER (WHERE number = %(limit)s),
+       {digest}
 FROM (
-    SELECT {line} AS line, row.symbol, row.{key} AS row_id, row_number() OVER (ORDER BY {order}) AS number
+    SELECT {line} AS line, {version} AS version, row.symbol, row.{key} AS row_id,
+           row_number() OVER (ORDER BY {order}) AS number
+    FROM {source} ORDER BY {order} LIMIT %(limit)s + 1
+) AS page
+"""
+_VERSION = """
+SELECT {digest}, count(*)
+FROM (
+    SELECT {version} AS version, row.{key} AS row_id, row_number() OVER (ORDER BY {order}) AS number
     FROM {source} ORDER BY {order} LIMIT %(limit)s + 1
 ) AS page
 """
@@ -106,13 +143,13 @@ _OF_SYMBOLS = """
 unnest(%(symbols)s::text[], %(from)s::uuid[], %(to)s::uuid[])
     WITH ORDINALITY AS wanted (symbol, lowest, beyond, place)
 CROSS JOIN LATERAL (
-    SELECT * FROM {table} AS row
+    SELECT *, xmin AS written_by FROM {table} AS row
     WHERE row.symbol = wanted.symbol AND row.{key} >= wanted.lowest AND row.{key} < wanted.beyond
       AND {conditions}
     ORDER BY row.{key} {direction} LIMIT %(limit)s + 1
 ) AS row
 """
-_OF_ALL = "(SELECT * FROM {table} AS row WHERE {conditions}) AS row"
+_OF_ALL = "(SELECT *, xmin AS written_by FROM {table} AS row WHERE {conditions}) AS row"
 # The row before is looked for by an index.
 _IS_CHANGE = """
 (row.observed_at IS NULL OR row.observed_at IS DISTINCT FROM (
@@ -123,31 +160,49 @@ _IS_CHANGE = """
 """
 
 
-def _read(table: Table, query: Query, bounds: _Bounds, line: str, *, limit: int, separator: str) -> Page:
-    direction = "ASC" if query.is_ascending else "DESC"
+class _Form(NamedTuple):
+    """What of a query is in its SQL; the rest is in its values."""
+
+    of_symbols: bool
+    of_provider: bool
+    has_since: bool
+    has_until: bool
+    is_ascending: bool
+    only_changes: bool
+
+
+def _form(query: Query) -> _Form:
+    return _Form(
+        of_symbols=bool(query.symbols),
+        of_provider=query.provider is not None,
+        has_since=query.since is not None,
+        has_until=query.until is not None,
+        is_ascending=query.is_ascending,
+        only_changes=query.only_changes,
+    )
+
+
+@lru_cache(maxsize=256)
+def _statement(template: str, table: Table, form: _Form, line: str = "") -> str:
+    direction = "ASC" if form.is_ascending else "DESC"
     names = {"table": table.name, "key": table.key, "direction": direction}
-    conditions = " AND ".join(_conditions(table, query)).format(**names)
-    source = (_OF_SYMBOLS if query.symbols else _OF_ALL).format(**names, conditions=conditions)
-    order = f"{'wanted.place, ' if query.symbols else ''}row.{table.key} {direction}"
-    statement = _PAGE.format(line=line.replace("%", "%%"), source=source, order=order, **names)
-    values = _values(query, bounds) | {"limit": limit, "separator": separator}
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        text, count, row_id, symbol = cursor.fetchone()
-    more = Position(UUID(row_id), symbol if query.symbols else None) if count > limit else None
-    return Page(text or "", more)
+    conditions = " AND ".join(_conditions(table, form)).format(**names)
+    source = (_OF_SYMBOLS if form.of_symbols else _OF_ALL).format(**names, conditions=conditions)
+    order = f"{'wanted.place, ' if form.of_symbols else ''}row.{table.key} {direction}"
+    written = {"line": line.replace("%", "%%"), "version": table.version.replace("%", "%%")}
+    return template.format(**written, digest=_DIGEST, source=source, order=order, **names)
 
 
-def _conditions(table: Table, query: Query) -> Iterator[str]:
+def _conditions(table: Table, form: _Form) -> Iterator[str]:
     """Yield what a row has to be, with the names of table and key still to come."""
     yield "row.{key} >= %(lowest)s AND row.{key} < %(end)s"
-    if query.provider is not None:
+    if form.of_provider:
         yield "row.provider = %(provider)s"
-    if query.since is not None:
+    if form.has_since:
         yield _received(table, ">=", "since")
-    if query.until is not None:
+    if form.has_until:
         yield _received(table, "<", "until")
-    if query.only_changes:
+    if form.only_changes:
         yield _IS_CHANGE
 
 

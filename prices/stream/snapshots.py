@@ -40,8 +40,9 @@ def read_snapshots(symbols: Sequence[str] | None, *, now: datetime) -> list[Stor
     currencies has a row of each.
     """
     names = _read_symbols(now) if symbols is None else symbols
-    found = newest_averages(names, ROW_LINE, now=now)
-    rows = [(line, msgspec.json.decode(line, type=_Told)) for name in names for line in found.get(name, ())]
+    found = newest_averages(names, AVERAGES, ROW_LINE, now=now)
+    lines = [row.text for name in names for row in found.get(name, ())]
+    rows = [(line, msgspec.json.decode(line, type=_Told)) for line in lines]
     qualities = _read_qualities([told.event_id for _line, told in rows])
     stored: dict[str, list[StoredRow]] = {name: [] for name in names}
     for line, told in rows:

@@ -143,6 +143,17 @@ def test_body_that_is_too_large_is_413(pieces: list[bytes], headers: list[tuple[
     assert (b"connection", b"close") in client.answer[0]["headers"]
 
 
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_answer_without_a_body_has_no_length(status: str) -> None:
+    def application(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        start_response(status, [("Content-Length", "0"), ("ETag", '"a"')])
+        return []
+
+    client = Client(method="HEAD", headers=[])
+    serve(application, client)
+    assert client.answer[0]["headers"] == [(b"etag", b'"a"')]
+
+
 def test_body_of_the_largest_size_is_taken() -> None:
     client = Client(b"x" * BODY_LIMIT_BYTES)
     serve(echo, client)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from drf_spectacular.drainage import set_override
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema_field
 from rest_framework import serializers
 
 from providers.base import ErrorKind
@@ -80,6 +80,24 @@ class Problem(serializers.Serializer[Any]):
     shortest_interval = serializers.IntegerField(
         required=False, allow_null=True, help_text="Seconds that fit the budget; null: not even 86400."
     )
+
+
+NOT_MODIFIED = {304: OpenApiResponse(description="What has the ETag of `If-None-Match` is still the answer.")}
+TAG_HEADERS = [
+    OpenApiParameter(
+        "If-None-Match",
+        str,
+        OpenApiParameter.HEADER,
+        description="The ETag of an answer that the client has: 304 where that is still the answer.",
+    ),
+    OpenApiParameter(
+        "ETag",
+        str,
+        OpenApiParameter.HEADER,
+        response=[200, 304],
+        description="Another one where anything in the answer has changed. A file of all rows has none.",
+    ),
+]
 
 
 def problems(*statuses: int) -> dict[tuple[int, str], type[Problem]]:

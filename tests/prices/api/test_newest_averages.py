@@ -46,7 +46,7 @@ def add(
 def ask(api: APIClient, query: str) -> list[dict[str, Any]]:
     answer = api.get(f"/averages/latest?{query}")
     assert answer.status_code == 200, answer.content
-    assert answer["Cache-Control"] == "no-store"
+    assert answer["Cache-Control"] == "no-cache"
     results: list[dict[str, Any]] = json.loads(answer.content)["results"]
     return results
 

@@ -15,8 +15,9 @@ from pytest_django import Settings
 from rest_framework.test import APIClient
 
 from prices.bars import making
+from prices.bars.joining import Bar
 from prices.bars.making import make_bars
-from prices.bars.reading import LENGTHS, Bar, read_bars
+from prices.bars.reading import LENGTHS, read_bars
 from prices.clock import database_now
 from prices.models import BarProgress, PollJob, PriceBar, PricePoint
 from tests.conftest import MakeJob
