@@ -8,10 +8,9 @@ from django.views.generic import RedirectView
 from marketdata.views import livez, readyz
 from prices.api.views.docs import DocsView, SchemaView
 from prices.api.views.stream import misdirected
-from prices.pages.views import overview
 
 urlpatterns = [
-    path("", overview, name="overview"),
+    path("", include("prices.pages.urls")),
     path("", include("prices.api.urls")),
     re_path(r"^prices/stream/?$", misdirected, name="stream"),
     re_path(r"^api/schema/?$", SchemaView.as_view(), name="schema"),

@@ -16,10 +16,10 @@ from prices.access.keys import create_key
 from prices.clock import database_now
 from prices.database.uuid7 import new_ids
 from prices.models import PriceBar, PricePoint, Scope, SymbolAverage
-from prices.pages import views
-from prices.pages.last_closes import changes_since_close
-from prices.pages.overview import ROWS
-from prices.pages.sparkline import polyline
+from prices.pages.overview import views
+from prices.pages.overview.last_closes import changes_since_close
+from prices.pages.overview.rows import ROWS
+from prices.pages.overview.sparkline import polyline
 from tests.conftest import MakeJob
 
 pytestmark = pytest.mark.django_db

@@ -1,12 +1,12 @@
-"""The views of the pages: one each."""
+"""The view of the overview."""
 
 from django.http import HttpRequest
 
 from prices.access.rights import Access
 from prices.clock import recent_now
-from prices.pages.overview import read_overview
+from prices.pages.overview.rows import read_overview
+from prices.pages.overview.sparkline import BARS, HEIGHT, WIDTH
 from prices.pages.page import Shown, page
-from prices.pages.sparkline import BARS, HEIGHT, WIDTH
 from prices.symbols import normalise_symbol
 
 

@@ -9,8 +9,8 @@ from prices.access.rights import Access
 from prices.latest.known_symbols import KnownSymbol, known_symbols
 from prices.latest.stored import point_freshness
 from prices.models import PricePoint
-from prices.pages.last_closes import Change, changes_since_close
-from prices.pages.sparkline import sparklines
+from prices.pages.overview.last_closes import Change, changes_since_close
+from prices.pages.overview.sparkline import sparklines
 from prices.symbols import is_simulated
 from providers.markets.freshness import Freshness, age_seconds
 from providers.rate_limits.limits import time_in_words
