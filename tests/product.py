@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -122,6 +123,13 @@ class Product:
             return _answers(f"http://{self.address}/readyz")
         check = [sys.executable, "-m", "prices.heartbeat", name]
         return subprocess.run(check, cwd=ROOT, env=self._environment, check=False).returncode == 0
+
+    def is_serving(self, name: str) -> bool:
+        """Tell whether a server's port takes connections."""
+        port = self._port if name == "web" else self._stream_port
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+            return True
+        return False
 
     @property
     def names(self) -> list[str]:
