@@ -78,12 +78,25 @@ def _api(arguments: argparse.Namespace, _parts: Mapping[str, int]) -> int:
     return run(plan, json_file=arguments.json)
 
 
+def _stream(arguments: argparse.Namespace, parts: Mapping[str, int]) -> int:
+    from bench.stream import Plan, run
+
+    plan = Plan(
+        clients=arguments.clients,
+        symbols=arguments.symbols,
+        rate=arguments.rate,
+        seconds=arguments.seconds,
+    )
+    return run(plan, parts=parts, json_file=arguments.json)
+
+
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace, Mapping[str, int]], int | None]] = {
     "consumer": _consumer,
     "verify": _verify,
     "scheduler": _scheduler,
     "growth": _growth,
     "api": _api,
+    "stream": _stream,
 }
 
 
@@ -119,7 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     api.add_argument("--rounds", type=int, default=5, help="how often each is measured (5)")
     api.add_argument("--symbols", type=int, default=500, help="of how many symbols (500)")
     api.add_argument("--polls", type=int, default=800, help="jobs polled each second, at last (800; 0: none)")
-    for command in (consumer, verify, scheduler, growth, api):
+    stream = commands.add_parser("stream", help="the stream's server with thousands of clients")
+    stream.add_argument("--clients", type=int, default=2_000, help="how many (2,000)")
+    stream.add_argument("--symbols", type=int, default=500, help="of how many, one for each client (500)")
+    stream.add_argument("--rate", type=int, default=1_000, help="events stored each second (1,000)")
+    stream.add_argument("--seconds", type=int, default=30, help="measured (30)")
+    for command in (consumer, verify, scheduler, growth, api, stream):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser
 

@@ -11,6 +11,7 @@ newest         GET /averages/latest of 100 symbols with recent rows
 jobs           GET /jobs of 10 active jobs
 symbols        the first page of GET /symbols, and its search for a text that no symbol has
 sweep          the outbox's look for what was not published
+stream         the stream's look for what is new, while nothing is
 cold           the consumer's read of the last points of 500 series that it has not cached
 lists          the admin's first page of each table
 searches       the admin's search of raw answers by symbol and by run, of points and averages by symbol
@@ -45,6 +46,7 @@ from prices.latest.stored import stand_in
 from prices.publishing.kafka_clients import make_admin
 from prices.publishing.outbox import sweep
 from prices.publishing.topic import ensure_topic
+from prices.stream import reading
 
 # What is large may take so much longer than what is small, or so many ms.
 MOST_RATIO, FAST_ENOUGH_MS, LIST_MS = 1.5, 3.0, 200.0
@@ -138,6 +140,9 @@ def _cases(plan: Plan, *, now: datetime) -> dict[str, Case]:
         with opened.transaction(), opened.cursor() as cursor:
             read_last_points(cursor, series, near=first_id_at(now), most=5)
 
+    def look() -> None:
+        reading.read_page(reading.newest_position(), symbols=None)
+
     pages = {f"list {name}": get(f"/admin/prices/{name}/", admin) for name in ADMIN_TABLES}
     searches = {
         "search raw by symbol": get("/admin/prices/rawmarketdata/?q=SIM-G17", admin),
@@ -156,6 +161,7 @@ def _cases(plan: Plan, *, now: datetime) -> dict[str, Case]:
         "symbols": get("/symbols"),
         "symbols, none": get("/symbols?q=NOPE"),
         "sweep": sweep,
+        "stream": look,
         "cold": read_cold,
         **pages,
         **searches,

@@ -1,4 +1,4 @@
-"""Two years' worth of rows, made in SQL: points and averages, raw answers, runs, stopped jobs."""
+"""Two years' worth of rows, made in SQL: points and averages, raw answers, runs, stopped jobs, batches."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -14,6 +14,7 @@ RAW_ANSWERS = 1_000_000
 RUNS_A_DAY, RUN_DAYS = 100_000, 7
 STOPPED_JOBS = 100_000
 BEAT_TERMS = 10_000
+AVERAGE_BATCHES = 1_000_000
 
 # Ids are of the moment at which each point came, as PostgreSQL makes them. One symbol in twenty came to its
 # end on the way: its newest point lies far back.
@@ -81,6 +82,12 @@ SELECT 'long ago', moment, moment + interval '50 minutes', moment + interval '51
 FROM generate_series(1, %(count)s) AS number,
      LATERAL (SELECT now() - interval '1 hour' * (number + 1)) AS made (moment)
 """
+# Of transactions before all others: their numbers only have to be old.
+_BATCHES: LiteralString = """
+INSERT INTO average_batches (tx, number, first_id, last_id, rows, added, changed, written_at)
+SELECT -number, 0, uuidv7(age), uuidv7(age), 20, '{}', '{}', now() + age
+FROM generate_series(1, %(count)s) AS number, LATERAL (SELECT interval '-1 second' * number / 2) AS made (age)
+"""
 
 
 def fill(*, points: int, days: int, symbols: int, now: datetime, say: Callable[[str], None]) -> None:
@@ -99,6 +106,7 @@ def fill(*, points: int, days: int, symbols: int, now: datetime, say: Callable[[
             say(f"{day + 1} of {days} days are stored")
     _execute(_STOPPED, {"count": STOPPED_JOBS})
     _execute(_TERMS, {"count": BEAT_TERMS})
+    _execute(_BATCHES, {"count": AVERAGE_BATCHES})
     _execute("VACUUM ANALYZE", {})
 
 

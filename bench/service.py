@@ -53,6 +53,10 @@ class Service:
         """Return a process's command in the Procfile."""
         return self._commands[name]
 
+    def pid(self, name: str) -> int:
+        """Return the id of a process."""
+        return self._running[name].pid
+
     def check(self) -> None:
         """Raise SystemExit with the end of its log where a process has ended."""
         for name, process in self._running.items():
