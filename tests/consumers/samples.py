@@ -216,21 +216,23 @@ def averages() -> list[Decimal | None]:
 
 
 def noted_kinds() -> dict[tuple[UUID, int], str]:
-    """Return what batches tell of rows, by id and transaction: added or changed; each of a batch once."""
+    """Return what batches tell of rows, by id and transaction: added or changed; each is listed once."""
     kinds: dict[tuple[UUID, int], str] = {}
+    listed: set[tuple[str, UUID, int]] = set()
     for batch in AverageBatch.objects.order_by("tx", "number"):
-        found: list[tuple[UUID, str]] = []
         if batch.first_id is not None:
             in_range = SymbolAverage.objects.filter(
                 event_id__range=(batch.first_id, batch.last_id), tx=batch.tx
             ).values_list("event_id", flat=True)
-            found += [(each, "added") for each in in_range if (each, batch.tx) not in kinds]
-        found += [(each, "added") for each in batch.added] + [(each, "changed") for each in batch.changed]
+            for each in in_range:
+                kinds.setdefault((each, batch.tx), "added")
         assert len(batch.added) + len(batch.changed) <= IDS_IN_A_ROW
-        for each, kind in found:
-            # A changed row may lie in a range.
-            assert kind == "changed" or (each, batch.tx) not in kinds
-            kinds[each, batch.tx] = kind
+        # What is listed may lie in a range of its transaction, too.
+        for kind, ids in (("added", batch.added), ("changed", batch.changed)):
+            for each in ids:
+                assert (kind, each, batch.tx) not in listed
+                listed.add((kind, each, batch.tx))
+                kinds[each, batch.tx] = kind
     return kinds
 
 

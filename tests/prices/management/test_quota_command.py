@@ -14,6 +14,7 @@ from pytest_django import Settings
 from prices.database.uuid7 import new_ids
 from prices.models import PollJob
 from providers.base import ErrorKind, ProviderError
+from providers.rate_limits import breaker
 from providers.rate_limits.breaker import breaker_state
 from providers.rate_limits.budget import SentTimes, restore
 from providers.rate_limits.permits import report_outcome
@@ -93,7 +94,9 @@ def test_quota_says_that_nothing_is_sent(show: Show) -> None:
 
 
 @pytest.mark.usefixtures("own_counts")
-def test_quota_says_that_the_breaker_is_open(show: Show) -> None:
+def test_quota_says_that_the_breaker_is_open(show: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Both calls are to be made while it is open.
+    monkeypatch.setattr(breaker, "FIRST_COOLDOWN_S", 60)
     error = ProviderError(kind=ErrorKind.UPSTREAM_ERROR, message="no answer within 3 s")
     while breaker_state("yfinance").state == "closed":
         report_outcome(granted_soon("yfinance"), {"AAPL": error}, answer=None)
