@@ -125,6 +125,10 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 STATIC_URL = "static/"
 # Admin and Swagger UI are served from the packages' own folders, so no collectstatic step can be forgotten.
 WHITENOISE_USE_FINDERS = True
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.AppDirectoriesFinder",
+    "prices.pages.chart_library.ChartLibraryFinder",
+]
 
 # On behind a proxy or server that speaks TLS; plain HTTP (docker compose on loopback) turns it off openly.
 HTTPS_ONLY = env_bool("HTTPS_ONLY", default=not DEBUG)

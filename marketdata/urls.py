@@ -1,6 +1,7 @@
 """Every address of the service."""
 
 from django.contrib import admin
+from django.templatetags.static import static
 from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
@@ -10,6 +11,8 @@ from prices.api.views.docs import DocsView, SchemaView
 from prices.api.views.stream import misdirected
 
 urlpatterns = [
+    # A browser asks for it where an answer is no page that names another one.
+    path("favicon.ico", RedirectView.as_view(url=static("pages/favicon.svg"))),
     path("", include("prices.pages.urls")),
     path("", include("prices.api.urls")),
     re_path(r"^prices/stream/?$", misdirected, name="stream"),

@@ -14,6 +14,7 @@ from django.db import connection
 
 from prices.access.rights import FULL_ACCESS, Access
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at, first_id_received
+from prices.jobs.listing import select_jobs
 from prices.latest.stored import COMPARED_WITHIN, STANDS_IN_WITHIN, last_points_of_week
 from prices.models import JobStatus, PricePoint, SymbolAverage
 
@@ -101,6 +102,21 @@ def known_symbols(
     averages = SymbolAverage.objects.raw(_LAST_AVERAGES, bounds | {"symbols": symbols})
     by_symbol = {row.symbol: row for row in averages}
     return [_known(symbol, jobs[symbol], points[symbol], by_symbol.get(symbol), now) for symbol in symbols]
+
+
+def known_symbol(symbol: str, *, now: datetime, access: Access = FULL_ACCESS) -> KnownSymbol:
+    """Return what is known of one symbol, if only that it has neither a job nor a price. Three queries."""
+    statuses = [JobStatus.ACTIVE.value, JobStatus.PAUSED.value]
+    jobs = select_jobs(statuses=statuses, symbol=symbol, access=access).order_by("id")
+    bounds = {"lowest": first_id_received(now - KNOWN_WITHIN), "end": first_id_at(now + CLOCKS_AGREE_WITHIN)}
+    averages = list(SymbolAverage.objects.raw(_LAST_AVERAGES, bounds | {"symbols": [symbol]}))
+    return _known(
+        symbol,
+        [PollingJob(job.id, job.status) for job in jobs],
+        last_points_of_week([symbol], now=now)[symbol],
+        averages[0] if averages else None,
+        now,
+    )
 
 
 def _read_page(values: dict[str, Any]) -> dict[str, list[PollingJob]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import wraps
+from http import HTTPStatus
 from typing import Any
 
 from django.contrib.auth.views import redirect_to_login
@@ -21,6 +22,12 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
     " form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+
+
+class NothingToShowError(Exception):
+    """There is nothing at this address; the text says why."""
+
+
 # The template, and what it shows.
 Shown = tuple[str, Mapping[str, Any]]
 
@@ -35,6 +42,8 @@ def page(view: Callable[..., Shown]) -> Callable[..., HttpResponseBase]:
             return redirect_to_login(request.get_full_path(), reverse("admin:login"))
         try:
             response = render(request, *view(request, access, **kwargs))
+        except NothingToShowError as error:
+            response = render(request, "pages/nothing.html", {"detail": error}, status=HTTPStatus.NOT_FOUND)
         except (DatabaseError, InterfaceError) as error:
             response = _fault(request, error)
         response["Content-Security-Policy"] = _POLICY

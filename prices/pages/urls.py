@@ -1,7 +1,11 @@
 """The addresses of the pages; what programs call is in prices/api/urls.py."""
 
-from django.urls import path
+from django.urls import path, re_path
 
 from prices.pages.overview.views import overview
+from prices.pages.symbol.views import symbol
 
-urlpatterns = [path("", overview, name="overview")]
+urlpatterns = [
+    path("", overview, name="overview"),
+    re_path(r"^pages/symbols/(?P<symbol>.+)$", symbol, name="symbol"),
+]

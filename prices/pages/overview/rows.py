@@ -7,25 +7,12 @@ from decimal import Decimal
 
 from prices.access.rights import Access
 from prices.latest.known_symbols import KnownSymbol, known_symbols
-from prices.latest.stored import point_freshness
-from prices.models import PricePoint
-from prices.pages.overview.last_closes import Change, changes_since_close
+from prices.pages.last_closes import Change, changes_since_close
 from prices.pages.overview.sparkline import sparklines
+from prices.pages.quotes import Quote, quote_of
 from prices.symbols import is_simulated
-from providers.markets.freshness import Freshness, age_seconds
-from providers.rate_limits.limits import time_in_words
 
 ROWS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Quote:
-    """A symbol's last price and how far it can be trusted; `age` is by the provider's time, in words."""
-
-    point: PricePoint
-    age: str
-    freshness: Freshness
-    change: Change | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +55,7 @@ def _row(found: KnownSymbol, change: Change | None, sparkline: str | None, *, no
         is_polled="active" in statuses,
         is_paused=statuses == {"paused"},
         providers=found.providers,
-        quote=None if found.last is None else _quote(found.last, change, now=now),
+        quote=None if found.last is None else quote_of(found.last, change, now=now),
         average=None if found.average is None else found.average.average,
         sparkline=sparkline,
     )
-
-
-def _quote(point: PricePoint, change: Change | None, *, now: datetime) -> Quote:
-    return Quote(point, age_in_words(point.known_time, now=now), point_freshness(point, now=now), change)
-
-
-def age_in_words(moment: datetime | None, *, now: datetime) -> str:
-    """Return how long ago a moment was by its largest units: `3 s`, `2 h 5 min`; or that it is not known."""
-    if moment is None:
-        return "unknown"
-    words = time_in_words(int(age_seconds(moment, now=now))).split()
-    return " ".join(words[:4])

@@ -16,8 +16,8 @@ from prices.access.keys import create_key
 from prices.clock import database_now
 from prices.database.uuid7 import new_ids
 from prices.models import PriceBar, PricePoint, Scope, SymbolAverage
+from prices.pages.last_closes import changes_since_close
 from prices.pages.overview import views
-from prices.pages.overview.last_closes import changes_since_close
 from prices.pages.overview.rows import ROWS
 from prices.pages.overview.sparkline import polyline
 from tests.conftest import MakeJob
@@ -208,6 +208,12 @@ def test_page_loads_nothing_from_elsewhere(client: Client, make_job: MakeJob) ->
     assert len(files) == 3
     assert all(map(find, files))
     assert answer["Cache-Control"] == "no-store"
+
+
+def test_tab_of_any_answer_has_an_icon(client: Client) -> None:
+    answer = client.get("/favicon.ico", follow=True)
+    assert answer["Content-Type"] == "image/svg+xml"
+    answer.close()
 
 
 def test_page_leads_to_what_programs_call(client: Client) -> None:

@@ -1,0 +1,72 @@
+// Keeps the parts of a page as they are now that have data-live and an id: the page is asked for again while it
+// is seen, each data-refresh-s seconds of its body (5 where that is left out). What is open stays open, and the
+// keyboard where it was. Times are shown in the reader's own zone.
+const everyMs = Number(document.body.dataset.refreshS || 5) * 1000;
+const connection = document.getElementById("connection");
+const parts = () => [...document.querySelectorAll("[data-live]")];
+const shown = new Map(parts().map((part) => [part.id, part.innerHTML]));
+let lastUpdate = Date.now();
+let underWay = null;
+
+export function localTimes(root) {
+  const today = new Date().toDateString();
+  for (const each of root.querySelectorAll("time")) {
+    const moment = new Date(each.dateTime);
+    each.title = each.textContent;
+    each.textContent =
+      moment.toDateString() === today ? moment.toLocaleTimeString() : moment.toLocaleString();
+  }
+}
+
+function replace(part, next) {
+  if (next.innerHTML === shown.get(part.id)) return;
+  shown.set(part.id, next.innerHTML);
+  const open = [...part.querySelectorAll("details[id][open]")].map((each) => each.id);
+  const focused = document.activeElement.closest("[id]")?.id;
+  part.replaceChildren(...next.childNodes);
+  for (const id of open) document.getElementById(id)?.setAttribute("open", "");
+  if (focused && !document.getElementById(focused)?.contains(document.activeElement))
+    document.getElementById(focused)?.querySelector("summary, a")?.focus({ preventScroll: true });
+  localTimes(part);
+}
+
+async function update() {
+  underWay?.abort();
+  const call = (underWay = new AbortController());
+  let fault = "No connection";
+  try {
+    const answer = await fetch(location.href, { signal: call.signal, cache: "no-store" });
+    if (answer.redirected) location.assign(answer.url);
+    if (!answer.ok) {
+      fault = `The service answers ${answer.status}`;
+      throw new Error(fault);
+    }
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    for (const part of parts()) {
+      const next = page.getElementById(part.id);
+      if (next) replace(part, next);
+    }
+    lastUpdate = Date.now();
+    document.dispatchEvent(new Event("refreshed"));
+  } catch (error) {
+    if (error.name === "AbortError") return;
+  }
+  tellConnection(fault);
+}
+
+function tellConnection(fault) {
+  const ago = Date.now() - lastUpdate;
+  connection.hidden = ago < 2.5 * everyMs;
+  const text = `${fault}: last update ${Math.round(ago / 1000)} s ago.`;
+  if (!connection.hidden && connection.textContent !== text) connection.textContent = text;
+}
+
+// Who marks a text wants to copy it.
+function isMarked() {
+  const selection = getSelection();
+  return !selection.isCollapsed && parts().some((part) => part.contains(selection.anchorNode));
+}
+
+document.addEventListener("visibilitychange", () => document.hidden || update());
+setInterval(() => document.hidden || isMarked() || update(), everyMs);
+parts().forEach(localTimes);
