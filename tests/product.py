@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import psutil
 import redis
 import requests
 from django.conf import settings
@@ -130,6 +131,14 @@ class Product:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
             return True
         return False
+
+    @property
+    def streams(self) -> int:
+        """How many connections the stream's server has."""
+        return sum(
+            each.laddr.port == self._stream_port and each.status == psutil.CONN_ESTABLISHED
+            for each in psutil.Process(self.pid("stream")).net_connections("tcp")
+        )
 
     @property
     def names(self) -> list[str]:

@@ -20,9 +20,14 @@ def misdirected(request: HttpRequest) -> HttpResponse:
 
 def stream_url(request: HttpRequest) -> str:
     """Return the stream's address for whoever sent the request, with its query."""
-    address = settings.STREAM_URL or _own_url(request)
+    address = stream_address(request)
     query = request.META["QUERY_STRING"]
     return f"{address}?{query}" if query else address
+
+
+def stream_address(request: HttpRequest) -> str:
+    """Return the stream's address for whoever sent the request: STREAM_URL, or its port at the same host."""
+    return settings.STREAM_URL or _own_url(request)
 
 
 def _own_url(request: HttpRequest) -> str:

@@ -1,71 +1,103 @@
-// Keeps the overview as it is now: the same page is asked for again, and what changed takes its place.
-"use strict";
+// Keeps the overview as it is now: prices as they come by the stream, and the whole page each few seconds.
+import { sinceOf, tick } from "./ages.js";
+import { refresh } from "./refresh.js";
+import { numberText, openStream } from "./stream.js";
 
-const EVERY_MS = 2000;
 const FIND_AFTER_MS = 200;
-const LOST_AFTER_MS = 6000;
+// What a row cannot tell by itself is asked for, but not for each event.
+const ASK_AFTER_MS = 1000;
 
-const live = document.getElementById("live");
-const connection = document.getElementById("connection");
 const search = document.getElementById("q");
-let lastUpdate = Date.now();
-let underWay = null;
+const live = document.getElementById("live");
+const latest = new Map();
+let before = prices();
 
-function pricesOf(root) {
-  const cells = root.querySelectorAll("tr[data-symbol] .price");
-  return new Map([...cells].map((cell) => [cell.closest("tr").dataset.symbol, cell]));
+const rows = () => [...live.querySelectorAll("tr[data-symbol]")];
+
+function prices() {
+  const cells = document.querySelectorAll("tr[data-symbol] .price");
+  return new Map([...cells].map((cell) => [cell.closest("tr").dataset.symbol, numberOf(cell)]));
 }
 
 function numberOf(cell) {
   return parseFloat(cell.firstChild.textContent.replaceAll(",", ""));
 }
 
-function markMoved(before) {
-  for (const [symbol, cell] of pricesOf(live)) {
-    const former = before.get(symbol);
-    if (former === undefined || former === numberOf(cell)) continue;
-    cell.classList.add(numberOf(cell) > former ? "moved-up" : "moved-down");
-  }
+function mark(row, former) {
+  const cell = row.querySelector(".price");
+  const now = numberOf(cell);
+  cell.classList.remove("moved-up", "moved-down");
+  if (former === undefined || Number.isNaN(former) || former === now) return;
+  // Begins the animation anew.
+  void cell.offsetWidth;
+  cell.classList.add(now > former ? "moved-up" : "moved-down");
 }
 
-function localTimes() {
-  for (const each of live.querySelectorAll("time")) {
-    each.title = each.textContent;
-    each.textContent = new Date(each.dateTime).toLocaleTimeString();
-  }
+// 12345.6700 as 12,345.6700
+function grouped(text) {
+  const [whole, decimals] = text.split(".");
+  return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (decimals === undefined ? "" : `.${decimals}`);
 }
 
-async function update() {
-  underWay?.abort();
-  const call = (underWay = new AbortController());
-  try {
-    const answer = await fetch(location.href, { signal: call.signal, cache: "no-store" });
-    if (answer.redirected) location.assign(answer.url);
-    if (!answer.ok) throw new Error(answer.status);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const before = new Map([...pricesOf(live)].map(([symbol, cell]) => [symbol, numberOf(cell)]));
-    live.replaceChildren(...page.getElementById("live").childNodes);
-    markMoved(before);
-    localTimes();
-    lastUpdate = Date.now();
-  } catch (error) {
-    if (error.name === "AbortError") return;
-  }
-  tellConnection();
+// A row is of one provider: which of several is the last price, the service says.
+function isOfRow(row, event) {
+  return row.dataset.provider === event.provider && row.dataset.event <= event.event_id;
 }
 
-function tellConnection() {
-  const ago = Date.now() - lastUpdate;
-  connection.hidden = ago < LOST_AFTER_MS;
-  const text = `No connection: last update ${Math.round(ago / 1000)} s ago.`;
-  if (!connection.hidden && connection.textContent !== text) connection.textContent = text;
+function show(row, { json, event }) {
+  const former = numberOf(row.querySelector(".price"));
+  row.dataset.event = event.event_id;
+  row.querySelector(".price").firstChild.textContent = `${grouped(numberText(json, "price"))} `;
+  const average = numberText(json, "average");
+  row.querySelector(".average").textContent = average === null ? "\u2013" : grouped(average);
+  const state = row.querySelector(".state");
+  state.className = `state ${event.freshness}`;
+  state.textContent = event.freshness;
+  state.title = event.freshness_rule;
+  if (event.age_seconds !== null) row.querySelector(".since").dataset.since = sinceOf(event.age_seconds);
+  tick();
+  mark(row, former);
 }
+
+let asking = null;
+
+function ask() {
+  asking ??= setTimeout(() => {
+    asking = null;
+    refresh();
+  }, ASK_AFTER_MS);
+}
+
+function onEvent(json, event) {
+  const row = live.querySelector(`tr[data-symbol="${CSS.escape(event.symbol)}"]`);
+  if (!row) return;
+  if (!isOfRow(row, event)) {
+    // The first price, another provider, a correction: the row as a whole may be another one.
+    if (!(event.event_id < row.dataset.event)) ask();
+    return;
+  }
+  latest.set(event.symbol, { json, event });
+  show(row, { json, event });
+}
+
+const follow = openStream({ symbols: rows().map((row) => row.dataset.symbol), onEvent });
+
+document.addEventListener("refreshed", () => {
+  for (const row of rows()) {
+    // What came while the page was under way is newer than the page.
+    const came = latest.get(row.dataset.symbol);
+    if (came && row.dataset.event < came.event.event_id && isOfRow(row, came.event)) show(row, came);
+    else mark(row, before.get(row.dataset.symbol));
+  }
+  before = prices();
+  follow(rows().map((row) => row.dataset.symbol));
+});
 
 function find() {
   const address = new URL(location.href);
   address.search = search.value ? `?q=${encodeURIComponent(search.value)}` : "";
   history.replaceState(null, "", address);
-  update();
+  refresh();
 }
 
 let waiting;
@@ -77,6 +109,3 @@ search.form.addEventListener("submit", (event) => {
   event.preventDefault();
   find();
 });
-document.addEventListener("visibilitychange", () => document.hidden || update());
-setInterval(() => document.hidden || update(), EVERY_MS);
-localTimes();

@@ -1,14 +1,13 @@
 // Keeps the parts of a page as they are now that have data-live and an id: the page is asked for again while it
-// is seen, each data-refresh-s seconds of its body (5 where that is left out). What is open stays open, and the
-// keyboard where it was. Times are shown in the reader's own zone.
-const everyMs = Number(document.body.dataset.refreshS || 5) * 1000;
+// is seen. What is open stays open, and the keyboard where it was. Times are shown in the reader's own zone.
+const EVERY_MS = 5000;
 const connection = document.getElementById("connection");
 const parts = () => [...document.querySelectorAll("[data-live]")];
 const shown = new Map(parts().map((part) => [part.id, part.innerHTML]));
 let lastUpdate = Date.now();
 let underWay = null;
 
-export function localTimes(root) {
+function localTimes(root) {
   const today = new Date().toDateString();
   for (const each of root.querySelectorAll("time")) {
     const moment = new Date(each.dateTime);
@@ -30,7 +29,8 @@ function replace(part, next) {
   localTimes(part);
 }
 
-async function update() {
+// Asks for the page now.
+export async function refresh() {
   underWay?.abort();
   const call = (underWay = new AbortController());
   let fault = "No connection";
@@ -56,7 +56,7 @@ async function update() {
 
 function tellConnection(fault) {
   const ago = Date.now() - lastUpdate;
-  connection.hidden = ago < 2.5 * everyMs;
+  connection.hidden = ago < 2.5 * EVERY_MS;
   const text = `${fault}: last update ${Math.round(ago / 1000)} s ago.`;
   if (!connection.hidden && connection.textContent !== text) connection.textContent = text;
 }
@@ -67,6 +67,6 @@ function isMarked() {
   return !selection.isCollapsed && parts().some((part) => part.contains(selection.anchorNode));
 }
 
-document.addEventListener("visibilitychange", () => document.hidden || update());
-setInterval(() => document.hidden || isMarked() || update(), everyMs);
+document.addEventListener("visibilitychange", () => document.hidden || refresh());
+setInterval(() => document.hidden || isMarked() || refresh(), EVERY_MS);
 parts().forEach(localTimes);

@@ -1,5 +1,7 @@
 // The chart of a symbol. Its numbers are floats, as a chart's are: the page around it has all digits.
-import "./refresh.js";
+import "./ages.js";
+import { refresh } from "./refresh.js";
+import { openStream } from "./stream.js";
 
 const RANGES = {
   "15m": { seconds: 900, interval: "1m" },
@@ -12,6 +14,8 @@ const RANGES = {
 };
 // Of more prices than these bars are drawn.
 const MOST_ROWS = 10000;
+const REDRAWN_EACH_MS = 30000;
+const REFRESHED_AFTER_MS = 500;
 
 const form = document.getElementById("chart-form");
 const box = document.getElementById("chart");
@@ -21,6 +25,9 @@ const inDark = matchMedia("(prefers-color-scheme: dark)");
 let chart, price, average, candles, gapBand;
 let underWay = null;
 let drawn = "";
+let drawnAt = 0;
+// The newest row that is drawn; null where bars are.
+let edge = null;
 
 // A variable of the page's style, as the colour that it is in this scheme.
 function colour(name) {
@@ -210,10 +217,35 @@ async function draw() {
     const choice = JSON.stringify(chosen);
     if (choice !== drawn) chart.timeScale().fitContent();
     drawn = choice;
+    drawnAt = Date.now();
+    edge = rows ? edgeOf(rows) : null;
     note.textContent = `${words.join("; ")}.`;
   } catch (error) {
     if (error.name !== "AbortError") note.textContent = `The chart is not up to date: ${error.message}.`;
   }
+}
+
+const edgeOf = ([newest]) => ({ time: secondsOf(newest?.observed_at ?? newest?.created_at), ...newest });
+
+// At the right edge, as it comes; what is not simply newer is drawn with all the rest.
+function append(event) {
+  const time = secondsOf(event.observed_at ?? event.created_at);
+  const provider = new FormData(form).get("provider");
+  const isNewest = edge && time >= edge.time && event.event_id > edge.event_id;
+  if (!isNewest || event.currency !== edge.currency || (provider && provider !== event.provider)) return;
+  edge = { ...event, time };
+  price.update({ time, value: event.price });
+  if (event.average !== null) average.update({ time, value: event.average });
+  refreshSoon();
+}
+
+let soon = null;
+
+function refreshSoon() {
+  soon ??= setTimeout(() => {
+    soon = null;
+    refresh();
+  }, REFRESHED_AFTER_MS);
 }
 
 form.hidden = false;
@@ -224,5 +256,6 @@ inDark.addEventListener("change", () => {
   chart.applyOptions(options());
   styles();
 });
-document.addEventListener("refreshed", draw);
+document.addEventListener("refreshed", () => Date.now() - drawnAt < REDRAWN_EACH_MS || draw());
+openStream({ symbols: [symbol], onEvent: (_json, event) => append(event) });
 draw();

@@ -66,7 +66,7 @@ def add_bar(point: PricePoint, start: datetime, close: str, *, interval: str, la
 
 def cells(page: str, symbol: str) -> list[str]:
     """Return the texts of a symbol's row."""
-    row = re.search(rf'<tr data-symbol="{re.escape(symbol)}">(.*?)</tr>', page, re.DOTALL)
+    row = re.search(rf'<tr data-symbol="{re.escape(symbol)}"[^>]*>(.*?)</tr>', page, re.DOTALL)
     assert row, f"{symbol} is not shown"
     found = re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row[1], re.DOTALL)
     return [" ".join(re.sub(r"<.*?>", " ", cell).split()) for cell in found]
