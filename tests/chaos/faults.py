@@ -15,10 +15,11 @@ from typing import TypeAlias
 
 import psycopg
 
+from consumers.repair.rebuild import RebuildError, rebuild_averages
 from dev.pytest_services import Service
 from tests.chaos.clocks import Clocks
 from tests.chaos.database import APPLICATION
-from tests.chaos.world import World
+from tests.chaos.world import SHARED_SYMBOLS, World
 from tests.redis_troubles import Trouble, admin_of, full, refusing, replica
 
 Members: TypeAlias = Mapping[str, str]
@@ -31,6 +32,8 @@ SOON_S = (0.0, 2.0)
 ALMOST_AN_HOUR_S = (3_300.0, 3_300.0)
 ALL_WAIT_WITHIN_S = 5.0
 PAUSE_S = 0.02
+REBUILT_WITHIN_S = 60.0
+RETRIED_AFTER_S = 0.5
 CLOCK_AHEAD = "clock of PostgreSQL and all processes ahead"
 _CLOCK = "'s clock"
 
@@ -43,6 +46,9 @@ _WAITING = """
     SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
     WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND starts_with(relname, 'symbol_averages')
+"""
+_MAKE_WRONG = """
+    UPDATE symbol_averages SET average = average + 1 WHERE symbol = %s AND average IS NOT NULL RETURNING 1
 """
 
 
@@ -201,6 +207,23 @@ def burst(kind: str, world: World, _step: Step) -> bool:
     return True
 
 
+def have_averages_rebuilt(world: World, _step: Step) -> bool:
+    """Make the averages of a symbol wrong, and have them rebuilt while all goes on."""
+    symbol = world.rng.choice(SHARED_SYMBOLS)
+    # PostgreSQL may be away, or go away meanwhile.
+    with world.new_database() as database, suppress(psycopg.OperationalError):
+        database.rows(_MAKE_WRONG, [symbol])
+    deadline = time.monotonic() + REBUILT_WITHIN_S
+    while True:
+        try:
+            if rebuild_averages(symbol=symbol).is_complete:
+                return True
+        except RebuildError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(RETRIED_AFTER_S)
+
+
 def any_clock(members: Members) -> list[str]:
     """Return the clock of every process."""
     return [f"{name}{_CLOCK}" for name in members]
@@ -247,6 +270,7 @@ FAULTS = [
     Fault("Valkey full", only("Valkey"), (0.5, 4.0), partial(have_valkey_refuse, full)),
     Fault("Valkey takes no messages", only("Valkey"), (0.5, 4.0), partial(have_valkey_refuse, _NO_LPUSH)),
     Fault("Valkey gives no messages", only("Valkey"), (0.5, 4.0), partial(have_valkey_refuse, _NO_BRPOP)),
+    Fault("averages made wrong and rebuilt", only("averages"), AT_ONCE_S, have_averages_rebuilt, weight=2),
     Fault("burst of duplicates", only("traffic"), AT_ONCE_S, partial(burst, "duplicates")),
     Fault("burst of late events", only("traffic"), AT_ONCE_S, partial(burst, "late")),
     Fault("burst of poison", only("traffic"), AT_ONCE_S, partial(burst, "poison")),

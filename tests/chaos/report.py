@@ -28,6 +28,7 @@ class Report:
     took: dict[str, int]
     injected: dict[str, int]
     sent: dict[str, int]
+    streams: dict[str, int]
     slots: dict[str, int]
     rows: dict[str, int]
     revived: dict[str, int]
@@ -43,6 +44,10 @@ class Report:
             took=world.took,
             injected=dict(sorted(world.injected.items())),
             sent=dict(sorted(world.traffic.sent.items())),
+            streams={
+                "connections, one after the other": world.stream_client.connections,
+                "rows whose last version it saw": len(world.stream_client.versions),
+            },
             slots=count_slots(world),
             rows={table: _rows(world, table) for table in TABLES},
             revived=dict(world.fleet.revived),
@@ -67,6 +72,7 @@ class Report:
             *_section("seconds", self.took),
             *_section("injected", self.injected),
             *_section("sent by the harness", self.sent),
+            *_section("client of the stream", self.streams),
             *_section("slots", self.slots),
             *_section("rows", self.rows),
             *_section("ended by itself, and started again", self.revived),

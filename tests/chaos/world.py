@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from random import Random
 from uuid import UUID
 
 from dev.pytest_services import Services
@@ -54,6 +55,8 @@ class World:
         self._traffic_database = self.new_database()
         self.traffic = Traffic(self._traffic_database, symbols, seed=setting.seed)
         self.stream_client = StreamClient(self.fleet.stream_address, seed=setting.seed)
+        # What faults choose beyond their plan.
+        self.rng = Random(f"world {setting.seed}")
         # Parts and processes that a fault has in its hands.
         self.busy: set[str] = set()
         self.injected: Counter[str] = Counter()
