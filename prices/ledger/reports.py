@@ -137,9 +137,9 @@ def runs_of(
     """
     runs = PollRun.objects.filter(job=job).order_by("-id")
     if since is not None:
-        runs = runs.filter(id__gte=_first_run_id(since))
+        runs = runs.filter(id__gte=first_run_id(since))
     if until is not None:
-        runs = runs.filter(id__lt=_first_run_id(until))
+        runs = runs.filter(id__lt=first_run_id(until))
     return runs.filter(state__in=states) if states else runs
 
 
@@ -171,11 +171,11 @@ def count_last_day(job: PollJob, *, now: datetime) -> SlotCounts:
 
 
 def _parameters(job: PollJob, since: datetime, until: datetime) -> dict[str, Any]:
-    ids = {"first_id": _first_run_id(since), "end_id": _first_run_id(until)}
+    ids = {"first_id": first_run_id(since), "end_id": first_run_id(until)}
     return {"job": job.id, "since": since, "until": until, "closed": str(GapReason.MARKET_CLOSED)} | ids
 
 
-def _first_run_id(moment: datetime) -> UUID:
+def first_run_id(moment: datetime) -> UUID:
     """Return the lowest id that the run of a slot at this moment or later can have."""
     # Slots are whole milliseconds: what begins within one is not in it.
     milliseconds = -((EPOCH - max(moment, EPOCH)) // timedelta(milliseconds=1))

@@ -13,11 +13,13 @@ from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import require_http_methods, require_safe
 
+from prices.access.rights import Access, MissingScopeError
 from prices.api.access.authentication import session_access
 from prices.api.problems import problem_for
 from prices.api.views.stream import stream_address
+from prices.pages.changing import ask_to_log_in, may_change, not_allowed
 
 # Everything comes from this service, and nothing is written in a page but in its own files. The stream has a
 # port of its own.
@@ -37,15 +39,35 @@ Shown = tuple[str, Mapping[str, Any]]
 
 def page(view: Callable[..., Shown]) -> Callable[..., HttpResponseBase]:
     """Answer GET and HEAD with a page; who needs a key and has no session is sent to the login."""
+    return csrf_exempt(require_safe(_answer_of(view)))
 
+
+def form_page(view: Callable[..., Shown | HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Answer as `page` does, and POST, with its CSRF token, for who may change something.
+
+    Who may not is sent to the login, which leads back to the page.
+    """
+
+    @wraps(view)
+    def guarded(request: HttpRequest, access: Access, **kwargs: Any) -> Shown | HttpResponseBase:
+        if request.method == "POST" and not may_change(request):
+            return ask_to_log_in(request)
+        return view(request, access, **kwargs)
+
+    return require_http_methods(["GET", "HEAD", "POST"])(_answer_of(guarded))
+
+
+def _answer_of(view: Callable[..., Shown | HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     @wraps(view)
     def answer(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
         access = session_access(request)
         if access is None:
             return redirect_to_login(request.get_full_path(), reverse("admin:login"))
         try:
-            template, shown = view(request, access, **kwargs)
-            response = render(request, template, {**shown, "stream": stream_address(request)})
+            shown = view(request, access, **kwargs)
+            response = _rendered(request, *shown) if isinstance(shown, tuple) else shown
+        except MissingScopeError:
+            response = not_allowed(request, "see jobs")
         except NothingToShowError as error:
             response = render(request, "pages/nothing.html", {"detail": error}, status=HTTPStatus.NOT_FOUND)
         except (DatabaseError, InterfaceError) as error:
@@ -55,7 +77,11 @@ def page(view: Callable[..., Shown]) -> Callable[..., HttpResponseBase]:
         response["Cache-Control"] = "no-store"
         return response
 
-    return csrf_exempt(require_safe(answer))
+    return answer
+
+
+def _rendered(request: HttpRequest, template: str, shown: Mapping[str, Any]) -> HttpResponse:
+    return render(request, template, {**shown, "stream": stream_address(request)})
 
 
 def _origin(address: str) -> str:
