@@ -1,9 +1,12 @@
 """The view of the overview."""
 
+from uuid import uuid4
+
 from django.http import HttpRequest
 
 from prices.access.rights import Access
 from prices.clock import recent_now
+from prices.pages.changing import may_change
 from prices.pages.overview.rows import read_overview
 from prices.pages.overview.sparkline import BARS, HEIGHT, WIDTH
 from prices.pages.page import Shown, page
@@ -18,4 +21,5 @@ def overview(request: HttpRequest, access: Access) -> Shown:
     after = normalise_symbol(request.GET.get("after", "")) or ""
     shown = None if part is None else read_overview(part=part, after=after, now=now, access=access)
     picture = {"width": WIDTH, "height": HEIGHT, "bars": BARS}
-    return "pages/overview.html", {"asked": asked, "overview": shown, "now": now, **picture}
+    form = {"may_change": may_change(request), "once": uuid4()}
+    return "pages/overview.html", {"asked": asked, "overview": shown, "now": now, **picture, **form}

@@ -180,6 +180,16 @@ def test_planner_answers_and_makes_nothing(local: Client, settings: Settings) ->
     assert not PollJob.objects.exists()
 
 
+def test_first_symbol_is_polled_from_the_overview(local: Client) -> None:
+    page = local.get("/").content.decode()
+    form = re.search(r'<form method="post" action="(.+?)">(.*?)</form>', page, re.DOTALL)
+    assert form
+    values = dict(re.findall(r'name="(\w+)" value="(.*?)"', form[2]))
+    address = local.post(form[1], values)["Location"]
+    assert address == page_of(PollJob.objects.get(symbols=["SIM-ACME"], interval=1))
+    assert "Poll a first symbol" not in local.get("/").content.decode()
+
+
 def test_job_is_paused_resumed_changed_stopped_and_deleted(local: Client, make_job: MakeJob) -> None:
     job = make_job(["SIM-A"])
     page = page_of(job)
