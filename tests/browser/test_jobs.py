@@ -1,5 +1,7 @@
 """The pages of the jobs in a browser, with the processes that poll."""
 
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
+from django.contrib.auth.models import User
 from playwright.sync_api import expect
 
 from prices.models import PollJob, PollRun
@@ -49,3 +51,23 @@ def test_job_is_made_polled_paused_resumed_and_stopped(open_page: Open, product:
     page.get_by_role("button", name="Stop it for good").click()
     expect(page.get_by_text("Stopped for good.")).to_be_visible()
     assert PollJob.objects.get().status == "stopped"
+
+
+def test_service_that_others_reach_asks_for_a_login(open_page: Open, product: Product) -> None:
+    product.stop("web")
+    product.set_command("web", product.command("web").replace("--host 127.0.0.1", "--host 0.0.0.0"))
+    product.start("web")
+    wait_until(lambda: product.is_serving("web"), timeout_s=60)
+    page = open_page("/pages/jobs")
+    page.get_by_role("link", name="Log in to make one").click()
+    expect(page.get_by_label("Username:")).to_be_visible()
+    # As the product hashes it: the tests' own settings have a faster way.
+    password = PBKDF2PasswordHasher().encode("a password of this test", "salt")
+    User.objects.create(username="admin", password=password, is_staff=True, is_superuser=True)
+    page.get_by_label("Username:").fill("admin")
+    page.get_by_label("Password:").fill("a password of this test")
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("heading", name="New job")).to_be_visible()
+    page.get_by_label("Symbols").fill("SIM-A")
+    page.get_by_role("button", name="Make the job").click()
+    expect(page.get_by_text("The job is made")).to_be_visible()
