@@ -14,8 +14,10 @@ from consumers.averages.dead_letter_rows import DeadLettersFullError, check_room
 from consumers.reading.lag import PartitionLag, read_lag
 from marketdata.health import PartHealth, check_parts
 from prices.clock import database_now
+from prices.database.errors import database_trouble
 from prices.database.uuid7 import CLOCKS_AGREE_WITHIN, first_id_at
 from prices.jobs.listing import select_jobs
+from prices.ledger.missed_slots import missed_slots
 from prices.maintenance.ending_calendars import ending_calendars
 from prices.maintenance.partitions import spans_in_default
 from prices.models import BeatTerm, DeadLetter, JobStatus, PollRun, PricePoint, SymbolAverage
@@ -61,6 +63,7 @@ class Stored:
     `leader` is the beat that led last, by its host and process, and `last_lead` when it did.
     `dead_letters_full` says so where there is no room for more of them. `unpartitioned` has the first and
     the last day of rows that lie in no partition of their time, for each table with such rows.
+    `missed_slots` has the slots of the last 24 hours that were not polled, by reason.
     """
 
     jobs: dict[str, int]
@@ -75,6 +78,7 @@ class Stored:
     open_dead_letters: int
     dead_letters_full: str | None
     unpartitioned: dict[str, tuple[date, date]]
+    missed_slots: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +150,9 @@ def _read_stored(problems: list[str], *, now: datetime | None) -> Stored | None:
     terms = BeatTerm.objects.order_by("-id").values_list("holder", "renewed_at")
     counts = select_jobs().order_by().values_list("status").annotate(Count("id"))
     try:
+        moment = now or database_now()
         # Later ids are of a clock that was ahead, and would stand last until their time comes.
-        known = first_id_at((now or database_now()) + CLOCKS_AGREE_WITHIN)
+        known = first_id_at(moment + CLOCKS_AGREE_WITHIN)
         averages = SymbolAverage.objects.filter(event_id__lt=known).order_by("-event_id")
         leader, last_lead = terms.first() or ("", None)
         return Stored(
@@ -163,9 +168,10 @@ def _read_stored(problems: list[str], *, now: datetime | None) -> Stored | None:
             open_dead_letters=DeadLetter.objects.filter(replayed_at=None).count(),
             dead_letters_full=_fullness_of_dead_letters(),
             unpartitioned=spans_in_default(),
+            missed_slots=missed_slots(since=moment - timedelta(days=1)),
         )
     except Error as error:
-        problems.append(f"postgresql: {str(error).partition(chr(10))[0]}")
+        problems.append(f"postgresql: {database_trouble(error) or str(error).partition(chr(10))[0]}")
         return None
 
 

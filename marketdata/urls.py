@@ -6,6 +6,7 @@ from django.urls import include, path, re_path
 from django.views.decorators.http import require_safe
 from django.views.generic import RedirectView
 
+from marketdata.system_page import system
 from marketdata.views import livez, readyz
 from prices.api.views.docs import DocsView, SchemaView
 from prices.api.views.stream import misdirected
@@ -13,6 +14,7 @@ from prices.api.views.stream import misdirected
 urlpatterns = [
     # A browser asks for it where an answer is no page that names another one.
     path("favicon.ico", RedirectView.as_view(url=static("pages/favicon.svg"))),
+    re_path(r"^pages/system/?$", system, name="system"),
     path("", include("prices.pages.urls")),
     path("", include("prices.api.urls")),
     re_path(r"^prices/stream/?$", misdirected, name="stream"),

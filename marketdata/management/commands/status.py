@@ -51,6 +51,7 @@ def _plain(status: Status) -> dict[str, Any]:
         else _plain_last(status, stored),
         "dead_letters": None if stored is None else stored.open_dead_letters,
         "unpartitioned": None if stored is None else stored.unpartitioned,
+        "missed_slots": None if stored is None else stored.missed_slots,
         "consumer": None if status.lag is None else _plain_consumer(status, status.lag),
     }
 
@@ -109,6 +110,8 @@ def _stored_lines(status: Status, stored: Stored) -> Iterator[str]:
     yield f"outbox        {stored.pending_points:,} points{oldest}"
     yield f"last average  {last}"
     yield f"dead letters  {stored.open_dead_letters:,} not replayed"
+    missed = ", ".join(f"{slots:,} {reason}" for reason, slots in stored.missed_slots.items())
+    yield f"not polled    {missed or 'none'} in the last 24 hours"
     for table, (first_day, last_day) in stored.unpartitioned.items():
         yield f"unpartitioned {table}: rows of {first_day} to {last_day} lie in no partition of their time"
 
