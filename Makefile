@@ -26,7 +26,7 @@ define install
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-clocks soak chaos bench-api bench-consumer bench-scheduler lint lock lock-kafka venv venv-test
+.PHONY: help run test test-clocks soak chaos bench-api bench-consumer bench-scheduler screenshots lint lock lock-kafka venv venv-test
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
@@ -55,6 +55,9 @@ bench-consumer: venv-test ## Measure the consumer against PostgreSQL's own limit
 
 bench-scheduler: venv-test ## Measure beat beside the stock one, through the whole path (7 minutes; wants an idle machine)
 	@exec $(BIN)/python -m bench scheduler $(ARGS)
+
+screenshots: venv-test ## Write pictures of each page into docs/pictures (ARGS=folder: into another one; wants Chromium)
+	@exec $(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 lint: venv-test ## Check style and types
 	$(BIN)/ruff check

@@ -1,6 +1,5 @@
 """Fixtures of the tests in a real browser: Debian's Chromium, driven by Playwright."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.resources import files
@@ -10,10 +9,10 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from prices.models import AverageBatch
+from tests.browser.chromium import CHROMIUM
 from tests.product import Product
 from tests.waiting import wait_until
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 # What a screen reader or a keyboard cannot get past.
 SERIOUS = {"serious", "critical"}
