@@ -28,8 +28,9 @@ log = structlog.get_logger(__name__)
 # One statement: whoever changes or accounts for a job waits for it, and it waits for them, and then looks
 # once more. A worker that was suspended since it computed its slots claims none that lies in a gap by now, or
 # on a grid that is no longer the job's. In the order of the ids, as in `finish`: in another order two of them
-# would wait for each other. A run that began before its slot was due is of a clock that was ahead
-# (prices/ledger/set_back.py): the slot is polled in its time.
+# would wait for each other. A run that began before its slot was due is of a clock that was ahead by much
+# (prices/ledger/set_back.py): the slot is polled in its time. None begins so where the clock is set back a
+# little since the worker read it, as while this statement waits for a job.
 _CLAIM = """
     WITH wanted AS (
         SELECT job.id, slot.run_id, slot.due_at
@@ -44,9 +45,9 @@ _CLAIM = """
         FOR SHARE OF job
     )
     INSERT INTO poll_runs (id, job_id, due_at, state, reason, points, started_at)
-    SELECT run_id, id, due_at, 'claimed', '', 0, clock_timestamp() FROM wanted
+    SELECT run_id, id, due_at, 'claimed', '', 0, greatest(clock_timestamp(), due_at) FROM wanted
     ON CONFLICT (id) DO UPDATE
-    SET state = 'claimed', reason = '', points = 0, started_at = clock_timestamp(), finished_at = NULL
+    SET state = 'claimed', reason = '', points = 0, started_at = excluded.started_at, finished_at = NULL
     WHERE poll_runs.started_at < poll_runs.due_at AND poll_runs.state <> 'abandoned'
     RETURNING job_id
 """
@@ -69,7 +70,7 @@ _FINISH = """
     ), finished AS (
         UPDATE poll_runs run
         SET state = outcome.state, reason = outcome.reason, points = outcome.points,
-            finished_at = clock_timestamp()
+            finished_at = greatest(clock_timestamp(), started_at)
         FROM outcome
         WHERE run.id = outcome.run_id AND run.state = 'claimed'
         RETURNING run.job_id, run.due_at, outcome.*

@@ -111,6 +111,17 @@ def test_slot_polled_by_a_clock_that_was_ahead_is_polled_again_in_its_time() -> 
     assert claim_slots([job.id], now=now + HOUR) == []
 
 
+def test_slot_claimed_while_the_clock_is_set_back_a_little_is_not_polled_again(make_job: MakeJob) -> None:
+    job = make_job(interval=1)
+    # What a worker read just before, when its statement waits for the job's row meanwhile.
+    before = database_now() + 3 * SECOND
+    (claim,) = claim_slots([job.id], now=before)
+    undo_time_to_come()
+    assert claim_slots([job.id], now=before) == []
+    finish([RunOutcome(claim, RunState.STORED, points=1)])
+    assert claim_slots([job.id], now=before) == []
+
+
 @pytest.mark.parametrize("is_accounted_for", [False, True])
 def test_stop_soon_after_the_clock_is_right_ends_the_job_now(
     make_job: MakeJob, *, is_accounted_for: bool
