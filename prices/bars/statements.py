@@ -2,35 +2,41 @@
 
 A sample is a time of the provider and its price: what was received last of that time, as a provider may
 correct itself. A price without a time counts at its receipt, if the market was open then. Prices of a day are
-samples of the day alone.
+samples of the day alone. A price whose time lies over two minutes ahead of its id's is no sample: PostgreSQL's
+clock makes the ids, so one of the clocks was wrong.
 
 minute   of samples
 hour     of the minutes in it
 day      of the minutes from its begin to the next day's, and of the prices of that day
 """
 
+# Each clock may differ by a minute (CLOCKS_AGREE_WITHIN). Ids that have no time are taken as they are.
+_TIME_AGREES = "({at} <= uuid_extract_timestamp({id}) + interval '2 minutes') IS NOT FALSE"
+_RECEIPT_AGREES = "(uuid_extract_timestamp(id) <= received_at + interval '2 minutes') IS NOT FALSE"
+
 # Of these points since the last run: the minutes, and of prices of a day the times, of which a sample is new
 # or another one. Most repeat the one before, as on a weekend.
-CHANGED = """
+CHANGED = f"""
 SELECT DISTINCT point.symbol, point.provider, point.precision = 'day' AS of_day,
        date_trunc('minute', coalesce(point.observed_at, point.received_at)) AS minute
 FROM price_points AS point
-WHERE {where} AND NOT EXISTS (
+WHERE {{where}} AND NOT EXISTS (
     SELECT FROM (
         SELECT before.price, before.currency, before.precision FROM price_points AS before
         WHERE before.symbol = point.symbol AND before.provider = point.provider
           AND before.observed_at = point.observed_at AND before.id < point.id
+          AND {_TIME_AGREES.format(at="before.observed_at", id="before.id")}
         ORDER BY before.id DESC LIMIT 1
     ) AS before
     WHERE before.price = point.price AND before.currency IS NOT DISTINCT FROM point.currency
       AND before.precision = point.precision
 )
-"""
+"""  # noqa: S608 - no outside text
 OF_TRANSACTIONS = "point.tx >= %(position)s AND point.tx < %(horizon)s"
 OF_IDS = "point.id >= %(first)s AND point.id < %(end)s"
 
-# An id is not made before its price was true, but for clocks that differ; `lowest` bounds the partitions.
-MINUTES = """
+# `lowest` and `highest` bound the partitions.
+MINUTES = f"""
 WITH wanted AS (
     SELECT * FROM unnest(%(symbols)s::text[], %(providers)s::text[], %(starts)s::timestamptz[],
                          %(lowest)s::uuid[], %(highest)s::uuid[], %(open)s::boolean[])
@@ -42,11 +48,13 @@ WITH wanted AS (
         SELECT id, currency, observed_at AS at, price FROM price_points AS point
         WHERE point.symbol = wanted.symbol AND point.provider = wanted.provider AND precision = 'second'
           AND observed_at >= start AND observed_at < start + interval '1 minute' AND id >= lowest
+          AND {_TIME_AGREES.format(at="observed_at", id="id")}
         UNION ALL
         SELECT id, currency, received_at, price FROM price_points AS point
         WHERE point.symbol = wanted.symbol AND point.provider = wanted.provider AND precision = 'unknown'
           AND is_open AND id >= lowest AND id < highest
           AND received_at >= start AND received_at < start + interval '1 minute'
+          AND {_TIME_AGREES.format(at="received_at", id="id")} AND {_RECEIPT_AGREES}
     ) AS point
     ORDER BY wanted.symbol, wanted.provider, start, currency, at, id DESC
 )
@@ -55,7 +63,7 @@ SELECT symbol, '1m' AS interval, start, provider, currency,
        (array_agg(price ORDER BY at DESC))[1] AS close, count(*)::integer AS samples,
        min(at) AS first_observed_at, max(at) AS last_observed_at
 FROM samples GROUP BY symbol, provider, start, currency
-"""
+"""  # noqa: S608 - no outside text
 _JOINED = """
        (array_agg(open ORDER BY first_observed_at))[1] AS open, max(high) AS high, min(low) AS low,
        (array_agg(close ORDER BY last_observed_at DESC))[1] AS close, sum(samples)::integer AS samples,
@@ -97,6 +105,7 @@ WITH wanted AS (
             SELECT id, currency, observed_at, price FROM price_points AS point
             WHERE point.symbol = wanted.symbol AND point.provider = wanted.provider AND precision = 'day'
               AND observed_at >= begin AND observed_at < finish AND id >= lowest
+              AND {_TIME_AGREES.format(at="observed_at", id="id")}
         ) AS point
         ORDER BY day, wanted.symbol, wanted.provider, currency, at, id DESC
     ) AS of_day

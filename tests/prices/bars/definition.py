@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from prices.database.uuid7 import first_id_at
+from prices.database.uuid7 import first_id_at, time_of_id
 from prices.models import PriceBar, PricePoint
 from providers.markets.days import days_between
 from providers.markets.hours import MarketState, market_hours
@@ -16,6 +16,8 @@ from providers.markets.hours import MarketState, market_hours
 # A Monday with trading.
 NOON = datetime(2026, 11, 23, 17, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+AGREES_WITHIN = timedelta(minutes=2)
+_VERSION_7 = 7 << 76 | 2 << 62
 _numbers = count(1)
 Key = tuple[str, str, datetime, str, str]
 
@@ -37,12 +39,13 @@ def store(
     symbol: str = "AAPL",
     provider: str = "finnhub",
     received_at: datetime | None = None,
+    made_at: datetime | None = None,
     **values: Any,
 ) -> PricePoint:
-    """Store a point that came a second after its time."""
+    """Store a point that came a second after its time; its id is made at its receipt, or at `made_at`."""
     received = received_at or (observed_at or NOON) + SECOND
     # In the order of their storing, as PostgreSQL makes them.
-    point_id = UUID(int=first_id_at(received).int | next(_numbers))
+    point_id = UUID(int=first_id_at(made_at or received).int | _VERSION_7 | next(_numbers))
     return PricePoint.objects.create(
         **{
             "id": point_id,
@@ -87,8 +90,11 @@ def stored_bars() -> dict[Key, Values]:
 
 
 def _sampled_at(point: PricePoint) -> datetime | None:
+    made_at = time_of_id(point.id)
     if point.observed_at is not None:
-        return point.observed_at
+        return point.observed_at if point.observed_at <= made_at + AGREES_WITHIN else None
+    if abs(point.received_at - made_at) > AGREES_WITHIN:
+        return None
     minute = point.received_at.replace(second=0, microsecond=0)
     hours = market_hours(point.symbol, provider=point.provider, moment=minute)
     return None if hours is not None and hours.state is MarketState.CLOSED else point.received_at

@@ -73,6 +73,30 @@ def test_correction_of_a_time_takes_the_place_of_what_was_said_before() -> None:
 
 
 @pytest.mark.usefixtures("hours_are_over")
+@pytest.mark.parametrize("provider", ["finnhub", "alpha_vantage"])
+def test_price_of_a_time_to_come_is_no_sample_until_it_is_told_in_its_time(provider: str) -> None:
+    precision = "day" if provider == "alpha_vantage" else "second"
+    ahead, in_time = (timedelta(minutes=minutes) for minutes in (-3, 1))
+    for made in (ahead, in_time):
+        assert not PriceBar.objects.exists()
+        # At the end of a minute, and of a day: its begin is not far ahead.
+        moment = NOON + 59 * SECOND
+        store(moment, provider=provider, precision=precision, received_at=moment + made)
+        make()
+    assert {(each.interval, each.samples) for each in PriceBar.objects.all()} == (
+        {("1d", 1)} if precision == "day" else {("1m", 1), ("1h", 1), ("1d", 1)}
+    )
+
+
+@pytest.mark.usefixtures("hours_are_over")
+@pytest.mark.parametrize("made", [timedelta(hours=-1), timedelta(hours=1)])
+def test_price_without_a_time_whose_receipt_was_put_right_is_no_sample(made: timedelta) -> None:
+    store(None, received_at=NOON, made_at=NOON + made)
+    make()
+    assert not PriceBar.objects.exists()
+
+
+@pytest.mark.usefixtures("hours_are_over")
 def test_repeats_of_a_time_change_nothing() -> None:
     store()
     make()
@@ -219,7 +243,8 @@ def test_one_process_makes_bars_at_a_time() -> None:
             st.sampled_from(["USD", None]),
             # Around midnight of a Friday in New York, and around an hour.
             st.sampled_from([0, 1, 30, 59, 60, 3599, 3600, 7 * 3600, 11 * 3600, 35 * 3600]),
-            st.integers(0, 3),
+            # In tens of minutes; by a clock that is behind, as well.
+            st.sampled_from([-1, 0, 1, 2, 3]),
             st.sampled_from(["second", "unknown"]),
             st.booleans(),
         ),
@@ -242,7 +267,7 @@ def test_bars_are_those_of_the_definition(
             symbol=symbol,
             provider=provider,
             currency=currency,
-            price=f"{late + 1}.{offset % 7}",
+            price=f"{late + 2}.{offset % 7}",
             received_at=moment + timedelta(minutes=10 * late),
             precision=precision,
         )
