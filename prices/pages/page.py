@@ -60,10 +60,10 @@ def form_page(view: Callable[..., Shown | HttpResponseBase]) -> Callable[..., Ht
 def _answer_of(view: Callable[..., Shown | HttpResponseBase]) -> Callable[..., HttpResponseBase]:
     @wraps(view)
     def answer(request: HttpRequest, **kwargs: Any) -> HttpResponseBase:
-        access = session_access(request)
-        if access is None:
-            return redirect_to_login(request.get_full_path(), reverse("admin:login"))
         try:
+            access = session_access(request)
+            if access is None:
+                return redirect_to_login(request.get_full_path(), reverse("admin:login"))
             shown = view(request, access, **kwargs)
             response = _rendered(request, *shown) if isinstance(shown, tuple) else shown
         except MissingScopeError:
