@@ -3,6 +3,7 @@
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth.models import User
@@ -16,6 +17,7 @@ from prices.access.keys import create_key
 from prices.clock import database_now
 from prices.database.uuid7 import new_ids
 from prices.models import PriceBar, PricePoint, Scope, SymbolAverage
+from prices.pages import page
 from prices.pages.last_closes import changes_since_close
 from prices.pages.overview import views
 from prices.pages.overview.rows import ROWS
@@ -248,6 +250,16 @@ def test_database_that_is_away_is_said_on_the_page(client: Client, monkeypatch: 
         raise OperationalError("connection failed")
 
     monkeypatch.setattr(views, "recent_now", lost)
+    answer = client.get("/")
+    assert answer.status_code == 503
+    assert "The database cannot be reached." in answer.content.decode()
+
+
+def test_database_that_is_away_before_anybody_is_known_is_said_too(
+    client: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.API_AUTH = "keys"
+    monkeypatch.setattr(page, "session_access", Mock(side_effect=OperationalError("connection failed")))
     answer = client.get("/")
     assert answer.status_code == 503
     assert "The database cannot be reached." in answer.content.decode()
