@@ -2,8 +2,8 @@
 
 A sample is a time of the provider and its price: what was received last of that time, as a provider may
 correct itself. A price without a time counts at its receipt, if the market was open then. Prices of a day are
-samples of the day alone. A price whose time lies over two minutes ahead of its id's is no sample: PostgreSQL's
-clock makes the ids, so one of the clocks was wrong.
+samples of the day alone. A price whose time lies over two minutes ahead of its id's is no sample: ids are
+made by PostgreSQL's clock, so one of the clocks was wrong.
 
 minute   of samples
 hour     of the minutes in it

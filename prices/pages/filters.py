@@ -18,6 +18,12 @@ def digits(number: Decimal) -> str:
 
 
 @register.filter
+def grouped(count: int) -> str:
+    """Return a count with its thousands apart: 12,345."""
+    return f"{count:,}"
+
+
+@register.filter
 def signed(number: Decimal) -> str:
     """Return a difference with all of its digits and its sign."""
     return f"{number:+,f}".replace("-", _MINUS)

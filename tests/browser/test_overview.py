@@ -77,5 +77,8 @@ def test_prices_come_by_the_stream_and_come_back(
     store_price(store, "99.5")
     expect(row.locator(".price")).to_have_text("99.5 USD", timeout=30_000)
     expect(page.locator("#connection")).to_contain_text("No connection: last update", timeout=15_000)
+    # Nobody says any more that it is.
+    expect(row.locator(".state")).to_have_text("not known", timeout=30_000)
     page.unroute(f"http://{product.address}/")
     expect(page.locator("#connection")).to_be_hidden(timeout=15_000)
+    expect(row.locator(".state")).to_have_text("fresh")

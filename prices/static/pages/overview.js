@@ -54,6 +54,7 @@ function show(row, { json, event }) {
   state.className = `state ${event.freshness}`;
   state.textContent = event.freshness;
   state.title = event.freshness_rule;
+  state.dataset.told = Date.now();
   if (event.age_seconds !== null) row.querySelector(".since").dataset.since = sinceOf(event.age_seconds);
   tick();
   mark(row, former);

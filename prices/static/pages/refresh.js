@@ -1,11 +1,13 @@
 // Keeps the parts of a page as they are now that have data-live and an id: the page is asked for again while it
 // is seen. What is open stays open, and the keyboard where it was. Times are shown in the reader's own zone.
 const EVERY_MS = 5000;
+const LOST_AFTER_MS = 2.5 * EVERY_MS;
 const connection = document.getElementById("connection");
 const parts = () => [...document.querySelectorAll("[data-live]")];
 const shown = new Map(parts().map((part) => [part.id, part.innerHTML]));
 let lastUpdate = Date.now();
 let underWay = null;
+let fault = "No connection";
 
 function localTimes(root) {
   const today = new Date().toDateString();
@@ -33,14 +35,11 @@ function replace(part, next) {
 export async function refresh() {
   underWay?.abort();
   const call = (underWay = new AbortController());
-  let fault = "No connection";
   try {
     const answer = await fetch(location.href, { signal: call.signal, cache: "no-store" });
     if (answer.redirected) location.assign(answer.url);
-    if (!answer.ok) {
-      fault = `The service answers ${answer.status}`;
-      throw new Error(fault);
-    }
+    fault = answer.ok ? "No connection" : `The service answers ${answer.status}`;
+    if (!answer.ok) throw new Error(fault);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of parts()) {
       const next = page.getElementById(part.id);
@@ -50,15 +49,30 @@ export async function refresh() {
     document.dispatchEvent(new Event("refreshed"));
   } catch (error) {
     if (error.name === "AbortError") return;
+    if (error instanceof TypeError) fault = "No connection";
   }
-  tellConnection(fault);
+  tellConnection();
 }
 
-function tellConnection(fault) {
+function tellConnection() {
   const ago = Date.now() - lastUpdate;
-  connection.hidden = ago < 2.5 * EVERY_MS;
-  const text = `${fault}: last update ${Math.round(ago / 1000)} s ago.`;
+  connection.hidden = ago < LOST_AFTER_MS;
+  const cause = isMarked() ? "Held while text is marked" : fault;
+  const text = `${cause}: last update ${Math.round(ago / 1000)} s ago.`;
   if (!connection.hidden && connection.textContent !== text) connection.textContent = text;
+  forgetStates();
+}
+
+// How fresh a price is holds for as long as somebody has just said so: data-told is when, if not the page.
+function forgetStates() {
+  for (const state of document.querySelectorAll("[data-live] .age .state:not(.unknown)")) {
+    const told = new Date(Math.max(lastUpdate, Number(state.dataset.told ?? 0)));
+    if (Date.now() - told < LOST_AFTER_MS) continue;
+    state.title = `It was ${state.textContent} at ${told.toLocaleTimeString()}.`;
+    state.textContent = "not known";
+    state.className = "state unknown";
+    shown.delete(state.closest("[data-live]").id);
+  }
 }
 
 // Who marks a text wants to copy it.
@@ -67,6 +81,11 @@ function isMarked() {
   return !selection.isCollapsed && parts().some((part) => part.contains(selection.anchorNode));
 }
 
-document.addEventListener("visibilitychange", () => document.hidden || refresh());
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return;
+  forgetStates();
+  refresh();
+});
+setInterval(() => document.hidden || tellConnection(), 1000);
 setInterval(() => document.hidden || isMarked() || refresh(), EVERY_MS);
 parts().forEach(localTimes);

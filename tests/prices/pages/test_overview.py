@@ -104,7 +104,8 @@ def test_row_tells_price_average_age_and_provider(client: Client, make_job: Make
 
 def test_symbol_without_a_price_claims_none(client: Client, make_job: MakeJob) -> None:
     make_job(["SIM-A"])
-    assert cells(shown(client), "SIM-A") == ["SIM-A simulated", UNKNOWN, UNKNOWN, UNKNOWN, "", "", ""]
+    unknown = [UNKNOWN] * 3
+    assert cells(shown(client), "SIM-A") == ["SIM-A simulated", *unknown, "", "no price yet", ""]
 
 
 def test_empty_service_says_how_to_begin(client: Client) -> None:
