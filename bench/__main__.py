@@ -90,6 +90,18 @@ def _stream(arguments: argparse.Namespace, parts: Mapping[str, int]) -> int:
     return run(plan, parts=parts, json_file=arguments.json)
 
 
+def _pages(arguments: argparse.Namespace, _parts: Mapping[str, int]) -> int:
+    from bench.pages import Plan, run
+
+    plan = Plan(
+        symbols=arguments.symbols,
+        rate=arguments.rate,
+        seconds=arguments.seconds,
+        points=arguments.points,
+    )
+    return run(plan, json_file=arguments.json)
+
+
 _BENCHMARKS: dict[str, Callable[[argparse.Namespace, Mapping[str, int]], int | None]] = {
     "consumer": _consumer,
     "verify": _verify,
@@ -97,6 +109,7 @@ _BENCHMARKS: dict[str, Callable[[argparse.Namespace, Mapping[str, int]], int | N
     "growth": _growth,
     "api": _api,
     "stream": _stream,
+    "pages": _pages,
 }
 
 
@@ -137,7 +150,12 @@ def _parser() -> argparse.ArgumentParser:
     stream.add_argument("--symbols", type=int, default=500, help="of how many, one for each client (500)")
     stream.add_argument("--rate", type=int, default=1_000, help="events stored each second (1,000)")
     stream.add_argument("--seconds", type=int, default=30, help="measured (30)")
-    for command in (consumer, verify, scheduler, growth, api, stream):
+    pages = commands.add_parser("pages", help="the pages in a browser, while prices come")
+    pages.add_argument("--symbols", type=int, default=500, help="how many rows (500)")
+    pages.add_argument("--rate", type=int, default=100, help="events stored each second (100)")
+    pages.add_argument("--seconds", type=int, default=60, help="measured (60)")
+    pages.add_argument("--points", type=int, default=50_000, help="of a chart (50,000)")
+    for command in (consumer, verify, scheduler, growth, api, stream, pages):
         command.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file, too")
     return parser
 

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -37,8 +37,13 @@ class SteadyWriter:
             time.sleep(max(BATCH_EACH_S - (time.perf_counter() - began - elapsed), 0))
         return written
 
-    def _write_batch(self, count: int) -> list[PricePoint]:
-        points = list(self._points(count))
+    def write_each(self) -> None:
+        """Store an event of each symbol."""
+        self._write_batch(len(self._cents), numbers=range(len(self._cents)))
+
+    def _write_batch(self, count: int, numbers: Sequence[int] = ()) -> list[PricePoint]:
+        chosen = numbers or [self._chance.randrange(len(self._cents)) for _ in range(count)]
+        points = list(self._points(chosen))
         PricePoint.objects.bulk_create(points)
         columns = columns_of(_event_of(point) for point in points)
         prepared = self._store.prepare(columns, rows_of(columns), [], speculative=False)
@@ -46,10 +51,9 @@ class SteadyWriter:
         self._store.write(prepared)
         return points
 
-    def _points(self, count: int) -> Iterator[PricePoint]:
+    def _points(self, numbers: Sequence[int]) -> Iterator[PricePoint]:
         now = datetime.now(UTC)
-        for event_id in new_ids(count):
-            number = self._chance.randrange(len(self._cents))
+        for event_id, number in zip(new_ids(len(numbers)), numbers, strict=True):
             self._cents[number] += self._chance.randrange(-20, 21)
             yield PricePoint(
                 id=event_id,

@@ -23,13 +23,15 @@ from prices.stream.clients import Wish
 from prices.stream.positions import Cursor, Position, parse_cursor
 
 ALL_SYMBOLS = "*"
+# As many as the overview has rows: a browser has six connections to a host, for all of its tabs.
+MOST_SYMBOLS = 500
 
 
 class _SymbolsField(SymbolListField):
     """Symbols, or all of them."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(most=MOST_SYMBOLS)
         self.allowed = f"{self.allowed}; or {ALL_SYMBOLS}, for a key of the scope admin"
 
     def to_internal_value(self, data: Any) -> Any:

@@ -12,8 +12,8 @@ from datetime import datetime
 from prices.stream.events import StreamEvent
 from prices.stream.positions import Position
 
-# Some 400 KB.
-MOST_WAITING = 500
+# Some 600 KB, with the objects that they are.
+MOST_WAITING = 300
 # What is sent at once.
 MOST_AT_ONCE = 64
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
+from dev.chromium import CHROMIUM
 from prices.models import AverageBatch
-from tests.browser.chromium import CHROMIUM
 from tests.product import Product
 from tests.waiting import wait_until
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import requests
 from playwright.sync_api import Browser, sync_playwright
 
+from dev.chromium import CHROMIUM
 from dev.embedded.ports import free_port
-from tests.browser.chromium import CHROMIUM
 
 PAGES = {
     "overview": "/",

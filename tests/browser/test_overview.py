@@ -17,6 +17,12 @@ from tests.product import Product
 from tests.stored_prices import store_prices
 from tests.waiting import wait_until
 
+# As a browser tells a tab that another one is looked at; without a window none is ever hidden.
+_IS_HIDDEN = """(hidden) => {
+  Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
 
 def store_price(store: EventStore, price: str) -> None:
     """Store a price of SIM-ACME of now, and its average."""
@@ -82,3 +88,26 @@ def test_prices_come_by_the_stream_and_come_back(
     page.unroute(f"http://{product.address}/")
     expect(page.locator("#connection")).to_be_hidden(timeout=15_000)
     expect(row.locator(".state")).to_have_text("fresh")
+
+
+def test_tab_that_is_hidden_lets_go_of_its_stream_and_catches_up(
+    product: Product, open_page: Open, store: EventStore
+) -> None:
+    store_prices()
+    tabs = [open_page("/"), open_page("/")]
+    prices = [tab.locator('tr[data-symbol="SIM-ACME"] .price') for tab in tabs]
+    wait_until(lambda: product.streams == 2, what="the streams of both")
+    store_price(store, "7.5")
+    for price in prices:
+        expect(price).to_have_text("7.5 USD")
+    tabs[0].evaluate(_IS_HIDDEN, True)
+    wait_until(lambda: product.streams == 1, what="one stream fewer")
+    store_price(store, "8.25")
+    expect(prices[1]).to_have_text("8.25 USD")
+    expect(prices[0]).to_have_text("7.5 USD")
+    tabs[0].evaluate(_IS_HIDDEN, False)
+    expect(prices[0]).to_have_text("8.25 USD")
+    wait_until(lambda: product.streams == 2, what="the stream again")
+    store_price(store, "9.125")
+    for price in prices:
+        expect(price).to_have_text("9.125 USD")

@@ -131,6 +131,7 @@ def test_plan_follows_from_its_seed_and_holds_every_fault() -> None:
         "Kafka",
         "Valkey",
         "backends",
+        "averages",
         "traffic",
         "PostgreSQL's clock",
         *(f"{name}'s clock" for name in MEMBERS),

@@ -73,10 +73,11 @@ class SymbolsField(StrictField[list[str]]):
 
 
 class SymbolListField(StrictField[list[str]]):
-    """Symbols with commas between, upper-cased, repeats removed; `may_mix` simulated and real ones."""
+    """Symbols with commas between, upper-cased, repeats removed: up to `most`; `may_mix` kinds of them."""
 
-    def __init__(self, *, may_mix: bool = True, **kwargs: Any) -> None:
-        allowed = f"1 to {MAX_SYMBOLS} symbols with commas between, each {SYMBOL_ALLOWED}"
+    def __init__(self, *, most: int = MAX_SYMBOLS, may_mix: bool = True, **kwargs: Any) -> None:
+        self._most = most
+        allowed = f"1 to {most} symbols with commas between, each {SYMBOL_ALLOWED}"
         schema = json_schema.SYMBOL_LIST if may_mix else json_schema.UNMIXED_SYMBOL_LIST
         super().__init__(allowed, schema=schema, **kwargs)
 
@@ -88,7 +89,7 @@ class SymbolListField(StrictField[list[str]]):
             wrong = next(name for name in named if normalise_symbol(name) is None)
             raise serializers.ValidationError(f"{wrong!r:.60} is not a symbol")
         unique = unique_symbols(symbols)
-        if len(unique) > MAX_SYMBOLS:
+        if len(unique) > self._most:
             raise serializers.ValidationError(f"has {len(unique)} symbols")
         return unique
 

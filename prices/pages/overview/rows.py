@@ -12,7 +12,7 @@ from prices.pages.overview.sparkline import sparklines
 from prices.pages.quotes import Quote, quote_of
 from prices.symbols import is_simulated
 
-ROWS = 100
+ROWS = 500
 
 
 @dataclass(frozen=True, slots=True)

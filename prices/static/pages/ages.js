@@ -22,8 +22,8 @@ export function sinceOf(ageSeconds) {
   return new Date(Date.now() + aheadMs - ageSeconds * 1000).toISOString();
 }
 
-export function tick() {
-  for (const each of document.querySelectorAll("[data-since]")) {
+export function tick(elements = document.querySelectorAll("[data-since]")) {
+  for (const each of elements) {
     const seconds = (Date.now() + aheadMs - Date.parse(each.dataset.since)) / 1000;
     const text = words(Math.max(Math.floor(seconds), 0));
     if (each.textContent !== text) each.textContent = text;

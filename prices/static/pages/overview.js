@@ -6,6 +6,9 @@ import { numberText, openStream } from "./stream.js";
 const FIND_AFTER_MS = 200;
 // What a row cannot tell by itself is asked for, but not for each event.
 const ASK_AFTER_MS = 1000;
+// The browser lays the table out once for all that came meanwhile.
+const SHOWN_EACH_MS = 250;
+const MARKED_FOR_MS = 1000;
 
 const search = document.getElementById("q");
 const live = document.getElementById("live");
@@ -23,14 +26,24 @@ function numberOf(cell) {
   return parseFloat(cell.firstChild.textContent.replaceAll(",", ""));
 }
 
+// Without an animation, which would paint each row in each frame.
+const marked = new Map();
+
 function mark(row, former) {
   const cell = row.querySelector(".price");
   const now = numberOf(cell);
-  cell.classList.remove("moved-up", "moved-down");
   if (former === undefined || Number.isNaN(former) || former === now) return;
-  // Begins the animation anew.
-  void cell.offsetWidth;
-  cell.classList.add(now > former ? "moved-up" : "moved-down");
+  cell.classList.toggle("moved-up", now > former);
+  cell.classList.toggle("moved-down", now < former);
+  marked.set(row.dataset.symbol, { cell, until: Date.now() + MARKED_FOR_MS });
+}
+
+function unmark() {
+  for (const [symbol, { cell, until }] of marked) {
+    if (Date.now() < until) continue;
+    cell.classList.remove("moved-up", "moved-down");
+    marked.delete(symbol);
+  }
 }
 
 // 12345.6700 as 12,345.6700
@@ -55,8 +68,11 @@ function show(row, { json, event }) {
   state.textContent = event.freshness;
   state.title = event.freshness_rule;
   state.dataset.told = Date.now();
-  if (event.age_seconds !== null) row.querySelector(".since").dataset.since = sinceOf(event.age_seconds);
-  tick();
+  if (event.age_seconds !== null) {
+    const since = row.querySelector(".since");
+    since.dataset.since = sinceOf(event.age_seconds);
+    tick([since]);
+  }
   mark(row, former);
 }
 
@@ -69,8 +85,11 @@ function ask() {
   }, ASK_AFTER_MS);
 }
 
+let bySymbol = new Map(rows().map((row) => [row.dataset.symbol, row]));
+const waiting = new Map();
+
 function onEvent(json, event) {
-  const row = live.querySelector(`tr[data-symbol="${CSS.escape(event.symbol)}"]`);
+  const row = bySymbol.get(event.symbol);
   if (!row) return;
   if (!isOfRow(row, event)) {
     // The first price, another provider, a correction: the row as a whole may be another one.
@@ -78,12 +97,25 @@ function onEvent(json, event) {
     return;
   }
   latest.set(event.symbol, { json, event });
-  show(row, { json, event });
+  waiting.set(event.symbol, { json, event });
 }
+
+function showWaiting() {
+  for (const [symbol, came] of waiting) {
+    const row = bySymbol.get(symbol);
+    if (row && isOfRow(row, came.event)) show(row, came);
+  }
+  waiting.clear();
+  unmark();
+}
+
+setInterval(showWaiting, SHOWN_EACH_MS);
 
 const follow = openStream({ symbols: rows().map((row) => row.dataset.symbol), onEvent });
 
 document.addEventListener("refreshed", () => {
+  bySymbol = new Map(rows().map((row) => [row.dataset.symbol, row]));
+  marked.clear();
   for (const row of rows()) {
     // What came while the page was under way is newer than the page.
     const came = latest.get(row.dataset.symbol);
@@ -101,10 +133,10 @@ function find() {
   refresh();
 }
 
-let waiting;
+let typing;
 search.addEventListener("input", () => {
-  clearTimeout(waiting);
-  waiting = setTimeout(find, FIND_AFTER_MS);
+  clearTimeout(typing);
+  typing = setTimeout(find, FIND_AFTER_MS);
 });
 search.form.addEventListener("submit", (event) => {
   event.preventDefault();

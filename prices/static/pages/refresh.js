@@ -57,9 +57,10 @@ export async function refresh() {
 function tellConnection() {
   const ago = Date.now() - lastUpdate;
   connection.hidden = ago < LOST_AFTER_MS;
+  if (connection.hidden) return;
   const cause = isMarked() ? "Held while text is marked" : fault;
   const text = `${cause}: last update ${Math.round(ago / 1000)} s ago.`;
-  if (!connection.hidden && connection.textContent !== text) connection.textContent = text;
+  if (connection.textContent !== text) connection.textContent = text;
   forgetStates();
 }
 

@@ -123,11 +123,19 @@ async function readBars(chosen, signal) {
   return (await read(`/prices/bars?${query(values)}`, signal)).results;
 }
 
-// By the provider's time, or that of receipt where it told none: the last one of each second.
-function bySecond(rows) {
-  const found = new Map();
-  for (const row of rows.toReversed()) found.set(secondsOf(row.observed_at ?? row.created_at), row);
-  return [...found].sort(([one], [other]) => one - other);
+// Rows of the newest one's currency, the oldest first, by the provider's time, or that of receipt where it told
+// none: the last one of each second.
+function pointsOf(rows) {
+  const currency = rows[0]?.currency || null;
+  const same = [];
+  for (let number = rows.length - 1; number >= 0; number -= 1) {
+    const row = rows[number];
+    if ((row.currency || null) === currency)
+      same.push({ time: secondsOf(row.observed_at ?? row.created_at), row });
+  }
+  same.sort((one, other) => one.time - other.time);
+  const points = same.filter(({ time }, number) => time !== same[number + 1]?.time);
+  return { points, left: rows.length - same.length, currency };
 }
 
 // Of one currency: others are no line with it.
@@ -137,18 +145,20 @@ function ofOneCurrency(rows) {
   return { same, left: rows.length - same.length, currency };
 }
 
-function gapsWithin(times) {
+function gapsWithin(points) {
   const gaps = JSON.parse(document.getElementById("gaps").textContent);
-  return gaps.filter((gap) => gap.to > times[0] && gap.from < times.at(-1));
+  return gaps.filter((gap) => gap.to > points[0].time && gap.from < points.at(-1).time);
 }
 
 // The line is not drawn over what was not polled: a point's colour is that of the way to the next one.
 function withGaps(points, gaps) {
-  return points.map((point, number) => {
-    const next = points[number + 1];
-    const isBeforeGap = next && gaps.some((gap) => gap.from > point.time && gap.from < next.time);
-    return isBeforeGap ? { ...point, color: "transparent" } : point;
-  });
+  const begins = gaps.map(({ from }) => from).sort((one, other) => one - other);
+  let next = 0;
+  for (const [number, point] of points.entries()) {
+    while (begins[next] <= point.time) next += 1;
+    if (begins[next] < points[number + 1]?.time) point.color = "transparent";
+  }
+  return points;
 }
 
 function bandOf(gaps) {
@@ -176,15 +186,12 @@ function show(data) {
 }
 
 function showRows(rows) {
-  const { same, left, currency } = ofOneCurrency(rows.toReversed());
-  const points = bySecond(same.toReversed());
-  const times = points.map(([time]) => time);
-  const gaps = times.length ? gapsWithin(times) : [];
-  const line = (name) =>
-    withGaps(
-      points.filter(([, row]) => row[name] !== null).map(([time, row]) => ({ time, value: row[name] })),
-      gaps,
-    );
+  const { points, left, currency } = pointsOf(rows);
+  const gaps = points.length ? gapsWithin(points) : [];
+  const line = (name) => {
+    const told = points.filter(({ row }) => row[name] !== null);
+    return withGaps(told.map(({ time, row }) => ({ time, value: row[name] })), gaps);
+  };
   show({ price: line("price"), average: line("average"), gaps: bandOf(gaps) });
   const words = [`${points.length.toLocaleString()} prices${currency ? ` in ${currency}` : ""}`];
   if (left) words.push(`${left} in other currencies are not drawn`);

@@ -17,6 +17,7 @@ from prices.access.keys import create_key
 from prices.clock import database_now
 from prices.database.uuid7 import new_ids
 from prices.models import PriceBar, PricePoint, Scope, SymbolAverage
+from prices.models.poll_job import MAX_SYMBOLS
 from prices.pages import page
 from prices.pages.last_closes import changes_since_close
 from prices.pages.overview import views
@@ -127,8 +128,8 @@ def test_symbols_are_found_by_a_part(client: Client, make_job: MakeJob) -> None:
 
 def test_many_symbols_are_paged(client: Client, make_job: MakeJob) -> None:
     names = [f"SIM-{number:03}" for number in range(ROWS + 3)]
-    make_job(names[:ROWS])
-    make_job(names[ROWS:])
+    for begin in range(0, len(names), MAX_SYMBOLS):
+        make_job(names[begin : begin + MAX_SYMBOLS])
     first = shown(client)
     following = re.search(r'href="\?(after=[^"]+)"', first)
     assert following
