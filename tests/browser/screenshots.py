@@ -20,6 +20,7 @@ PAGES = {
     "overview": "/",
     "symbol": "/pages/symbols/SIM-ACME",
     "jobs": "/pages/jobs",
+    "new-job": "/pages/jobs/new",
     "providers": "/pages/providers",
     "system": "/pages/system",
 }
@@ -28,13 +29,15 @@ WINDOWS = {
     "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
     "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
 }
-START_S = 180
+START_S = 300
+# For a line that is one: two minutes of the job that a new service polls.
+AVERAGES = 60
 SETTLE_MS = 1500
 
 
 @contextmanager
 def _service() -> Iterator[str]:
-    """Start what `make run` starts, on free ports; yield its address once averages are there."""
+    """Start what `make run` starts, on free ports; yield its address once there is something to see."""
     port = free_port()
     environment = os.environ | {"PORT": str(port), "STREAM_PORT": str(free_port())}
     process = subprocess.Popen(
@@ -43,7 +46,7 @@ def _service() -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START_S
-        while not _has_averages(address):
+        while len(_averages(address)) < AVERAGES:
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit("The service did not start: `make run` says why.")
             time.sleep(0.5)
@@ -53,12 +56,13 @@ def _service() -> Iterator[str]:
         process.wait()
 
 
-def _has_averages(address: str) -> bool:
+def _averages(address: str) -> list[object]:
     try:
-        answer = requests.get(f"{address}/averages/latest?symbols=SIM-ACME", timeout=5)
+        answer = requests.get(f"{address}/averages?symbol=SIM-ACME&limit={AVERAGES}", timeout=5)
+        answer.raise_for_status()
     except requests.RequestException:
-        return False
-    return answer.ok and '"average":null' not in answer.text
+        return []
+    return list(answer.json()["results"])
 
 
 def _take(browser: Browser, address: str, folder: Path) -> None:
