@@ -12,10 +12,11 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from subprocess import TimeoutExpired
+from subprocess import CompletedProcess, TimeoutExpired
 
 ROOT = Path(__file__).resolve().parents[1]
 # Those that can be imported before there are settings.
@@ -66,6 +67,14 @@ class WarmProcess:
     def kill(self) -> None:
         """End it at once."""
         self.send_signal(signal.SIGKILL)
+
+
+def run(command: str, *, environment: Mapping[str, str]) -> CompletedProcess[str]:
+    """Run a command of the Procfile's kind to its end; `stdout` is all that it has written."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "output")
+        code = WarmProcess(command, environment=environment, output=output).wait()
+        return CompletedProcess(command, code, output.read_text())
 
 
 def can_start(command: str, environment: Mapping[str, str]) -> bool:

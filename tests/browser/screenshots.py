@@ -25,8 +25,8 @@ PAGES = {
     "system": "/pages/system",
 }
 WINDOWS = {
-    "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 900}},
-    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 900}},
+    "light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 420}},
+    "dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 420}},
     "phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 740}},
 }
 START_S = 300
