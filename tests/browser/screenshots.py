@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 
@@ -38,7 +39,7 @@ SETTLE_MS = 1500
 @contextmanager
 def _service() -> Iterator[str]:
     """Start what `make run` starts, on free ports; yield its address once there is something to see."""
-    port = free_port()
+    began, port = datetime.now(UTC), free_port()
     environment = os.environ | {"PORT": str(port), "STREAM_PORT": str(free_port())}
     process = subprocess.Popen(
         [sys.executable, "-m", "dev", "run"], env=environment, stdout=subprocess.DEVNULL
@@ -46,7 +47,7 @@ def _service() -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     try:
         deadline = time.monotonic() + START_S
-        while len(_averages(address)) < AVERAGES:
+        while len(_averages(address, since=began)) < AVERAGES:
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit("The service did not start: `make run` says why.")
             time.sleep(0.5)
@@ -56,9 +57,10 @@ def _service() -> Iterator[str]:
         process.wait()
 
 
-def _averages(address: str) -> list[object]:
+def _averages(address: str, *, since: datetime) -> list[object]:
+    query: dict[str, str | int] = {"symbol": "SIM-ACME", "since": since.isoformat(), "limit": AVERAGES}
     try:
-        answer = requests.get(f"{address}/averages?symbol=SIM-ACME&limit={AVERAGES}", timeout=5)
+        answer = requests.get(f"{address}/averages", query, timeout=5)
         answer.raise_for_status()
     except requests.RequestException:
         return []
