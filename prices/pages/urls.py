@@ -14,5 +14,5 @@ urlpatterns = [
     re_path(r"^pages/jobs/?$", jobs, name="jobs-page"),
     re_path(r"^pages/jobs/new/?$", new_job, name="new-job"),
     re_path(rf"^pages/jobs/(?P<job_id>{UUID_PATTERN})/?$", job, name="job-page"),
-    re_path(r"^pages/providers/?$", providers, name="providers"),
+    re_path(r"^pages/providers/?$", providers, name="providers-page"),
 ]

@@ -275,3 +275,12 @@ def test_overview_takes_few_queries(client: Client, make_job: MakeJob) -> None:
     with CaptureQueriesContext(connection) as queries:
         shown(client)
     assert len(queries) <= 5
+
+
+def test_links_at_the_top_lead_to_pages(client: Client) -> None:
+    nav = re.search(r"<nav.*?</nav>", client.get("/").content.decode(), re.DOTALL)
+    assert nav is not None
+    links = re.findall(r'href="([^"]+)"', nav[0])
+    assert len(links) == 6
+    found = {link: client.get(link, follow=True)["Content-Type"] for link in links}
+    assert set(found.values()) == {"text/html; charset=utf-8"}, found
