@@ -70,7 +70,7 @@ def test_keys_open_what_the_page_says(partitions: None, topic: str, tmp_path: Pa
     try:
         product.start("web")
         wait_until(lambda: product.is_healthy("web"), what="web answers")
-        words = shlex.split(command.removeprefix("KEY=$(manage.py ").removesuffix(")"))
+        words = shlex.split(command.removeprefix("KEY=$(.venv/bin/python manage.py ").removesuffix(")"))
         making = subprocess.run(
             [sys.executable, "manage.py", *words],
             cwd=settings.BASE_DIR,

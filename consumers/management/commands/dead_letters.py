@@ -1,7 +1,6 @@
 """manage.py dead_letters: what the consumer could not read, to look at, send again or delete."""
 
-import sys
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import replace as changed
 from datetime import UTC, datetime
@@ -30,6 +29,7 @@ from consumers.repair.dead_letters import (
     summaries,
     with_ids,
 )
+from prices.management.arguments import positive
 from prices.management.examples import add_examples
 from prices.models import DeadLetter
 
@@ -150,33 +150,22 @@ def _add_filters(parser: ArgumentParser, *, limit: int | None) -> None:
     parser.add_argument("--since", type=_moment, metavar="TIME", help="As 2026-11-23T14:30, in UTC.")
     parser.add_argument("--topic", help="This topic alone.")
     text = f"The newest so many. Without it: {'all' if limit is None else limit}."
-    parser.add_argument("--limit", type=_positive, default=limit, help=text)
+    parser.add_argument("--limit", type=positive, default=limit, help=text)
 
 
 def _uuid(text: str) -> UUID:
-    return UUID(text)
-
-
-_uuid.__name__ = "id"
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    # More than PostgreSQL counts to is all there are.
-    return min(number, sys.maxsize)
-
-
-_positive.__name__ = "number above 0"
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not a whole id: `dead_letters list` shows them") from error
 
 
 def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is not a time such as 2026-11-23T14:30") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-_moment.__name__ = "time"
 
 
 def _filter(options: dict[str, Any], *, is_replayed: bool | None = None) -> Filter:

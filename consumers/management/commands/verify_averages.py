@@ -67,6 +67,8 @@ def _as_text(verification: Verification) -> str:
     lines = [
         f"{verdict:<13}{count:>12,}  {MEANINGS[verdict]}" for verdict, count in verification.counts.items()
     ]
+    if not any(verification.counts.values()):
+        lines += ["", "No stored price or average was there to compare."]
     if verification.note:
         lines += ["", verification.note]
     if verification.differences:

@@ -1,7 +1,7 @@
 """manage.py api_key: keys of the REST API: created, listed, revoked."""
 
 import re
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -83,7 +83,7 @@ class Command(BaseCommand):
         made = create_key(client, scopes, expires_at=end)
         # The key alone goes where a script reads it.
         self.stdout.write(made.text)
-        until = "for good" if end is None else f"until {end:%Y-%m-%d %H:%M} UTC"
+        until = "with no end" if end is None else f"until {end:%Y-%m-%d %H:%M} UTC"
         whose = "the new client" if made.is_new_client else "the client"
         self.stderr.write(
             f"A key of {whose} {client}, for {', '.join(scopes)}, {until}."
@@ -131,10 +131,10 @@ def _as_json(key: ApiKey) -> dict[str, Any]:
 
 
 def _name(text: str) -> str:
-    return read_client_name(text)
-
-
-_name.__name__ = f"name of up to {LONGEST_NAME} characters"
+    try:
+        return read_client_name(text)
+    except ValueError as error:
+        raise ArgumentTypeError(f"a name has 1 to {LONGEST_NAME} printable characters") from error
 
 
 def _prefix(text: str) -> str:
@@ -142,18 +142,19 @@ def _prefix(text: str) -> str:
 
 
 def _scopes(text: str) -> list[Scope]:
-    return [Scope(part.strip()) for part in text.split(",")]
-
-
-_scopes.__name__ = f"list of {', '.join(Scope.values)}"
+    try:
+        return [Scope(part.strip()) for part in text.split(",")]
+    except ValueError as error:
+        allowed = ", ".join(Scope.values)
+        raise ArgumentTypeError(f"{text!r} is not one or more of {allowed}, with commas between") from error
 
 
 def _end(text: str) -> timedelta | datetime:
     if days := _DAYS.fullmatch(text):
         return timedelta(days=int(days[1]))
-    if not _DATE.fullmatch(text):
-        raise ValueError
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
-
-
-_end.__name__ = "number of days, as 90d, or date, as 2027-01-31"
+    try:
+        if _DATE.fullmatch(text):
+            return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    raise ArgumentTypeError(f"{text!r} is neither days such as 90d nor a date such as 2027-01-31")

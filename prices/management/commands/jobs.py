@@ -1,6 +1,5 @@
 """manage.py jobs: what is polled and how it went; pause, resume and stop."""
 
-import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from prices.jobs.listing import select_jobs
 from prices.jobs.lookup import JobChoiceError, find_jobs, short_ids
 from prices.jobs.services import JobStoppedError, pause_job, resume_job, stop_job, wait_for_started_fetches
 from prices.ledger.reports import DAY, count_last_day, missed_slots, runs_of
+from prices.management.arguments import positive
 from prices.management.examples import add_examples
 from prices.management.tables import (
     blocked_table,
@@ -56,7 +56,7 @@ class Command(BaseCommand):
         listing.add_argument("--status", choices=JobStatus.values)
         listing.add_argument("--provider", help="Those that name it, and those that it served last.")
         listing.add_argument(
-            "--limit", type=_positive, default=LISTED, help=f"The newest so many. Without it: {LISTED}."
+            "--limit", type=positive, default=LISTED, help=f"The newest so many. Without it: {LISTED}."
         )
         listing.add_argument("--json", action="store_true", help="Answer in JSON.")
         showing = actions.add_parser("show", help="Show all of one, its last polls, and what was not polled.")
@@ -153,14 +153,3 @@ def _chosen(status: str | None, provider: str | None) -> QuerySet[PollJob]:
     except UnknownProviderError as error:
         raise CommandError(f"--provider: {error}", returncode=2) from error
     return select_jobs(statuses=[] if status is None else [status], provider=name)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    # More than PostgreSQL counts to is all there are.
-    return min(number, sys.maxsize)
-
-
-_positive.__name__ = "number above 0"

@@ -286,3 +286,19 @@ def test_what_the_consumer_refuses_is_shown_as_it_came(run: Run) -> None:
     text = run("show", DeadLetter.objects.get().id)
     assert letter.reason in text
     assert '{"event_id": 1}' in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("show", "99"), "argument ID: '99' is not a whole id: `dead_letters list` shows them"),
+        (
+            ("list", "--since", "yesterday"),
+            "argument --since: 'yesterday' is not a time such as 2026-11-23T14:30",
+        ),
+        (("list", "--limit", "0"), "argument --limit: '0' is not a whole number above 0"),
+        (("list", "--limit", "ten"), "argument --limit: 'ten' is not a whole number above 0"),
+    ],
+)
+def test_refusal_says_what_is_taken(run: Run, arguments: tuple[str, ...], told: str) -> None:
+    assert told in refusal(run, *arguments)[1]

@@ -427,3 +427,8 @@ def test_query_of_the_parts_is_planned_once(monkeypatch: pytest.MonkeyPatch) -> 
     # Before each part but the first there are fewer rows than a window has: all that is before is asked for.
     assert plans == [(queries, 0) for queries in (1, 3, 5, 7)]
     assert connection.connection.prepare_threshold is None
+
+
+def test_command_says_that_there_was_nothing_to_compare(capsys: pytest.CaptureFixture[str]) -> None:
+    call_command("verify_averages", "--symbol", "NOPE")
+    assert capsys.readouterr().out.endswith("\n\nNo stored price or average was there to compare.\n")

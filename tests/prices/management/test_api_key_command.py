@@ -39,7 +39,7 @@ def test_created_key_is_all_that_a_script_reads(run: Run, settings: Settings) ->
     found = find_key(out.removesuffix("\n"))
     assert found.access.client_id == ApiClient.objects.get(name="dashboard").id
     assert err == (
-        "A key of the new client dashboard, for read, for good. It is shown this once: keep it now.\n"
+        "A key of the new client dashboard, for read, with no end. It is shown this once: keep it now.\n"
     )
     assert "the client dashboard, for read, jobs," in run("create", "dashboard", "--scopes", "read,jobs")[1]
 
@@ -59,14 +59,17 @@ def test_end_is_days_from_now_or_a_date(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["", "--scopes", "read"], "name of up to 100 characters"),
-        (["x" * 101], "name of up to 100 characters"),
-        (["x\ny"], "name of up to 100 characters"),
-        (["x", "--scopes", "read,write"], "list of read, jobs, ingest, admin"),
-        (["x", "--scopes", ""], "list of read, jobs, ingest, admin"),
-        (["x", "--expires", "90"], "number of days, as 90d, or date, as 2027-01-31"),
-        (["x", "--expires", "0d"], "number of days, as 90d, or date, as 2027-01-31"),
-        (["x", "--expires", "2027-02-30"], "number of days, as 90d, or date, as 2027-01-31"),
+        (["", "--scopes", "read"], "a name has 1 to 100 printable characters"),
+        (["x" * 101], "a name has 1 to 100 printable characters"),
+        (["x\ny"], "a name has 1 to 100 printable characters"),
+        (
+            ["x", "--scopes", "read,write"],
+            "is not one or more of read, jobs, ingest, admin, with commas between",
+        ),
+        (["x", "--scopes", ""], "is not one or more of read, jobs, ingest, admin, with commas between"),
+        (["x", "--expires", "90"], "is neither days such as 90d nor a date such as 2027-01-31"),
+        (["x", "--expires", "0d"], "is neither days such as 90d nor a date such as 2027-01-31"),
+        (["x", "--expires", "2027-02-30"], "is neither days such as 90d nor a date such as 2027-01-31"),
         (["x", "--expires", "2020-01-01"], "--expires: is in the past."),
     ],
 )
